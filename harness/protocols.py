@@ -1,0 +1,266 @@
+"""What plugs into Harness: backends, profilers and sinks, and the values that cross those borders.
+
+The states of a session, as the worker drives it (one session per stream, one thread per stream):
+
+    prepare() ─> [bound] ─bind()─> [bound] ─enqueue()─> [in flight] ─synchronize()─> [ready] ─outputs()─> [ready]
+                    └──────────────────────────── close() from any state, once ─────────────────────────────┘
+
+Only ``enqueue`` and ``synchronize`` run between two clock reads. Everything else is outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from harness.maybe import Maybe, Unavailable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from typing import Any
+
+    from harness.records.result import Result
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+__all__ = [
+    "Artifact",
+    "Available",
+    "Backend",
+    "Channel",
+    "Description",
+    "Maybe",
+    "PhaseProbe",
+    "Profiler",
+    "ProfilerContext",
+    "Quantization",
+    "Session",
+    "SessionOptions",
+    "Sink",
+    "TensorSpec",
+    "Unavailable",
+]
+
+Precision = Literal["fp32", "int8", "fp16", "bf16"]
+
+
+class Available(msgspec.Struct, frozen=True):
+    """Present and usable; ``details`` are facts worth showing (version, device name, ...)."""
+
+    details: dict[str, str] = {}
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """One input or output. ``shape`` is concrete: batch and symbolic dimensions are resolved.
+
+    ``dtype`` is a numpy name (``float32``, ``int64``, ``bool``, ...).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Quantization(msgspec.Struct, frozen=True):
+    """How a reduced-precision artifact was made."""
+
+    route: str  # "onnxruntime static QDQ", "torch FX onednn", ...
+    method: str  # minmax | entropy | percentile | dynamic | cast
+    scheme: str  # "symmetric activations, per-channel weights", ...
+    calibration_source: str  # file | model split | drawn inputs | none
+    calibration_sha256: str
+    calibration_samples: int
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """A model made ready for one backend family, at one precision and one set of shapes.
+
+    ``format`` is ``onnx`` (``path`` is the file; external data lies beside it), ``torch`` (``source``
+    rebuilds the module: ``zoo:NAME``, ``factory:MODULE:NAME`` or ``pt2:PATH``) or ``torch-int8``
+    (``path`` is a quantized program that a builder saved).
+    """
+
+    format: str
+    path: str
+    source: str
+    precision: str
+    sha256: str
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...] = ()
+    quantization: Quantization | None = None
+
+
+class SessionOptions(msgspec.Struct, frozen=True):
+    """How to prepare a session. ``threads`` is already set in the environment of the process too."""
+
+    device: str = "cpu"  # cpu | cuda:N
+    boundary: str = "compute"  # compute | transfer
+    threads: int = 1
+    inter_threads: int = 1
+    options: dict[str, str] = {}  # --option key=value, the adapter's own
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What is really running, as read back from the runtime, not from the request."""
+
+    runtime: dict[str, str]  # version, provider, threads, options as the runtime reports them
+    # operator type -> precision it ran in -> number of nodes, from the graph that executes
+    operators: Maybe[dict[str, dict[str, int]]]
+
+
+class Session(Protocol):
+    """One stream of inferences over one set of bound inputs."""
+
+    def bind(self, inputs: Arrays) -> None:
+        """Replace the bound inputs by others of the same names, shapes and dtypes (untimed)."""
+        ...
+
+    def enqueue(self) -> None:
+        """Start one inference on the bound inputs. May return before it has finished."""
+        ...
+
+    def synchronize(self) -> None:
+        """Return when the outputs of the last `enqueue` are ready."""
+        ...
+
+    def outputs(self) -> Mapping[str, NDArray[Any]]:
+        """The last inference's tensor outputs on the host, as copies (untimed).
+
+        An output that is not a tensor (an ONNX sequence, map or optional) is left out.
+        """
+        ...
+
+    def describe(self) -> Description:
+        """What really runs. Called once, after the timed window: it may be slow."""
+        ...
+
+    def close(self) -> None:
+        """Free everything. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A runtime. The object is cheap: it imports the framework in `availability` or `prepare`."""
+
+    name: str
+
+    def availability(self, device: str) -> Available | Unavailable:
+        """Can this backend use ``device`` here? Imports the framework; never raises for absence."""
+        ...
+
+    def artifact_format(self, precision: str, options: SessionOptions) -> str:
+        """The artifact format wanted, without importing the framework.
+
+        Raises `UsageError` naming what the backend can do, for a precision or an option it has not.
+        """
+        ...
+
+    def prepare(self, artifact: Artifact, inputs: Arrays, options: SessionOptions) -> Session:
+        """Load ``artifact`` and bind ``inputs``. Called once per stream; sessions of one backend
+        object may share the loaded model and must be able to run at the same time.
+
+        Raises `BackendUnavailable`, `ModelError` or `MeasurementFailed`; nothing foreign.
+        """
+        ...
+
+
+class Channel(msgspec.Struct, frozen=True):
+    """One quantity that a profiler reads.
+
+    A ``gauge`` is a level, a ``counter`` only grows (its difference over a window is what counts).
+    ``tag`` is its TensorBoard tag, unit included. ``scope`` says whose quantity it is (``process``,
+    ``machine``, ``core``, ``cpu-package``, ``dram``, ``gpu-board``, ``wall``, ...).
+    """
+
+    name: str
+    unit: str
+    kind: Literal["gauge", "counter"]
+    tag: str
+    scope: str = "process"
+    source: str = ""
+    period_s: float | None = None
+    # Why this one cannot be read although its profiler is open.
+    unavailable: Unavailable | None = None
+    # Free facts needed to use the readings: wrap range, sensor lag, averaging window.
+    facts: dict[str, float] = {}
+
+
+class ProfilerContext(msgspec.Struct, frozen=True):
+    """Whom and what to observe. ``root`` replaces "/" so that tests can lay out a machine in a folder."""
+
+    pid: int
+    device: str = "cpu"
+    root: str = "/"
+    power_source: str = "auto"
+    options: dict[str, str] = {}
+
+
+class Profiler(Protocol):
+    """Reads sensors in the sampler process. Constructed with a `ProfilerContext`."""
+
+    name: str
+
+    def open(self) -> Available | Unavailable:
+        """Probe and acquire. After `Available`, `channels` lists what `read` returns."""
+        ...
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """Fixed after `open`, channels that cannot be read included (with their reason)."""
+        ...
+
+    def read(self) -> Sequence[float | None]:
+        """One value per channel, in order; None for what could not be read this time."""
+        ...
+
+    def close(self) -> None:
+        """Release file descriptors and handles. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class PhaseProbe(Protocol):
+    """A profiler with figures too slow to sample, read by the driver at phase boundaries."""
+
+    def snapshot(self) -> Mapping[str, Maybe[float]]:
+        """Named values now (bytes, counts), slow reads allowed."""
+        ...
+
+    def reset_peaks(self) -> None:
+        """Restart peak tracking where the system can."""
+        ...
+
+
+class Sink(Protocol):
+    """Renders what the driver observed. Never computes a statistic."""
+
+    def update(self, progress: "Progress") -> None:
+        """Called about twice a second while the run goes, and at each change of phase."""
+        ...
+
+    def close(self, result: "Result | None") -> None:
+        """The final result, or None when there is none. Called once."""
+        ...
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """A glimpse of a run under way, computed by the driver for its sinks."""
+
+    phase: str  # build | load | warm-up | window | idle | verify
+    launch: int  # from 0
+    launches: int
+    elapsed_s: float  # in this phase
+    remaining_s: float | None  # estimate, None where unknown
+    iterations: int  # timed so far in this launch (warm-up ones while warming up)
+    median_ms: float | None = None
+    ci95_ms: tuple[float, float] | None = None
+    wall_time_s: float = 0.0  # seconds since 1970, for event stamps alone
+    # latencies that came since the last update (window only), ms
+    new_latencies_ms: Sequence[float] = ()
+    throughput_per_s: float | None = None
+    # newest reading of each channel: tag -> value (counters already turned into rates or sums)
+    readings: Mapping[str, float] = {}

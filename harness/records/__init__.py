@@ -1,0 +1,1 @@
+"""What a run leaves behind: the Result and its schema, and the folder that it lies in."""

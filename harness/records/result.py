@@ -1,0 +1,268 @@
+"""The Result: everything a run leaves for its readers, with units in the names.
+
+Schema history (old versions keep loading):
+
+    harness.result/1   first version
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from harness.maybe import Maybe, Unavailable
+from harness.protocols import Quantization, TensorSpec
+from harness.spec import RunSpec
+
+SCHEMA = "harness.result/1"
+
+Status = Literal["complete", "degraded", "failed", "interrupted"]
+Verdict = Literal["pass", "warn", "fail", "unknown"]
+NOT_REACHED = Unavailable("the run ended before this was measured", "see `error`")
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the model came from. ``sha256`` is of the FP32 source (file, weights or recipe)."""
+
+    name: str
+    source: str  # zoo | onnx | factory | pt2
+    sha256: str
+    parameters: Maybe[int]
+    random_weights: bool
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input_data: str  # what was bound: "test split", "drawn, seed 0", ...
+    file_size_bytes: int
+
+
+class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
+    """Outputs against FP32 on the same inputs and backend, over all tensor outputs together."""
+
+    reference: str
+    samples: int
+    cosine: Maybe[float]
+    sqnr_db: Maybe[float]
+    max_abs_error: float
+    top1_agreement: Maybe[float]
+
+
+class PrecisionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for and what truly ran."""
+
+    requested: str
+    quantization: Quantization | None
+    # operator type -> precision -> number of nodes, from the graph that ran
+    operators: Maybe[dict[str, dict[str, int]]]
+    fidelity: Maybe[Fidelity]
+    file_size_bytes: int
+    fp32_file_size_bytes: Maybe[int]
+    size_ratio: Maybe[float]  # fp32 / this
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """Measured through the backend under test, outside the timed window."""
+
+    dataset: str
+    dataset_sha256: str
+    samples: int
+    top1: float  # share correct, 0 to 1
+    macro_f1: float
+    # one character a sample, '1' correct: paired tests between two results need it
+    correct: str
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """Hardware and its settings. ``fingerprint`` hashes ``factors``, which must match to compare."""
+
+    fingerprint: str
+    factors: dict[str, str]
+    context: dict[str, str]
+
+
+class Software(msgspec.Struct, frozen=True, kw_only=True):
+    versions: dict[str, str]
+    runtime: dict[str, str]  # as the backend reports itself
+    environment: dict[str, str]  # the variables that steer threads and libraries
+    commit: str | None
+
+
+class LatencyStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Quantiles are absent where there are too few iterations for a two-sided 95 % interval."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    median: float
+    p90: Maybe[float]
+    p95: Maybe[float]
+    p99: Maybe[float]
+    p99_9: Maybe[float]
+    iqr: float
+    mad: float
+    ci95: dict[str, Maybe[tuple[float, float]]]  # median, p90, p95, p99, p99_9, mean
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """One fresh worker process."""
+
+    iterations: int
+    warmup_iterations: int
+    warmup_end: str  # steady | cap | count
+    stop_reason: str  # interval | duration | max_duration | iterations | interrupted | failed
+    window_s: float
+    median_ms: float
+    first_inference_ms: float
+    load_s: float
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    scenario: str
+    boundary: str
+    clock: str
+    mode: str  # closed_loop
+    warmup_end: str
+    stop_reason: str
+    iterations: int
+    window_s: float
+    latency_ms: LatencyStats
+    device_ms: Maybe[LatencyStats]
+    autocorrelation: Maybe[float]  # lag 1, within launches
+    effective_samples: Maybe[float]
+    outliers: int  # beyond median + 5 MAD-sd; counted and kept
+    outlier_rule: str
+    drift: Maybe[float]  # last third's median / first third's - 1
+    launches: tuple[Launch, ...]
+    between_launch_cv: Maybe[float]
+    method: dict[str, str]  # how each interval was made
+
+
+class Throughput(msgspec.Struct, frozen=True, kw_only=True):
+    inferences_per_s: float  # samples per second: iterations x batch size
+    ci95: Maybe[tuple[float, float]]
+    batch_size: int
+    concurrency: int
+    method: str
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """An estimate with its standard uncertainties, in the unit of ``value``."""
+
+    value: float
+    comparative: float  # between runs on the same device
+    absolute: Maybe[float]  # against true joules or watts: adds the instrument's gain
+
+
+class EnergySource(msgspec.Struct, frozen=True, kw_only=True):
+    """One meter over exactly the timed window."""
+
+    source: str
+    scope: str
+    method: str  # counter | integral
+    energy_j: Maybe[Spread]
+    counter_j: Maybe[float]
+    integral_j: Maybe[float]
+    average_power_w: Maybe[float]
+    idle_before_w: Maybe[float]
+    idle_after_w: Maybe[float]
+    gross_j_per_inference: Maybe[Spread]
+    net_j_per_inference: Maybe[Spread]
+    energy_delay_product_js: Maybe[float]
+    update_period_s: Maybe[float]
+    updates: int
+    status: str  # ok | disagreement | shared
+    notes: tuple[str, ...] = ()
+
+
+class Energy(msgspec.Struct, frozen=True, kw_only=True):
+    """Sources by scope, never added. ``joules_per_inference`` repeats ``primary``'s gross figure."""
+
+    primary: str
+    joules_per_inference: Maybe[Spread]
+    window_s: float
+    inferences: int
+    shared: bool
+    sources: dict[str, EnergySource]
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Host memory of the worker, one kind for all four; USS and PSS where readable."""
+
+    kind: str  # host_rss_hwm | host_rss_sampled
+    baseline_bytes: Maybe[int]  # runtime imported, model not yet loaded
+    loaded_bytes: Maybe[int]
+    warmup_peak_bytes: Maybe[int]
+    window_peak_bytes: Maybe[int]
+    window_uss_bytes: Maybe[int]
+    window_pss_bytes: Maybe[int]
+    device: Maybe[dict[str, Maybe[int]]]
+
+
+class ChannelSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A gauge's time-weighted summary over the timed window; a counter's growth and rate."""
+
+    unit: str
+    kind: str
+    scope: str
+    source: str
+    samples: int
+    mean: Maybe[float]
+    min: Maybe[float]
+    max: Maybe[float]
+    first: Maybe[float]
+    last: Maybe[float]
+
+
+class Sampler(msgspec.Struct, frozen=True, kw_only=True):
+    requested_rate_hz: float
+    achieved_rate_hz: Maybe[float]
+    gap_max_s: Maybe[float]
+    cpu_share: Maybe[float]  # of one core
+
+
+class Profiles(msgspec.Struct, frozen=True, kw_only=True):
+    sampler: Maybe[Sampler]
+    channels: dict[str, Maybe[ChannelSummary]]
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One validity check. ``threshold`` says what was held against what."""
+
+    name: str
+    verdict: Verdict
+    reason: str
+    threshold: str = ""
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str  # exception | signal | timeout | exit | interrupted
+    message: str
+    remedy: str
+    phase: str
+    stderr_tail: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. Immutable once written."""
+
+    schema: str = SCHEMA
+    id: str
+    status: Status
+    started_at: str  # ISO 8601, UTC
+    duration_s: float
+    spec: RunSpec
+    model: Maybe[ModelInfo]
+    precision: Maybe[PrecisionInfo]
+    accuracy: Maybe[Accuracy]
+    machine: Machine
+    software: Software
+    timing: Maybe[Timing]
+    throughput: Maybe[Throughput]
+    energy: Maybe[Energy]
+    memory: Maybe[Memory]
+    profiles: Maybe[Profiles]
+    validity: tuple[Check, ...] = ()
+    artifacts: dict[str, str] = {}  # file name in the run folder -> what it holds
+    error: ErrorInfo | None = None
+    tags: dict[str, str] = {}

@@ -1,0 +1,97 @@
+"""Where backends and profilers are found: built-ins in a lazy table, third parties by entry points.
+
+A plug-in that fails to load stays listed, as `Broken`, with the cause: a missing name would leave
+its user guessing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import msgspec
+
+from harness.errors import BackendUnavailable, UsageError
+from harness.protocols import Backend, Profiler, ProfilerContext, Unavailable
+
+BACKENDS: Mapping[str, str] = {
+    "pytorch": "harness.backends.pytorch:PyTorchBackend",
+    "onnxruntime": "harness.backends.onnxruntime:OnnxRuntimeBackend",
+}
+PROFILERS: Mapping[str, str] = {
+    "memory": "harness.profiles.memory:MemoryProfiler",
+    "utilization": "harness.profiles.utilization:UtilizationProfiler",
+}
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A plug-in that could not be imported."""
+
+    name: str
+    cause: Unavailable
+
+
+def _plugins(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"harness.{group}")}
+
+
+def _names(group: str, builtins: Mapping[str, str]) -> list[str]:
+    return [*builtins, *(name for name in sorted(_plugins(group)) if name not in builtins)]
+
+
+def _load(group: str, builtins: Mapping[str, str], name: str) -> Any:
+    if name in builtins:
+        module, _, attribute = builtins[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    return _plugins(group)[name].load()
+
+
+def backend_names() -> list[str]:
+    """Every known backend, built-ins first."""
+    return _names("backends", BACKENDS)
+
+
+def profiler_names() -> list[str]:
+    """Every known profiler, built-ins first."""
+    return _names("profilers", PROFILERS)
+
+
+def find_backend(name: str) -> Backend | Broken:
+    """The backend called ``name``. Raises `UsageError` for a name that nobody registered."""
+    if name not in backend_names():
+        raise UsageError(f"unknown backend {name!r}", f"choose one of {', '.join(backend_names())}")
+    try:
+        backend: Backend = _load("backends", BACKENDS, name)()
+    except Exception as error:  # whatever a stranger's module raises on import
+        return Broken(name, _cause(error))
+    return backend
+
+
+def backend(name: str) -> Backend:
+    """The backend called ``name``. Raises `UsageError` or, where it is broken, `BackendUnavailable`."""
+    found = find_backend(name)
+    if isinstance(found, Broken):
+        raise BackendUnavailable(
+            f"backend {name!r} cannot be used: {found.cause.reason}", found.cause.remedy
+        )
+    return found
+
+
+def find_profiler(name: str, context: ProfilerContext) -> Profiler | Broken:
+    """The profiler called ``name``, not yet opened. Raises `UsageError` for an unknown name."""
+    if name not in profiler_names():
+        raise UsageError(
+            f"unknown profiler {name!r}", f"choose one of {', '.join(profiler_names())}"
+        )
+    try:
+        profiler: Profiler = _load("profilers", PROFILERS, name)(context)
+    except Exception as error:  # whatever a stranger's module raises on import
+        return Broken(name, _cause(error))
+    return profiler
+
+
+def _cause(error: Exception) -> Unavailable:
+    text = f"it fails to load: {type(error).__name__}: {error}"
+    return Unavailable(text, "repair or uninstall the plug-in")
