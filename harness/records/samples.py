@@ -1,0 +1,134 @@
+"""The raw samples of a run: start and end of every timed iteration, by launch.
+
+While a run goes they are appended to ``samples.journal`` about once a second, so that a kill at any
+moment costs the last second at most. At the end they become ``samples.npz`` and the journal goes.
+
+The journal is a sequence of blocks of little-endian int64: launch, count, then ``count`` pairs
+(start_ns, end_ns). A block cut short by a kill is read as far as its pairs are whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from harness.errors import ResultError
+from harness.records.store import write_atomically
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Int64s = NDArray[np.int64]
+
+JOURNAL_NAME = "samples.journal"
+SAMPLES_NAME = "samples.npz"
+_WORD = np.dtype("<i8")
+
+
+class Samples(NamedTuple):
+    """One entry per timed iteration, in the order recorded. Clock: `time.perf_counter_ns`."""
+
+    launch: Int64s
+    start_ns: Int64s
+    end_ns: Int64s
+
+
+class SamplesJournal:
+    """Samples on their way to the disk. One writer."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start an empty journal in ``folder``. Raises `ResultError`."""
+        self.folder = folder
+        self._path = folder / JOURNAL_NAME
+        self._good_bytes = 0
+        try:
+            self._file = self._path.open("wb", buffering=0)
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def append(self, launch: int, starts_ns: ArrayLike, ends_ns: ArrayLike) -> None:
+        """Add iterations of ``launch`` (from 0). They are the kernel's on return: a kill loses none.
+
+        Raises `ResultError`; earlier blocks stay whole, and appending may be tried again.
+        """
+        starts = np.asarray(starts_ns, dtype=_WORD)
+        pairs = np.stack([starts, np.asarray(ends_ns, dtype=_WORD)], axis=1)
+        if not len(pairs):
+            return
+        block = np.array([launch, len(pairs)], dtype=_WORD).tobytes() + pairs.tobytes()
+        try:
+            view = memoryview(block)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._good_bytes)
+                self._file.seek(self._good_bytes)
+            raise _unwritable(self._path, error) from error
+        self._good_bytes += len(block)
+
+    def finish(self) -> Path:
+        """Turn the journal into ``samples.npz``. Raises `ResultError`, and then the journal stays."""
+        self.close()
+        samples = _read_journal(self._path)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **samples._asdict())
+        path = self.folder / SAMPLES_NAME
+        write_atomically(path, packed.getvalue())
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        return path
+
+    def close(self) -> None:
+        """Stop writing and leave the journal as it is. Idempotent."""
+        self._file.close()
+
+
+def read_samples(folder: Path) -> Samples:
+    """The samples in a run folder: the packed file, or the journal that a killed run left.
+
+    Raises `ResultError`.
+    """
+    path = folder / SAMPLES_NAME
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            return Samples(*(_checked(packed[name]) for name in Samples._fields))
+    except FileNotFoundError:
+        return _read_journal(folder / JOURNAL_NAME)
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds on a damaged file
+        raise ResultError(f"{str(path)!r} is no samples file, or damaged: {error}") from error
+
+
+def _checked(array: NDArray[np.int64]) -> Int64s:
+    if array.dtype != np.int64 or array.ndim != 1:
+        raise ValueError(f"an array of {array.dtype}, {array.ndim} dimensions")
+    return array
+
+
+def _read_journal(path: Path) -> Samples:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ResultError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    words = np.frombuffer(data, dtype=_WORD, count=len(data) // 8)
+    launches, pairs, at = [], [np.empty((0, 2), dtype=_WORD)], 0
+    while at + 2 <= len(words):
+        launch, count = int(words[at]), int(words[at + 1])
+        if launch < 0 or count <= 0:
+            raise ResultError(f"{str(path)!r} is damaged at byte {at * 8}")
+        block = words[at + 2 : at + 2 + 2 * count]
+        block = block[: len(block) // 2 * 2].reshape(-1, 2)
+        pairs.append(block)
+        launches.append(np.full(len(block), launch, dtype=np.int64))
+        at += 2 + 2 * count
+    both = np.concatenate(pairs).astype(np.int64)
+    launch_of = np.concatenate(launches) if launches else np.empty(0, dtype=np.int64)
+    return Samples(launch_of, both[:, 0].copy(), both[:, 1].copy())
+
+
+def _unwritable(path: Path, error: OSError) -> ResultError:
+    return ResultError(f"{str(path)!r} cannot be written: {error.strerror or error}")

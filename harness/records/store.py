@@ -1,0 +1,217 @@
+"""The results folder: one folder per run, written atomically, read with suspicion.
+
+    results/20261121T050301Z-digits-onnxruntime-int8-1a2b3c/
+        result.json             the Result
+        samples.npz             start and end of every timed iteration (`harness.records.samples`)
+        events.out.tfevents...  what TensorBoard shows
+
+A file appears whole or not at all: it is written beside its place under a temporary name, synced and
+renamed. So a full disk or a kill leaves what was there before. A reader meets files that other
+programs, versions and accidents have touched: whatever a file holds, `read_result` returns a Result
+or raises `ResultError` that names the file and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from harness import maybe
+from harness.errors import ResultError
+from harness.records.result import SCHEMA, Result
+from harness.spec import RunSpec
+
+if TYPE_CHECKING:
+    from harness.records.samples import SamplesJournal
+
+RESULT_NAME = "result.json"
+_FAMILY, _, _VERSION = SCHEMA.rpartition("/")
+_ID = re.compile(r"\d{8}T\d{6}Z-.+")
+
+
+class RunFolder:
+    """One run's folder. ``id`` is its name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @classmethod
+    def create(cls, out: Path | str, name_parts: Sequence[str]) -> RunFolder:
+        """A new folder in ``out``, itself made if its parent exists. Safe under concurrency.
+
+        Raises `ResultError` where ``out`` cannot hold one, so call it before measuring.
+        """
+        out = Path(out)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        name = "-".join([stamp, *filter(None, map(_sanitise, name_parts))])
+        try:
+            out.mkdir(exist_ok=True)
+            return cls(_new_folder(out, name))
+        except OSError as error:
+            raise ResultError(
+                f"results folder {str(out)!r} cannot be written: {_cause(error)}",
+                "name a writable folder with --out",
+            ) from error
+
+    def write_result(self, result: Result) -> Path:
+        """Write ``result.json``, replacing one that is there. Raises `ResultError`."""
+        data = msgspec.json.format(msgspec.json.encode(result), indent=2)
+        path = self.path / RESULT_NAME
+        _decode(data, path)  # NaN has no JSON: refuse it here, not at the reader's
+        write_atomically(path, data + b"\n")
+        return path
+
+    def journal(self) -> SamplesJournal:
+        """The journal of this run's samples. Raises `ResultError`."""
+        from harness.records.samples import SamplesJournal
+
+        return SamplesJournal(self.path)
+
+
+def _new_folder(out: Path, name: str) -> Path:
+    while True:
+        path = out / f"{name}-{secrets.token_hex(3)}"
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path.absolute()
+
+
+def _sanitise(part: str) -> str:
+    """A file, factory or device name as part of a folder name: at most 40 tame characters."""
+    stem = re.split(r"[/\\]", part)[-1].removesuffix(".onnx").removesuffix(".pt2")
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", stem)[:40].strip("._")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` whole or not at all; what was there stays on failure. Raises `ResultError`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise ResultError(f"{str(path)!r} cannot be written: {_cause(error)}") from error
+
+
+def read_result(run: Path | str, results: Path | str = "results") -> Result:
+    """The result of ``run``: a run folder, a result file, or an id, its prefix or ``latest``.
+
+    Ids are looked up in the folder ``results``. Raises `ResultError`.
+    """
+    path = result_path(run, results)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ResultError(
+            f"{str(path.parent)!r} holds no {RESULT_NAME}",
+            "the run is still going, or was killed before its end",
+        ) from error
+    except OSError as error:
+        raise ResultError(f"{str(path)!r} cannot be read: {_cause(error)}") from error
+    return _decode(data, path)
+
+
+def iter_results(results: Path | str) -> Iterator[Result | ResultError]:
+    """Every result in the folder ``results``, oldest first; the error in place of a broken one."""
+    for folder in run_folders(Path(results)):
+        try:
+            yield read_result(folder)
+        except ResultError as error:
+            yield error
+
+
+def run_folders(results: Path) -> list[Path]:
+    """The run folders in ``results``, oldest first; none where there is no such folder."""
+    try:
+        found = [path for path in results.iterdir() if _ID.fullmatch(path.name) and path.is_dir()]
+    except OSError:
+        return []
+    return sorted(found, key=_age)
+
+
+def _age(folder: Path) -> tuple[str, int, str]:
+    try:
+        changed_ns = (folder / RESULT_NAME).stat().st_mtime_ns
+    except OSError:
+        changed_ns = 0
+    return folder.name.partition("-")[0], changed_ns, folder.name
+
+
+def result_path(run: Path | str, results: Path | str = "results") -> Path:
+    """Where the result of ``run`` lies, or should lie. Raises `ResultError` where nothing fits."""
+    path, name = Path(run), str(run)
+    try:
+        if path.is_dir():
+            return path / RESULT_NAME
+        if path.exists():
+            return path
+    except (OSError, ValueError) as error:  # too long, or holds a null character
+        raise ResultError(f"{name!r} names no run: {error}") from error
+    return _by_id(name, Path(results)) / RESULT_NAME
+
+
+def _by_id(name: str, results: Path) -> Path:
+    folders = run_folders(results)
+    if name == "latest":
+        folders = [folder for folder in folders if (folder / RESULT_NAME).exists()][-1:]
+    else:
+        folders = [folder for folder in folders if name and folder.name.startswith(name)]
+    if not folders:
+        raise ResultError(
+            f"no run {name!r} in {str(results)!r}",
+            "give a run folder, a result file, a run id or its beginning, or latest",
+        )
+    if len(folders) > 1:
+        raise ResultError(
+            f"{name!r} begins the ids of {len(folders)} runs: {folders[0].name}, {folders[1].name}"
+            + (", ..." if len(folders) > 2 else ""),
+            "give more of the id",
+        )
+    return folders[0]
+
+
+def _decode(data: bytes, path: Path) -> Result:
+    try:
+        raw = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ResultError(f"{str(path)!r} is no JSON, or cut short: {error}") from error
+    _check_schema(raw, path)
+    spec = raw.get("spec")
+    if isinstance(spec, dict):  # a spec refuses unknown fields from a user; a reader lets them pass
+        raw["spec"] = {key: spec[key] for key in spec if key in RunSpec.__struct_fields__}
+    try:
+        return maybe.convert(raw, Result)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ResultError(f"{str(path)!r} is no valid {SCHEMA}: {error}") from error
+
+
+def _check_schema(raw: Any, path: Path) -> None:
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    family, _, version = str(schema).rpartition("/")
+    if family != _FAMILY or not re.fullmatch(r"[1-9][0-9]{0,8}", version):
+        raise ResultError(f"{str(path)!r} is no Harness result: its schema is {schema!r:.60}")
+    if int(version) > int(_VERSION):
+        raise ResultError(
+            f"{str(path)!r} has schema {schema}, and this Harness reads up to {SCHEMA}",
+            "upgrade with pip install -U hw-harness",
+        )
+
+
+def _cause(error: OSError) -> str:
+    return error.strerror or str(error)
