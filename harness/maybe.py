@@ -9,7 +9,7 @@ apart in a union, so at run time ``Maybe[T]`` is a marker class that `decode` re
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -29,7 +29,7 @@ class Unavailable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 if TYPE_CHECKING:
-    Maybe = T | Unavailable
+    Maybe: TypeAlias = T | Unavailable
 else:
 
     class _AcceptsAnything(type):

@@ -51,9 +51,9 @@ class SamplesJournal:
             raise _unwritable(self._path, error) from error
 
     def append(self, launch: int, starts_ns: ArrayLike, ends_ns: ArrayLike) -> None:
-        """Add iterations of ``launch`` (from 0). They are the kernel's on return: a kill loses none.
+        """Add iterations of ``launch`` (from 0). On return the kernel has them.
 
-        Raises `ResultError`; earlier blocks stay whole, and appending may be tried again.
+        Raises `ResultError`: earlier blocks stay whole, and appending may be tried again.
         """
         starts = np.asarray(starts_ns, dtype=_WORD)
         pairs = np.stack([starts, np.asarray(ends_ns, dtype=_WORD)], axis=1)
@@ -72,7 +72,7 @@ class SamplesJournal:
         self._good_bytes += len(block)
 
     def finish(self) -> Path:
-        """Turn the journal into ``samples.npz``. Raises `ResultError`, and then the journal stays."""
+        """Turn the journal into ``samples.npz``. Raises `ResultError`: then the journal stays."""
         self.close()
         samples = _read_journal(self._path)
         packed = io.BytesIO()

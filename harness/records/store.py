@@ -5,8 +5,8 @@
         samples.npz             start and end of every timed iteration (`harness.records.samples`)
         events.out.tfevents...  what TensorBoard shows
 
-A file appears whole or not at all: it is written beside its place under a temporary name, synced and
-renamed. So a full disk or a kill leaves what was there before. A reader meets files that other
+A file appears whole or not at all: it is written beside its place under a temporary name, synced
+and renamed. So a full disk or a kill leaves what was there before. A reader meets files that other
 programs, versions and accidents have touched: whatever a file holds, `read_result` returns a Result
 or raises `ResultError` that names the file and what is wrong with it.
 """
