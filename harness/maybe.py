@@ -9,7 +9,7 @@ apart in a union, so at run time ``Maybe[T]`` is a marker class that `decode` re
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 
@@ -43,6 +43,32 @@ else:
         @cache
         def __class_getitem__(cls, inner: Any) -> type:
             return _AcceptsAnything(f"Maybe[{inner}]", (), {"inner": inner})
+
+
+# Why a physical quantity is absent, in one word that programs can test: the prefix of the reason.
+Code = Literal[
+    "not_present",
+    "permission_denied",
+    "not_supported",
+    "virtualized",
+    "window_too_short",
+    "insufficient_samples",
+    "counter_reset",
+    "disagreement",
+    "not_resolvable",
+    "error",
+]
+
+
+def coded(code: Code, detail: str, remedy: str = "") -> Unavailable:
+    """`Unavailable` whose reason reads ``code: detail``."""
+    return Unavailable(f"{code}: {detail}", remedy)
+
+
+def code_of(reason: Unavailable) -> str | None:
+    """The code that `coded` put in front of the reason; None where there is none."""
+    prefix = reason.unavailable.partition(":")[0]
+    return prefix if prefix in get_args(Code) else None
 
 
 def present(value: Maybe[T]) -> T | None:

@@ -147,19 +147,33 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """An estimate with its standard uncertainties, in the unit of ``value``."""
+    """An estimate with its standard uncertainties (one standard deviation; twice that covers about
+    95 %), in the unit of ``value``."""
 
     value: float
     comparative: float  # between runs on the same device
     absolute: Maybe[float]  # against true joules or watts: adds the instrument's gain
 
 
+class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a meter did under the load of the warm-up, before anything was attributed to it."""
+
+    verdict: Verdict
+    reason: str
+    updates: int
+    update_period_s: Maybe[float]  # as seen: never below the sampler's own interval
+    counter_to_integral: Maybe[float]  # counter / integral of its own power, 1 where they agree
+
+
 class EnergySource(msgspec.Struct, frozen=True, kw_only=True):
-    """One meter over exactly the timed window."""
+    """One meter over exactly the timed window. ``parts`` lists what a sum was made of.
+
+    With status ``disagreement`` the two raw figures are kept and nothing is derived from them.
+    """
 
     source: str
     scope: str
-    method: str  # counter | integral
+    method: str  # counter | integral | none
     energy_j: Maybe[Spread]
     counter_j: Maybe[float]
     integral_j: Maybe[float]
@@ -168,21 +182,24 @@ class EnergySource(msgspec.Struct, frozen=True, kw_only=True):
     idle_after_w: Maybe[float]
     gross_j_per_inference: Maybe[Spread]
     net_j_per_inference: Maybe[Spread]
-    energy_delay_product_js: Maybe[float]
+    energy_delay_product_js: Maybe[float]  # joules per inference x seconds of latency
     update_period_s: Maybe[float]
     updates: int
-    status: str  # ok | disagreement | shared
+    status: str  # ok | shared | disagreement | unavailable
     notes: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    self_test: Maybe[SelfTest] = NOT_REACHED
 
 
 class Energy(msgspec.Struct, frozen=True, kw_only=True):
-    """Sources by scope, never added. ``joules_per_inference`` repeats ``primary``'s gross figure."""
+    """Sources by meter, never added across scopes. ``joules_per_inference`` repeats ``primary``'s
+    gross figure."""
 
     primary: str
     joules_per_inference: Maybe[Spread]
     window_s: float
     inferences: int
-    shared: bool
+    shared: Maybe[bool]  # others used more than 5 % of what this machine's meters saw
     sources: dict[str, EnergySource]
 
 
