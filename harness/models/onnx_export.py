@@ -1,0 +1,72 @@
+"""torch module or exported program to an ONNX file. Loaded in a builder only: imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from harness.errors import ModelError
+
+# protobuf cannot hold 2 GiB; above this the weights go to a file beside the model
+INLINE_LIMIT_BYTES = 1_500_000_000
+
+
+def export_onnx(
+    model: torch.nn.Module | ExportedProgram,
+    example: tuple[Any, ...],
+    target: Path,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    *,
+    batched: bool = False,
+    size_bytes: int = 0,
+) -> None:
+    """Write ``target``. With ``batched``, axis 0 of every input is the dimension ``batch``.
+
+    Raises `ModelError` with the exporter's own first line.
+    """
+    # the exporter takes a dimension of size 1 for a constant, so examples of a free batch have two
+    shapes = tuple({0: Dim("batch", min=1)} for _ in example) if batched else None
+    try:
+        with _quiet():
+            torch.onnx.export(
+                model,
+                example,
+                target,
+                input_names=list(input_names) if input_names else None,
+                output_names=list(output_names) if output_names else None,
+                dynamic_shapes=shapes,
+                dynamo=True,
+                external_data=size_bytes > INLINE_LIMIT_BYTES,
+            )
+    except Exception as error:  # the exporter raises many types, none of them documented
+        line = next((line for line in _causes(error) if line), type(error).__name__)
+        raise ModelError(
+            f"the model cannot be exported to ONNX: {line}", "run it with --backend pytorch"
+        ) from error
+
+
+def _causes(error: BaseException) -> Iterator[str]:
+    """The first line of the innermost cause, then outwards."""
+    chain = [error]
+    while (inner := chain[-1].__cause__) is not None:
+        chain.append(inner)
+    for link in reversed(chain):
+        yield f"{type(link).__name__}: {str(link).strip().splitlines()[0]}" if str(link) else ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter narrates on stdout and warns about its own internals."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
