@@ -17,6 +17,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,6 +73,10 @@ class RunFolder:
         _decode(data, path)  # NaN has no JSON: refuse it here, not at the reader's
         write_atomically(path, data + b"\n")
         return path
+
+    def discard(self) -> None:
+        """Remove the folder of a run that never began to measure."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def journal(self) -> SamplesJournal:
         """The journal of this run's samples. Raises `ResultError`."""
@@ -214,4 +219,6 @@ def _check_schema(raw: Any, path: Path) -> None:
 
 
 def _cause(error: OSError) -> str:
+    if isinstance(error, FileExistsError):  # of a folder that is asked for with exist_ok
+        return "a file is in its place"
     return error.strerror or str(error)

@@ -1,0 +1,118 @@
+"""The ``harness`` command: a table of commands, and the one place where errors meet the user.
+
+A command's module is imported when the command runs, so that ``harness --help`` needs click alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+import harness
+from harness.errors import HarnessError
+
+# name -> ("module:function", what ``harness --help`` says)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("harness.cli.run:command", "Measure a model on a runtime and leave a result."),
+    "compare": ("harness.cli.compare:command", "Compare two runs on the same machine."),
+    "show": ("harness.cli.show:command", "Show a run that lies in the results folder."),
+    "list": (
+        "harness.cli.list:command",
+        "List models, backends and profilers, and what works here.",
+    ),
+    "doctor": (
+        "harness.cli.doctor:command",
+        "Say what this machine can measure, and what it lacks.",
+    ),
+}
+
+_HELP = """What does this model really cost on this hardware?
+
+harness measures latency, throughput, energy, memory and accuracy of FP32 and INT8 models, each with
+its error bar, and leaves a result file and TensorBoard events in one folder per run.
+
+\b
+  harness run                                    the built-in model, FP32, on this CPU
+  harness run --model net.onnx --precision int8  your own ONNX file, quantized
+  harness show latest                            the newest result again
+  harness compare RUN_A RUN_B                    is B faster than A, and is that certain?
+"""
+
+_EPILOG = """Exit codes: 0 fine; 1 a gate failed; 2 bad usage or input; 3 the measurement failed;
+4 nothing could be compared; 5 inconclusive where --strict asks; 130 interrupted."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands come from `COMMANDS`, each imported when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), function)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    help=_HELP,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(harness.__version__, prog_name="harness", message="%(prog)s %(version)s")
+def cli() -> None:
+    pass
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Expected failures are one line on stderr."""
+    try:
+        code = cli.main(args, prog_name="harness", standalone_mode=False)
+        sys.stdout.flush()  # here, so that a reader who has left is noticed here
+        return code if isinstance(code, int) else 0
+    except HarnessError as error:
+        return _fail(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        return _fail(_usage(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # as after `| head`: nobody reads on; the interpreter must not flush into the pipe at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _usage(error: click.ClickException) -> str:
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{text.rstrip('.')}; see {context.command_path} --help" if context else text
+
+
+def _fail(text: str, code: int) -> int:
+    click.echo(f"harness: {text}", err=True)
+    return code
+
+
+def console() -> None:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):  # a file name need not fit the locale's encoding
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    console()

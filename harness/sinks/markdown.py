@@ -1,0 +1,29 @@
+"""A Result as Markdown: a heading, one table."""
+
+from __future__ import annotations
+
+import re
+
+from harness.records.result import Result
+from harness.sinks.rows import plain, rows, subtitle, title
+
+
+def render_markdown(result: Result) -> str:
+    """The rows of the terminal's table as a Markdown table."""
+    lines = [
+        f"### {_escape(title(result))}: {result.status}",
+        "",
+        f"{_escape(subtitle(result))}; run {_escape(plain(result.id))}",
+        "",
+        "| | | | |",
+        "|:--|:--|--:|:--|",
+    ]
+    for row in rows(result):
+        section = f"**{row.section}**" if row.section else ""
+        cells = (section, *map(_escape, row[1:]))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)

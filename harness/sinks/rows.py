@@ -1,0 +1,288 @@
+"""A Result as rows of text, shared by the terminal's table and the Markdown summary.
+
+Nothing is computed here: a figure in a row is a figure in the result, in a unit that reads well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from harness.maybe import Maybe, Unavailable
+from harness.records.result import (
+    NOT_REACHED,
+    Accuracy,
+    Energy,
+    EnergySource,
+    Fidelity,
+    LatencyStats,
+    Memory,
+    PrecisionInfo,
+    Result,
+    Spread,
+    Throughput,
+    Timing,
+)
+
+_QUANTILES = ("median", "p90", "p95", "p99", "p99_9")
+_TIME_MS = ((1e3, "s"), (1.0, "ms"), (1e-3, "µs"), (1e-6, "ns"))
+_JOULES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"))
+_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+_VERDICTS = ("fail", "warn", "unknown")
+
+
+class Row(NamedTuple):
+    """``section`` is set on the first row of its section alone."""
+
+    section: str
+    name: str
+    value: str
+    note: str
+
+
+def plain(text: object) -> str:
+    """One line without control characters: a result from elsewhere may hold anything."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
+def why(absent: Unavailable) -> str:
+    """``reason; remedy``."""
+    return plain("; ".join(filter(None, (absent.reason, absent.remedy))))
+
+
+def title(result: Result) -> str:
+    """``resnet18 (random weights), int8, onnxruntime on cpu``."""
+    spec, model = result.spec, result.model
+    name = spec.model if isinstance(model, Unavailable) else model.name
+    random = not isinstance(model, Unavailable) and model.random_weights
+    marked = f"{name} (random weights)" if random else name
+    return plain(f"{marked}, {spec.precision}, {spec.backend} on {spec.device}")
+
+
+def subtitle(result: Result) -> str:
+    """The conditions of the measurement."""
+    spec = result.spec
+    parts = [f"batch {spec.batch_size}", f"{spec.scenario} scenario", f"{spec.boundary} boundary"]
+    if spec.concurrency > 1:
+        parts.append(f"concurrency {spec.concurrency}")
+    if spec.threads is not None:
+        parts.append(count(spec.threads, "thread"))
+    return ", ".join([*parts, count(spec.launches, "launch", "launches")])
+
+
+def rows(result: Result) -> list[Row]:
+    """Every figure worth reading, in reading order."""
+    sections: list[tuple[str, Maybe[Any], Callable[[Any], Iterable[tuple[str, str, str]]]]] = [
+        ("Latency", result.timing, _timing),
+        ("Throughput", result.throughput, _throughput),
+        ("Energy", result.energy, _energy),
+        ("Memory", result.memory, _memory),
+        ("Accuracy", result.accuracy, _accuracy),
+        ("Precision", result.precision, _precision),
+    ]
+    out = list(_error(result))
+    for section, record, describe in sections:
+        if record == NOT_REACHED and result.error is not None:
+            continue  # the error says it once
+        if isinstance(record, Unavailable):
+            out.append(Row(section, "", "n/a", why(record)))
+            continue
+        for index, (name, value, note) in enumerate(describe(record)):
+            out.append(Row("" if index else section, name, value, plain(note)))
+    return [*out, *_validity(result)]
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 launch``, ``2 launches``."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def number(value: float, digits: int = 4) -> str:
+    """``value`` to ``digits`` significant digits, without an exponent in everyday ranges."""
+    if value == 0 or not 1e-4 <= abs(value) < 1e9:
+        return f"{value:.{digits}g}"
+    return f"{value:.{_decimals(value, digits)}f}"
+
+
+def _decimals(value: float, digits: int = 4) -> int:
+    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else digits
+
+
+def _scale(value: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:
+    """The largest unit in which ``value`` is at least 1, as (factor, name)."""
+    return next((unit for unit in units if abs(value) >= unit[0]), units[-1])
+
+
+def size(size_bytes: float) -> str:
+    """In decimal units: 1 MB is 10^6 bytes."""
+    factor, unit = _scale(size_bytes, _BYTES)
+    return f"{number(size_bytes / factor)} {unit}"
+
+
+def _maybe(value: Maybe[Any], text: Callable[[Any], str], note: str = "") -> tuple[str, str]:
+    """(value, note) of a cell that may be absent."""
+    return ("n/a", why(value)) if isinstance(value, Unavailable) else (text(value), note)
+
+
+def _timing(timing: Timing) -> Iterator[tuple[str, str, str]]:
+    yield from _latency(timing.latency_ms)
+    if not isinstance(timing.device_ms, Unavailable):
+        for name, value, note in _latency(timing.device_ms):
+            yield f"gpu {name}", value, note
+    window = f"{count(timing.iterations, 'iteration')}, {_count_launches(timing)}"
+    yield (
+        "window",
+        f"{number(timing.window_s, 3)} s",
+        f"{window}; ended by {timing.stop_reason}, warm-up by {timing.warmup_end};"
+        f" {count(timing.outliers, 'outlier')} kept",
+    )
+
+
+def _count_launches(timing: Timing) -> str:
+    return count(len(timing.launches), "launch", "launches")
+
+
+def _latency(stats: LatencyStats) -> Iterator[tuple[str, str, str]]:
+    factor, unit = _scale(stats.median, _TIME_MS)
+    decimals = _decimals(stats.median / factor)
+
+    def scaled(value_ms: float) -> str:
+        return f"{value_ms / factor:.{decimals}f}"
+
+    for name in (*_QUANTILES, "mean"):
+        interval = stats.ci95.get(name, Unavailable("no interval"))
+        if isinstance(interval, Unavailable):
+            note = f"no interval: {why(interval)}"
+        else:
+            note = f"95 % interval {scaled(interval[0])} to {scaled(interval[1])}"
+        value, note = _maybe(getattr(stats, name), lambda v: f"{scaled(v)} {unit}", note)
+        yield name.replace("_", "."), value, note
+    yield "std", f"{scaled(stats.std)} {unit}", f"min {scaled(stats.min)}, max {scaled(stats.max)}"
+
+
+def _throughput(throughput: Throughput) -> Iterator[tuple[str, str, str]]:
+    interval = throughput.ci95
+    if isinstance(interval, Unavailable):
+        note = f"no interval: {why(interval)}"
+    else:
+        note = f"95 % interval {number(interval[0])} to {number(interval[1])}"
+    yield "", f"{number(throughput.inferences_per_s)} /s", note
+
+
+def _energy(energy: Energy) -> Iterator[tuple[str, str, str]]:
+    for name, source in energy.sources.items():
+        primary = name == energy.primary
+        where = f"{source.source} ({source.scope}, {source.method})"
+        where += "" if source.status == "ok" else f": {source.status}"
+        yield _spread("per inf." if primary else plain(name), source.gross_j_per_inference, where)
+        if primary:
+            yield _spread("net of idle", source.net_j_per_inference, "")
+            yield (
+                "power",
+                *_maybe(source.average_power_w, lambda w: f"{number(w)} W", _idle(source)),
+            )
+    if not energy.sources:
+        yield _spread("per inf.", energy.joules_per_inference, energy.primary)
+
+
+def _idle(source: EnergySource) -> str:
+    before, after = source.idle_before_w, source.idle_after_w
+    if isinstance(before, Unavailable) or isinstance(after, Unavailable):
+        return "idle power unknown"
+    return f"idle {number(before)} W before, {number(after)} W after"
+
+
+def _spread(name: str, spread: Maybe[Spread], note: str) -> tuple[str, str, str]:
+    if isinstance(spread, Unavailable):
+        return name, "n/a", why(spread)
+    factor, unit = _scale(spread.value, _JOULES)
+    bounds = f"± {number(spread.comparative / factor, 2)} between runs"
+    if not isinstance(spread.absolute, Unavailable):
+        bounds += f", ± {number(spread.absolute / factor, 2)} in all"
+    return name, f"{number(spread.value / factor)} {unit}", "; ".join(filter(None, (bounds, note)))
+
+
+def _memory(memory: Memory) -> Iterator[tuple[str, str, str]]:
+    yield "peak", *_maybe(memory.window_peak_bytes, size, f"in the window, {memory.kind}")
+    yield "warm-up", *_maybe(memory.warmup_peak_bytes, size, "peak while warming up")
+    yield "loaded", *_maybe(memory.loaded_bytes, size, "after the model was loaded")
+    yield "baseline", *_maybe(memory.baseline_bytes, size, "the runtime without the model")
+    if not isinstance(memory.device, Unavailable):
+        for name, amount in memory.device.items():
+            yield plain(name).removesuffix("_bytes"), *_maybe(amount, size, "on the device")
+
+
+def _accuracy(accuracy: Accuracy) -> Iterator[tuple[str, str, str]]:
+    yield "top-1", f"{accuracy.top1:.2%}", f"{accuracy.dataset}, {accuracy.samples} samples"
+    yield "macro F1", f"{accuracy.macro_f1:.2%}", ""
+
+
+def _precision(precision: PrecisionInfo) -> Iterator[tuple[str, str, str]]:
+    if isinstance(precision.operators, Unavailable):
+        yield "ran in", "n/a", why(precision.operators)
+    else:
+        for kind, operators in _by_precision(precision.operators).items():
+            nodes = sum(operators.values())
+            listed = ", ".join(f"{name} {n}" for name, n in operators.items())
+            yield plain(f"ran {kind}"), count(nodes, "node"), listed
+    made = precision.quantization
+    if made is not None:
+        source = f"calibrated on {made.calibration_source} ({made.calibration_samples} samples)"
+        yield "made by", plain(made.method), f"{made.route}; {made.scheme}; {source}"
+    yield "file", size(precision.file_size_bytes), _size_note(precision)
+    if isinstance(precision.fidelity, Unavailable):
+        if made is not None:
+            yield "fidelity", "n/a", why(precision.fidelity)
+    else:
+        yield from _fidelity(precision.fidelity)
+
+
+def _by_precision(operators: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """precision -> operator -> nodes, the most frequent operator first."""
+    turned: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for operator, kinds in operators.items():
+        for kind, nodes in kinds.items():
+            turned[kind][operator] = nodes
+    return {
+        kind: dict(sorted(nodes.items(), key=lambda item: (-item[1], item[0])))
+        for kind, nodes in sorted(turned.items())
+    }
+
+
+def _size_note(precision: PrecisionInfo) -> str:
+    fp32, ratio = precision.fp32_file_size_bytes, precision.size_ratio
+    if isinstance(fp32, Unavailable) or isinstance(ratio, Unavailable):
+        return ""
+    return f"fp32 {size(fp32)}, ratio {number(ratio, 3)}"
+
+
+def _fidelity(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:
+    against = f"against {fidelity.reference}, {fidelity.samples} samples"
+    yield "cosine", *_maybe(fidelity.cosine, lambda value: f"{value:.6f}", against)
+    yield "SQNR", *_maybe(fidelity.sqnr_db, lambda value: f"{value:.2f} dB")
+    yield "agreement", *_maybe(fidelity.top1_agreement, lambda v: f"{v:.2%}", "same top-1 class")
+    yield "max error", number(fidelity.max_abs_error), ""
+
+
+def _validity(result: Result) -> Iterator[Row]:
+    section = "Validity"
+    for verdict in _VERDICTS:
+        for check in result.validity:
+            if check.verdict == verdict:
+                rule = f" ({plain(check.threshold)})" if check.threshold else ""
+                yield Row(section, plain(check.name), verdict, plain(check.reason) + rule)
+                section = ""
+    passed = [plain(check.name) for check in result.validity if check.verdict == "pass"]
+    if passed:
+        yield Row(section, count(len(passed), "check"), "pass", ", ".join(passed))
+
+
+def _error(result: Result) -> Iterator[Row]:
+    error = result.error
+    if error is not None:
+        text = "; ".join(filter(None, (error.message, error.remedy)))
+        yield Row("Error", plain(error.phase), plain(error.kind), plain(text))
+        for line in error.stderr_tail.splitlines()[-5:]:
+            yield Row("", "", "stderr", plain(line))

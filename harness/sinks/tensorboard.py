@@ -1,0 +1,239 @@
+"""Feed TensorBoard while a run goes, and leave its final figures there.
+
+The events lie in the run folder itself, so ``tensorboard --logdir results`` shows run ids as runs.
+
+    live    latency/ms (histogram), latency/median_ms, throughput/per_s, one scalar per sensor
+    final   `HEADLINES` as scalars, an hparams row of them against what was asked, a text summary
+
+A step is a millisecond since the first event: it grows through every phase and launch, and two runs
+laid over each other start together. Sensor readings cover all phases, latencies the timed windows.
+
+Writing is synchronous, with tensorboardX's own record writer. Its `SummaryWriter` hands events to a
+thread that dies on a full disk, after which every further call blocks for good. Here an event that
+cannot be written ends the feed with one warning (`problem` keeps it) and the run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.maybe import Unavailable
+from harness.records.lookup import lookup
+from harness.records.result import Result
+from harness.sinks.markdown import render_markdown
+from harness.spec import RunSpec
+
+if TYPE_CHECKING:
+    from harness.protocols import Progress
+
+_LOG = logging.getLogger(__name__)
+
+# tag -> where its value lies in the result. A quantity that is unavailable writes nothing.
+HEADLINES: dict[str, str] = {
+    "latency/median_ms": "timing.latency_ms.median",
+    "latency/mean_ms": "timing.latency_ms.mean",
+    "latency/std_ms": "timing.latency_ms.std",
+    "latency/p90_ms": "timing.latency_ms.p90",
+    "latency/p95_ms": "timing.latency_ms.p95",
+    "latency/p99_ms": "timing.latency_ms.p99",
+    "latency/p99_9_ms": "timing.latency_ms.p99_9",
+    "latency/device_median_ms": "timing.device_ms.median",
+    "throughput/per_s": "throughput.inferences_per_s",
+    "energy/joules_per_inference": "energy.joules_per_inference.value",
+    "memory/peak_bytes": "memory.window_peak_bytes",
+    "accuracy/top1": "accuracy.top1",
+    "accuracy/macro_f1": "accuracy.macro_f1",
+    "fidelity/cosine": "precision.fidelity.cosine",
+    "fidelity/sqnr_db": "precision.fidelity.sqnr_db",
+    "fidelity/top1_agreement": "precision.fidelity.top1_agreement",
+    "model/size_bytes": "precision.file_size_bytes",
+    "model/size_ratio": "precision.size_ratio",
+}
+
+# Bin edges lie at powers of this, the same in every run: 1 % wide whatever the latency.
+_BIN_GROWTH = 1.01
+
+
+class TensorBoardSink:
+    """A `harness.protocols.Sink`. The first `update` imports tensorboardX (about 0.15 s)."""
+
+    def __init__(self, folder: Path, spec: RunSpec) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.problem: str | None = None  # why the feed ended early
+        self._writer: Any = None
+        self._start_s = 0.0
+        self._step = -1
+
+    def update(self, progress: Progress) -> None:
+        """Write what is new and flush it."""
+        with self._feed(progress.wall_time_s) as feed:
+            if feed is None:
+                return
+            if len(progress.new_latencies_ms):
+                feed.histogram("latency/ms", progress.new_latencies_ms)
+            if progress.phase == "window":
+                feed.scalar("latency/median_ms", progress.median_ms)
+                feed.scalar("throughput/per_s", progress.throughput_per_s)
+            for tag, value in progress.readings.items():
+                feed.scalar(tag, value)
+
+    def close(self, result: Result | None) -> None:
+        """Write the final figures of ``result`` and close the file."""
+        import time
+
+        if result is not None:
+            with self._feed(time.time()) as feed:
+                if feed is not None:
+                    _write_result(feed, result)
+        if self._writer is not None:
+            with contextlib.suppress(OSError):  # the feed has told, if there was anything to tell
+                self._writer.close()
+            self._writer = None
+
+    @contextlib.contextmanager
+    def _feed(self, wall_time_s: float) -> Iterator[_Feed | None]:
+        """One batch of events at one step; None once the feed has ended."""
+        if self.problem is not None:
+            yield None
+            return
+        try:
+            if self._writer is None:
+                self._writer, self._start_s = _open(self.folder), wall_time_s
+            # the wall clock may be set back meanwhile, a step never goes back
+            self._step = max(self._step + 1, round((wall_time_s - self._start_s) * 1e3))
+            yield _Feed(self._writer, self._step, wall_time_s)
+            if not self.folder.exists():
+                raise FileNotFoundError(f"the run folder {str(self.folder)!r} is gone")
+            self._writer.flush()
+        except (OSError, ImportError) as error:
+            self.problem = f"TensorBoard events end here: {error}"
+            _LOG.warning("harness: %s", self.problem)
+
+
+class _Feed:
+    """Events that share a step and a wall time."""
+
+    def __init__(self, writer: Any, step: int, wall_time_s: float) -> None:
+        self._writer = writer
+        self._step = step
+        self._wall_time_s = wall_time_s
+
+    def add(self, summary: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write_event(
+            Event(summary=summary, step=self._step, wall_time=self._wall_time_s)
+        )
+
+    def scalar(self, tag: str, value: float | None) -> None:
+        from tensorboardX.summary import scalar
+
+        if value is not None:
+            self.add(scalar(tag, value))
+
+    def histogram(self, tag: str, values: Sequence[float]) -> None:
+        from tensorboardX.summary import histogram_raw
+
+        self.add(histogram_raw(tag, **histogram_fields(values)))
+
+    def text(self, tag: str, markdown: str) -> None:
+        from tensorboardX.summary import text
+
+        self.add(text(tag, markdown))
+
+
+def _write_result(feed: _Feed, result: Result) -> None:
+    from tensorboardX.summary import hparams
+
+    headlines = headline_values(result)
+    for tag, value in headlines.items():
+        feed.scalar(tag, value)
+    feed.text("summary", render_markdown(result))
+    if (
+        headlines and result.status != "failed"
+    ):  # tensorboardX can only say that a session succeeded
+        for summary in hparams(_hyperparameters(result), headlines):
+            feed.add(summary)
+
+
+def headline_values(result: Result) -> dict[str, float]:
+    """tag -> value for those of `HEADLINES` that were measured."""
+    found = {tag: lookup(result, path) for tag, path in HEADLINES.items()}
+    return {tag: value for tag, value in found.items() if not isinstance(value, Unavailable)}
+
+
+def _hyperparameters(result: Result) -> dict[str, str | float]:
+    spec = result.spec
+    return {
+        "model": spec.model,
+        "backend": spec.backend,
+        "device": spec.device,
+        "precision": spec.precision,
+        "scenario": spec.scenario,
+        "batch_size": spec.batch_size,
+        "concurrency": spec.concurrency,
+        "threads": "default" if spec.threads is None else str(spec.threads),
+        "status": result.status,
+    }
+
+
+def histogram_fields(values_ms: Sequence[float]) -> dict[str, Any]:
+    """A histogram whose bins are 1 % wide from the fastest latency to the slowest, tail included.
+
+    tensorboardX's default bins are 10 % wide, which shows a steady latency as one bar. Stretches
+    without data become one empty bin, so a far outlier costs two bins rather than hundreds.
+    """
+    import numpy as np
+
+    values = np.asarray(values_ms, dtype=np.float64)
+    floor = np.finfo(np.float64).tiny  # a latency of zero has no logarithm
+    bins = np.floor(np.log(np.maximum(values, floor)) / np.log(_BIN_GROWTH)).astype(np.int64)
+    filled, counts = np.unique(bins, return_counts=True)
+    # bin b covers [g^b, g^(b+1)]; an empty bin ends where a filled one starts without a neighbour
+    limits = np.union1d(filled, filled + 1)
+    full = dict(zip((filled + 1).tolist(), counts.tolist(), strict=True))
+    return {
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "num": len(values),
+        "sum": float(values.sum()),
+        "sum_squares": float(np.square(values).sum()),
+        "bucket_limits": (_BIN_GROWTH ** limits.astype(np.float64)).tolist(),
+        "bucket_counts": [full.get(limit, 0) for limit in limits.tolist()],
+    }
+
+
+def _open(folder: Path) -> Any:
+    """An event file in ``folder``. Raises `OSError` or `ImportError`."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the run folder {str(folder)!r} is gone")
+    with _without_torch():
+        try:
+            from tensorboardX.event_file_writer import EventsWriter
+        except Exception as error:  # protobuf has its own kinds for a version that does not fit
+            raise ImportError(f"tensorboardX cannot be imported: {error}") from error
+    return EventsWriter(str(folder.absolute() / "events"))
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Make ``import torch`` fail inside.
+
+    tensorboardX imports torch, where it is installed, only to name a type in its annotations: 1.2 s
+    of processor time, in the very seconds in which the worker loads the model. A None in
+    `sys.modules` is the documented way to say *not importable*; without torch it uses numpy's type.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]

@@ -1,0 +1,142 @@
+"""What a person at a terminal sees: a live line while a run goes, then tables.
+
+Live output goes to stderr: one line redrawn in place on a terminal, one plain line per change of
+phase anywhere else (no escape codes, no carriage returns). Tables are renderables for stdout.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from harness.records.result import Result
+from harness.sinks.rows import count, number, plain, rows, subtitle, title
+
+if TYPE_CHECKING:
+    from harness.protocols import Progress
+
+_STYLES = {
+    "complete": "green",
+    "pass": "green",
+    "degraded": "yellow",
+    "warn": "yellow",
+    "interrupted": "yellow",
+    "failed": "red",
+    "fail": "red",
+    "unknown": "cyan",
+    "n/a": "cyan",
+}
+_PHASES = {
+    "build": "preparing the model",
+    "load": "loading the model",
+    "warm-up": "warming up",
+    "window": "measuring",
+    "idle": "measuring idle power",
+    "verify": "checking outputs",
+}
+
+
+class TerminalSink:
+    """A `harness.protocols.Sink` for stderr. Leave it out for ``--quiet`` and ``--json``."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._console = Console(file=stream or sys.stderr, highlight=False)
+        redraws = self._console.is_terminal and not self._console.is_dumb_terminal
+        # no refresh thread: the driver calls often enough, and threads disturb a measurement
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._redraws = redraws
+        self._shown: tuple[str, int] | None = None
+
+    def update(self, progress: Progress) -> None:
+        """Redraw the line, or print one where the phase has changed."""
+        if self._redraws:
+            if not self._live.is_started:
+                self._live.start()
+            self._live.update(Text(live_line(progress), no_wrap=True, overflow="ellipsis"))
+            self._live.refresh()
+        elif (progress.phase, progress.launch) != self._shown:
+            self._console.print(Text(phase_line(progress)), soft_wrap=True)
+        self._shown = (progress.phase, progress.launch)
+
+    def close(self, result: Result | None) -> None:
+        """Take the live line away. The table is the command's business."""
+        self._live.stop()
+
+
+def phase_line(progress: Progress) -> str:
+    """``measuring (launch 2 of 5)``."""
+    text = _PHASES.get(progress.phase, progress.phase)
+    if progress.launches > 1:
+        text += f" (launch {progress.launch + 1} of {progress.launches})"
+    return text
+
+
+def live_line(progress: Progress) -> str:
+    """Phase, iterations, the median and its interval, time left."""
+    parts = [phase_line(progress)]
+    if progress.iterations:
+        parts.append(count(progress.iterations, "iteration"))
+    if progress.median_ms is not None:
+        median = f"median {number(progress.median_ms)} ms"
+        if progress.ci95_ms is not None:
+            low, high = progress.ci95_ms
+            median += f" [{number(low)}, {number(high)}]"
+        parts.append(median)
+    left = progress.remaining_s
+    timing = f"{progress.elapsed_s:.0f} s"
+    parts.append(timing if left is None else f"{timing}, {max(left, 0):.0f} s left")
+    return "  ".join(parts)
+
+
+def render_result(result: Result, folder: Path | None = None) -> RenderableType:
+    """The table of one run; ``folder`` adds where its files lie."""
+    heading = Text(title(result), style="bold")
+    heading.append("  ")
+    heading.append(result.status, style=_style(result.status))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column(overflow="fold")
+    for row in rows(result):
+        value = Text(row.value, style=_style(row.value))
+        table.add_row(Text(row.section), Text(row.name), value, Text(row.note, style="dim"))
+    parts: list[RenderableType] = [heading, Text(subtitle(result), style="dim"), Text(""), table]
+    if folder is not None:
+        parts += [Text(""), Text(f"Files: {plain(folder)}", no_wrap=True, overflow="ignore")]
+    return Group(*parts)
+
+
+def _style(text: str) -> str:
+    return _STYLES.get(text, "")
+
+
+def render_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> RenderableType:
+    """An aligned table of texts; the last column wraps, a cell that is a verdict is coloured."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for name in header[:-1]:
+        table.add_column(name, no_wrap=True)
+    table.add_column(header[-1], overflow="fold")
+    for cells in body:
+        table.add_row(*(Text(plain(cell), style=_style(cell)) for cell in cells))
+    return table
+
+
+def print_out(renderable: RenderableType) -> None:
+    """Print to stdout: in colour and as wide as the terminal, or plain and 80 columns wide."""
+    Console(highlight=False).print(renderable)
+
+
+def to_text(renderable: RenderableType, width: int = 80) -> str:
+    """What `print_out` writes where stdout is no terminal, lines stripped at the right."""
+    console = Console(width=width, highlight=False, no_color=True, force_terminal=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
