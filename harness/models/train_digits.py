@@ -1,6 +1,6 @@
 """Train `digits` and write what ships in ``assets/``: ``python -m harness.models.train_digits``.
 
-Needs torch, onnx, onnxscript and scikit-learn; a run needs none of them. Seeded and single-threaded,
+Needs torch, onnx, onnxscript and scikit-learn; a run needs none of them. Seeded, on one thread,
 so the same library versions give the same weights. The 1,797 images are split, by class, into 1,257
 to train on (the first 256 of them calibrate quantizers, inputs only) and 540 to test on.
 """
