@@ -95,7 +95,7 @@ def read_samples(folder: Path) -> Samples:
     """
     path = folder / SAMPLES_NAME
     try:
-        with np.load(path, allow_pickle=False) as packed:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
             return Samples(*(_checked(packed[name]) for name in Samples._fields))
     except FileNotFoundError:
         return _read_journal(folder / JOURNAL_NAME)

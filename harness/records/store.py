@@ -162,9 +162,9 @@ def result_path(run: Path | str, results: Path | str = "results") -> Path:
     """Where the result of ``run`` lies, or should lie. Raises `ResultError` where nothing fits."""
     path, name = Path(run), str(run)
     try:
-        if path.is_dir():
+        if name and path.is_dir():  # the empty path is the current folder
             return path / RESULT_NAME
-        if path.exists():
+        if name and path.exists():
             return path
     except (OSError, ValueError) as error:  # too long, or holds a null character
         raise ResultError(f"{name!r} names no run: {error}") from error

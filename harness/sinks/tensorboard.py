@@ -18,7 +18,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,42 +73,27 @@ class TensorBoardSink:
 
     def update(self, progress: Progress) -> None:
         """Write what is new and flush it."""
-        with self._feed(progress.wall_time_s) as feed:
-            if feed is None:
-                return
-            if len(progress.new_latencies_ms):
-                feed.histogram("latency/ms", progress.new_latencies_ms)
-            if progress.phase == "window":
-                feed.scalar("latency/median_ms", progress.median_ms)
-                feed.scalar("throughput/per_s", progress.throughput_per_s)
-            for tag, value in progress.readings.items():
-                feed.scalar(tag, value)
+        self._write(progress.wall_time_s, lambda feed: _write_progress(feed, progress))
 
     def close(self, result: Result | None) -> None:
         """Write the final figures of ``result`` and close the file."""
-        import time
-
         if result is not None:
-            with self._feed(time.time()) as feed:
-                if feed is not None:
-                    _write_result(feed, result)
+            self._write(time.time(), lambda feed: _write_result(feed, result))
         if self._writer is not None:
-            with contextlib.suppress(OSError):  # the feed has told, if there was anything to tell
+            with contextlib.suppress(OSError):  # what is left to flush could not be written before
                 self._writer.close()
             self._writer = None
 
-    @contextlib.contextmanager
-    def _feed(self, wall_time_s: float) -> Iterator[_Feed | None]:
-        """One batch of events at one step; None once the feed has ended."""
+    def _write(self, wall_time_s: float, write: Callable[[_Feed], None]) -> None:
+        """One batch of events at one step; nothing once the feed has ended."""
         if self.problem is not None:
-            yield None
             return
         try:
             if self._writer is None:
-                self._writer, self._start_s = _open(self.folder), wall_time_s
+                self._writer, self._start_s = _open(self.folder, wall_time_s), wall_time_s
             # the wall clock may be set back meanwhile, a step never goes back
             self._step = max(self._step + 1, round((wall_time_s - self._start_s) * 1e3))
-            yield _Feed(self._writer, self._step, wall_time_s)
+            write(_Feed(self._writer, self._step, wall_time_s))
             if not self.folder.exists():
                 raise FileNotFoundError(f"the run folder {str(self.folder)!r} is gone")
             self._writer.flush()
@@ -127,9 +113,8 @@ class _Feed:
     def add(self, summary: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
-        self._writer.write_event(
-            Event(summary=summary, step=self._step, wall_time=self._wall_time_s)
-        )
+        event = Event(summary=summary, step=self._step, wall_time=self._wall_time_s)
+        self._writer.write(event.SerializeToString())
 
     def scalar(self, tag: str, value: float | None) -> None:
         from tensorboardX.summary import scalar
@@ -146,6 +131,16 @@ class _Feed:
         from tensorboardX.summary import text
 
         self.add(text(tag, markdown))
+
+
+def _write_progress(feed: _Feed, progress: Progress) -> None:
+    if len(progress.new_latencies_ms):
+        feed.histogram("latency/ms", progress.new_latencies_ms)
+    if progress.phase == "window":
+        feed.scalar("latency/median_ms", progress.median_ms)
+        feed.scalar("throughput/per_s", progress.throughput_per_s)
+    for tag, value in progress.readings.items():
+        feed.scalar(tag, value)
 
 
 def _write_result(feed: _Feed, result: Result) -> None:
@@ -209,16 +204,19 @@ def histogram_fields(values_ms: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _open(folder: Path) -> Any:
-    """An event file in ``folder``. Raises `OSError` or `ImportError`."""
+def _open(folder: Path, wall_time_s: float) -> Any:
+    """An event file in ``folder``, begun. Raises `OSError` or `ImportError`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"the run folder {str(folder)!r} is gone")
     with _without_torch():
         try:
-            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX import RecordWriter
+            from tensorboardX.proto.event_pb2 import Event
         except Exception as error:  # protobuf has its own kinds for a version that does not fit
             raise ImportError(f"tensorboardX cannot be imported: {error}") from error
-    return EventsWriter(str(folder.absolute() / "events"))
+    writer = RecordWriter(str(folder.absolute() / f"events.out.tfevents.{wall_time_s:.0f}.harness"))
+    writer.write(Event(wall_time=wall_time_s, file_version="brain.Event:2").SerializeToString())
+    return writer
 
 
 @contextlib.contextmanager

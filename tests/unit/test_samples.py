@@ -1,0 +1,108 @@
+"""Raw samples: the journal of a run under way, and the packed file that it becomes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import ResultError
+from harness.records.samples import SamplesJournal, read_samples
+
+
+def fill(journal: SamplesJournal) -> None:
+    journal.append(0, [10, 20], [15, 27])
+    journal.append(0, [], [])
+    journal.append(1, [2**62], [2**62 + 1])
+
+
+def check(folder: Path) -> None:
+    samples = read_samples(folder)
+    assert samples.launch.tolist() == [0, 0, 1]
+    assert samples.start_ns.tolist() == [10, 20, 2**62]
+    assert samples.end_ns.tolist() == [15, 27, 2**62 + 1]
+
+
+def test_samples_can_be_read_while_running_and_after(tmp_path: Path) -> None:
+    journal = SamplesJournal(tmp_path)
+    fill(journal)
+    check(tmp_path)
+    assert journal.finish() == tmp_path / "samples.npz"
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]
+    check(tmp_path)
+
+
+def test_a_run_without_samples_leaves_an_empty_file(tmp_path: Path) -> None:
+    SamplesJournal(tmp_path).finish()
+    assert [len(column) for column in read_samples(tmp_path)] == [0, 0, 0]
+
+
+def test_a_killed_writer_loses_nothing_that_it_appended(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from harness.records.samples import SamplesJournal\n"
+        "journal = SamplesJournal(pathlib.Path(sys.argv[1]))\n"
+        "journal.append(0, [10, 20], [15, 27]); journal.append(1, [2**62], [2**62 + 1])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    check(tmp_path)
+
+
+def test_a_block_cut_short_gives_its_whole_pairs(tmp_path: Path) -> None:
+    journal = SamplesJournal(tmp_path)
+    journal.append(0, range(100), range(1, 101))
+    journal.close()
+    os.truncate(tmp_path / "samples.journal", 8 * (2 + 2 * 7) + 8 + 3)  # 7 pairs and a bit
+    assert read_samples(tmp_path).end_ns.tolist() == list(range(1, 8))
+
+
+def test_a_full_disk_keeps_the_earlier_blocks_and_the_journal_goes_on(tmp_path: Path) -> None:
+    from test_store import file_size_limit
+
+    journal = SamplesJournal(tmp_path)
+    journal.append(0, [10, 20], [15, 27])
+    with file_size_limit(1000), pytest.raises(ResultError, match="File too large"):
+        journal.append(0, range(10_000), range(10_000))
+    journal.append(1, [2**62], [2**62 + 1])
+    check(tmp_path)
+    with file_size_limit(100), pytest.raises(ResultError):
+        journal.finish()
+    check(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 not a zip", b"\x93NUMPY", b"{}"])
+def test_a_damaged_samples_file_is_an_error(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "samples.npz").write_bytes(data)
+    with pytest.raises(ResultError, match=r"samples.npz' is no samples file, or damaged"):
+        read_samples(tmp_path)
+
+
+def test_a_samples_file_with_other_contents_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "samples.npz"
+    np.savez(path, launch=np.zeros(2), start_ns=np.zeros(2), end_ns=np.zeros(2))
+    with pytest.raises(ResultError, match="an array of float64"):
+        read_samples(tmp_path)
+    pickled = np.array([{}], dtype=object)
+    np.savez(path, launch=pickled, start_ns=pickled, end_ns=pickled)
+    with pytest.raises(ResultError, match="damaged"):
+        read_samples(tmp_path)
+    np.savez(path, launch=np.zeros(2, np.int64))
+    with pytest.raises(ResultError, match="start_ns"):
+        read_samples(tmp_path)
+
+
+def test_a_folder_without_samples_and_a_damaged_journal_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match=r"samples.journal' cannot be read"):
+        read_samples(tmp_path)
+    (tmp_path / "samples.journal").write_bytes(np.array([0, -5, 1, 2], "<i8").tobytes())
+    with pytest.raises(ResultError, match="damaged at byte 0"):
+        read_samples(tmp_path)
+    with pytest.raises(ResultError, match="cannot be written"):
+        SamplesJournal(tmp_path / "gone")
