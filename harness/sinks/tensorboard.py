@@ -146,15 +146,14 @@ def _write_progress(feed: _Feed, progress: Progress) -> None:
 def _write_result(feed: _Feed, result: Result) -> None:
     from tensorboardX.summary import hparams
 
-    headlines = headline_values(result)
-    for tag, value in headlines.items():
+    for tag, value in headline_values(result).items():
         feed.scalar(tag, value)
     feed.text("summary", render_markdown(result))
-    if (
-        headlines and result.status != "failed"
-    ):  # tensorboardX can only say that a session succeeded
-        for summary in hparams(_hyperparameters(result), headlines):
-            feed.add(summary)
+    if result.status == "failed":  # tensorboardX can only say that a session succeeded
+        return
+    # TensorBoard takes the columns of the whole table from one of its runs, so each names them all
+    for summary in hparams(_hyperparameters(result), dict.fromkeys(HEADLINES, 0.0)):
+        feed.add(summary)
 
 
 def headline_values(result: Result) -> dict[str, float]:
