@@ -1,10 +1,10 @@
-"""The raw samples of a run: start and end of every timed iteration, by launch.
+"""The raw samples of a run: start and end of every iteration, by launch and stream.
 
 While a run goes they are appended to ``samples.journal`` about once a second, so that a kill at any
 moment costs the last second at most. At the end they become ``samples.npz`` and the journal goes.
 
-The journal is a sequence of blocks of little-endian int64: launch, count, then ``count`` pairs
-(start_ns, end_ns). A block cut short by a kill is read as far as its pairs are whole.
+The journal is a sequence of blocks of little-endian int64: launch, stream, timed, count, then
+``count`` pairs (start_ns, end_ns). A block cut short by a kill is read as far as its pairs are whole.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ if TYPE_CHECKING:
 JOURNAL_NAME = "samples.journal"
 SAMPLES_NAME = "samples.npz"
 _WORD = np.dtype("<i8")
+_HEAD_WORDS = 4
 
 
 class Samples(NamedTuple):
-    """One entry per timed iteration, in the order recorded. Clock: `time.perf_counter_ns`."""
+    """One entry per iteration, in the order recorded. Clock: `time.perf_counter_ns`.
+
+    ``timed`` is 1 in the window and 0 in warm-up and guard band.
+    """
 
     launch: Int64s
+    stream: Int64s
+    timed: Int64s
     start_ns: Int64s
     end_ns: Int64s
 
@@ -50,8 +56,16 @@ class SamplesJournal:
         except OSError as error:
             raise _unwritable(self._path, error) from error
 
-    def append(self, launch: int, starts_ns: ArrayLike, ends_ns: ArrayLike) -> None:
-        """Add iterations of ``launch`` (from 0). On return the kernel has them.
+    def append(
+        self,
+        launch: int,
+        starts_ns: ArrayLike,
+        ends_ns: ArrayLike,
+        *,
+        stream: int = 0,
+        timed: bool = True,
+    ) -> None:
+        """Add iterations of ``launch`` and ``stream`` (from 0). On return the kernel has them.
 
         Raises `ResultError`: earlier blocks stay whole, and appending may be tried again.
         """
@@ -59,7 +73,8 @@ class SamplesJournal:
         pairs = np.stack([starts, np.asarray(ends_ns, dtype=_WORD)], axis=1)
         if not len(pairs):
             return
-        block = np.array([launch, len(pairs)], dtype=_WORD).tobytes() + pairs.tobytes()
+        head = np.array([launch, stream, timed, len(pairs)], dtype=_WORD)
+        block = head.tobytes() + pairs.tobytes()
         try:
             view = memoryview(block)
             while view:
@@ -115,19 +130,19 @@ def _read_journal(path: Path) -> Samples:
     except OSError as error:
         raise ResultError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     words = np.frombuffer(data, dtype=_WORD, count=len(data) // 8)
-    launches, pairs, at = [], [np.empty((0, 2), dtype=_WORD)], 0
-    while at + 2 <= len(words):
-        launch, count = int(words[at]), int(words[at + 1])
-        if launch < 0 or count <= 0:
-            raise ResultError(f"{str(path)!r} is damaged at byte {at * 8}")
-        block = words[at + 2 : at + 2 + 2 * count]
-        block = block[: len(block) // 2 * 2].reshape(-1, 2)
-        pairs.append(block)
-        launches.append(np.full(len(block), launch, dtype=np.int64))
-        at += 2 + 2 * count
+    heads, pairs, at = [], [np.empty((0, 2), dtype=_WORD)], 0
+    while at + _HEAD_WORDS <= len(words):
+        head, at = words[at : at + _HEAD_WORDS], at + _HEAD_WORDS
+        if (head < 0).any() or head[-1] == 0:
+            raise ResultError(f"{str(path)!r} is damaged at byte {(at - _HEAD_WORDS) * 8}")
+        block = words[at : at + 2 * int(head[-1])]
+        pairs.append(block[: len(block) // 2 * 2].reshape(-1, 2))
+        heads.append(head)
+        at += 2 * int(head[-1])
     both = np.concatenate(pairs).astype(np.int64)
-    launch_of = np.concatenate(launches) if launches else np.empty(0, dtype=np.int64)
-    return Samples(launch_of, both[:, 0].copy(), both[:, 1].copy())
+    lengths = [len(block) for block in pairs[1:]]
+    labels = np.array(heads, dtype=np.int64).reshape(-1, _HEAD_WORDS).repeat(lengths, axis=0)
+    return Samples(*labels[:, :3].T.copy(), both[:, 0].copy(), both[:, 1].copy())
 
 
 def _unwritable(path: Path, error: OSError) -> ResultError:

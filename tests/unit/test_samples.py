@@ -18,12 +18,14 @@ from harness.records.samples import SamplesJournal, read_samples
 def fill(journal: SamplesJournal) -> None:
     journal.append(0, [10, 20], [15, 27])
     journal.append(0, [], [])
-    journal.append(1, [2**62], [2**62 + 1])
+    journal.append(1, [2**62], [2**62 + 1], stream=3, timed=False)
 
 
 def check(folder: Path) -> None:
     samples = read_samples(folder)
     assert samples.launch.tolist() == [0, 0, 1]
+    assert samples.stream.tolist() == [0, 0, 3]
+    assert samples.timed.tolist() == [1, 1, 0]
     assert samples.start_ns.tolist() == [10, 20, 2**62]
     assert samples.end_ns.tolist() == [15, 27, 2**62 + 1]
 
@@ -39,7 +41,7 @@ def test_samples_can_be_read_while_running_and_after(tmp_path: Path) -> None:
 
 def test_a_run_without_samples_leaves_an_empty_file(tmp_path: Path) -> None:
     SamplesJournal(tmp_path).finish()
-    assert [len(column) for column in read_samples(tmp_path)] == [0, 0, 0]
+    assert [len(column) for column in read_samples(tmp_path)] == [0] * 5
 
 
 def test_a_killed_writer_loses_nothing_that_it_appended(tmp_path: Path) -> None:
@@ -47,7 +49,7 @@ def test_a_killed_writer_loses_nothing_that_it_appended(tmp_path: Path) -> None:
         "import os, pathlib, signal, sys\n"
         "from harness.records.samples import SamplesJournal\n"
         "journal = SamplesJournal(pathlib.Path(sys.argv[1]))\n"
-        "journal.append(0, [10, 20], [15, 27]); journal.append(1, [2**62], [2**62 + 1])\n"
+        "journal.append(0, [10, 20], [15, 27]); journal.append(1, [2**62], [2**62 + 1], stream=3, timed=False)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     died = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
@@ -59,7 +61,7 @@ def test_a_block_cut_short_gives_its_whole_pairs(tmp_path: Path) -> None:
     journal = SamplesJournal(tmp_path)
     journal.append(0, range(100), range(1, 101))
     journal.close()
-    os.truncate(tmp_path / "samples.journal", 8 * (2 + 2 * 7) + 8 + 3)  # 7 pairs and a bit
+    os.truncate(tmp_path / "samples.journal", 8 * (4 + 2 * 7) + 8 + 3)  # 7 pairs and a bit
     assert read_samples(tmp_path).end_ns.tolist() == list(range(1, 8))
 
 
@@ -70,7 +72,7 @@ def test_a_full_disk_keeps_the_earlier_blocks_and_the_journal_goes_on(tmp_path: 
     journal.append(0, [10, 20], [15, 27])
     with file_size_limit(1000), pytest.raises(ResultError, match="File too large"):
         journal.append(0, range(10_000), range(10_000))
-    journal.append(1, [2**62], [2**62 + 1])
+    journal.append(1, [2**62], [2**62 + 1], stream=3, timed=False)
     check(tmp_path)
     with file_size_limit(100), pytest.raises(ResultError):
         journal.finish()
