@@ -23,6 +23,8 @@ BACKENDS: Mapping[str, str] = {
 PROFILERS: Mapping[str, str] = {
     "memory": "harness.profiles.memory:MemoryProfiler",
     "utilization": "harness.profiles.utilization:UtilizationProfiler",
+    "clocks": "harness.profiles.clocks:ClocksProfiler",
+    "power": "harness.profiles.power:PowerProfiler",
 }
 
 
