@@ -1,0 +1,332 @@
+"""The sampler as its driver sees it: a process, a pipe to drain, and the series so far.
+
+Whatever happens to the process, what it had sent stays; its channels then say why they end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+from harness.engine.frames import Failed, Frame, Header, Opened, Reading, SamplerJob, Tick, unpack
+from harness.maybe import Maybe, Unavailable
+from harness.protocols import Channel
+from harness.records.result import ChannelSummary, Profiles
+from harness.records.result import Sampler as SamplerReport
+from harness.records.store import write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Series = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+
+_PIPE_BYTES = 1 << 20  # minutes of frames, for a driver that is busy elsewhere
+_TAIL_BYTES = 2000
+_F_SETPIPE_SZ = 1031  # Linux; fcntl names it from 3.10 on, but not on every platform
+_MISSING = Unavailable("the sampler had not answered", "see whether the machine is overloaded")
+
+
+class _Column:
+    """The readings of one profiler. Channels are renamed where a name is taken already."""
+
+    def __init__(self, opened: Opened, taken: set[str]) -> None:
+        self.name = opened.name
+        self.unavailable = opened.unavailable
+        self.channels = tuple(
+            msgspec.structs.replace(channel, name=f"{opened.name}.{channel.name}")
+            if channel.name in taken
+            else channel
+            for channel in opened.channels
+        )
+        self.times_ns = array("q")
+        self.values = [array("d") for _ in self.channels]
+
+    def add(self, reading: Reading) -> None:
+        self.times_ns.append(reading.t_ns)
+        for values, value in zip(self.values, reading.values, strict=True):
+            values.append(float("nan") if value is None else value)
+
+
+class SamplerProcess:
+    """Starts, drains and ends the sampler. For one thread; only `stop` and `wait_ready` wait."""
+
+    def __init__(self) -> None:
+        self.lost: Unavailable | None = None  # why the process ended before it was told to
+        self._columns: list[_Column] | None = None
+        self._requested: tuple[str, ...] = ()
+        self._rate_hz = 0.0
+        self._ticks_ns = array("q")
+        self._cpu_ns = array("q")
+        self._walls: list[tuple[int, int]] = []
+        self._buffer = bytearray()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+        self._fd = -1
+
+    # -- the process ----------------------------------------------------------------------------
+
+    def start(self, job: SamplerJob) -> None:
+        """Start it at once and return; it answers when its profilers are open (see `ready`).
+
+        The kernel ends it with the *thread* that calls this, so call from one that lasts.
+        A process that cannot be started is `lost`, not raised.
+        """
+        self._requested, self._rate_hz = job.profilers, job.rate_hz
+        self._fd, theirs = os.pipe()
+        os.set_blocking(self._fd, False)
+        with contextlib.suppress(OSError):  # over the user's limit, or not Linux: 64 KiB will do
+            fcntl.fcntl(self._fd, _F_SETPIPE_SZ, _PIPE_BYTES)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self._process = subprocess.Popen(
+                # -P: a file in the user's folder must not shadow a module of ours
+                [sys.executable, "-P", "-m", "harness.engine.sampler"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                pass_fds=(theirs,),
+                start_new_session=True,
+            )
+            assert self._process.stdin is not None
+            line = msgspec.json.encode(msgspec.structs.replace(job, fd=theirs)) + b"\n"
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died at once: the next drain finds out why
+        except OSError as error:
+            self.lost = Unavailable(
+                f"the sampler did not start: {error}", "see the system's limits"
+            )
+        finally:
+            os.close(theirs)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def ready(self) -> bool:
+        """Whether every profiler has been opened or refused, and read once."""
+        return len(self._ticks_ns) > 0
+
+    def fileno(self) -> int:
+        """The pipe, for a selector. Readable once it ended, too: unregister when `ended`."""
+        return self._fd
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self._fd < 0 or self.lost is not None
+
+    def drain(self) -> list[tuple[str, Reading]]:
+        """Take in what has come since the last call: (profiler, reading). Never waits for more."""
+        fresh: list[tuple[str, Reading]] = []
+        while not self.ended:
+            try:
+                data = os.read(self._fd, _PIPE_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                self.lost = self._death()
+                break
+            self._buffer += data
+            for frame in unpack(self._buffer):
+                fresh.extend(self._take(frame))
+        return fresh
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until `ready`, at most ``timeout_s``; False where it is not."""
+        deadline = time.monotonic() + timeout_s
+        while not (self.ready or self.ended) and (left_s := deadline - time.monotonic()) > 0:
+            select.select([self._fd], [], [], left_s)
+            self.drain()
+        return self.ready
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """Have it take a last reading and leave; kill it after ``timeout_s``. Idempotent."""
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            self._drain_to_the_end(timeout_s)
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
+
+    def _drain_to_the_end(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        had_been_lost = self.lost
+        while not self.ended and (left_s := deadline - time.monotonic()) > 0:
+            select.select([self._fd], [], [], left_s)
+            self.drain()
+        self.lost = had_been_lost  # an end that was asked for is no loss
+
+    def _death(self) -> Unavailable:
+        if self._process is None:
+            return _MISSING
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1.0)  # the pipe closes just before the process is gone
+        code = self._process.poll()
+        if code is not None and code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+        else:
+            how = f"left with exit code {code}"
+        last = self._stderr_tail().splitlines()[-1:]
+        text = ": ".join([f"the sampler {how}", *last])
+        return Unavailable(text, "run again; if it repeats, --sample-rate 0 does without")
+
+    def _stderr_tail(self) -> str:
+        if self._stderr is None:
+            return ""
+        size = os.fstat(self._stderr.fileno()).st_size
+        tail = os.pread(self._stderr.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+        return tail.decode(errors="replace").strip()
+
+    def _take(self, frame: Frame) -> list[tuple[str, Reading]]:
+        if isinstance(frame, Header):
+            taken: set[str] = set()
+            self._columns = []
+            for opened in frame.opened:
+                self._columns.append(_Column(opened, taken))
+                taken.update(channel.name for channel in self._columns[-1].channels)
+            return []
+        columns = self._columns or []
+        if isinstance(frame, Failed):
+            columns[frame.profiler].unavailable = frame.reason
+            return []
+        self._tick(frame)
+        for reading in frame.readings:
+            columns[reading.profiler].add(reading)
+        return [(columns[reading.profiler].name, reading) for reading in frame.readings]
+
+    def _tick(self, tick: Tick) -> None:
+        self._ticks_ns.append(tick.t_ns)
+        self._cpu_ns.append(tick.cpu_ns)
+        if tick.wall_ns is not None:
+            self._walls.append((tick.t_ns, tick.wall_ns))
+
+    # -- what it read ---------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> list[Channel]:
+        """Every channel of every profiler, unavailable ones included; empty until `ready`."""
+        return [channel for column in self._columns or [] for channel in column.channels]
+
+    def unavailable(self) -> dict[str, Unavailable]:
+        """Channel (or profiler that offers none) -> why it has no further readings."""
+        reasons: dict[str, Unavailable] = {}
+        if self._columns is None:
+            return dict.fromkeys(self._requested, self.lost or _MISSING)
+        for column in self._columns:
+            whole = column.unavailable or self.lost
+            if whole is not None and not column.channels:
+                reasons[column.name] = whole
+            for channel in column.channels:
+                if reason := channel.unavailable or whole:
+                    reasons[channel.name] = reason
+        return reasons
+
+    def series(self) -> Series:
+        """Channel -> (times in ns of the common clock, values; NaN where a reading failed)."""
+        import numpy as np
+
+        found: Series = {}
+        for column in self._columns or []:
+            times_ns = np.array(column.times_ns, dtype=np.int64)
+            for channel, values in zip(column.channels, column.values, strict=True):
+                found[channel.name] = (times_ns, np.array(values, dtype=np.float64))
+        return found
+
+    def live(self) -> dict[str, float]:
+        """Tag -> newest figure, for progress and TensorBoard (see `channels.live`)."""
+        import numpy as np
+
+        from harness.analysis.channels import live
+
+        found: dict[str, float] = {}
+        for column in self._columns or []:
+            if column.unavailable is not None or self.lost is not None:
+                continue
+            times_ns = np.array(column.times_ns, dtype=np.int64)
+            for channel, values in zip(column.channels, column.values, strict=True):
+                value = live(channel, times_ns, np.array(values, dtype=np.float64))
+                if value is not None:
+                    found[channel.tag] = value
+        return found
+
+    def profiles(self, start_ns: int, end_ns: int) -> Profiles:
+        """Every channel's summary over the window, or its reason, and how well it was sampled."""
+        from harness.analysis.channels import summarise
+
+        reasons: Mapping[str, Unavailable] = self.unavailable()
+        series = self.series()
+        summaries: dict[str, Maybe[ChannelSummary]] = dict(reasons)
+        for channel in self.channels:
+            times_ns, values = series[channel.name]
+            ended = channel.name in reasons and not (len(times_ns) and times_ns[-1] >= end_ns)
+            if not ended:
+                summaries[channel.name] = summarise(channel, times_ns, values, start_ns, end_ns)
+        return Profiles(sampler=self.report(start_ns, end_ns), channels=summaries)
+
+    def report(self, start_ns: int, end_ns: int) -> Maybe[SamplerReport]:
+        """How well the window was sampled. ``gap_max_s`` counts the window's edges too."""
+        inside = [i for i, t_ns in enumerate(self._ticks_ns) if start_ns <= t_ns <= end_ns]
+        if len(inside) < 2:
+            return self.lost or Unavailable(
+                f"the sampler took {len(inside)} readings in the window", "lengthen --duration"
+            )
+        first, last = inside[0], inside[-1]
+        times_ns = self._ticks_ns[first : last + 1]
+        elapsed_s = (times_ns[-1] - times_ns[0]) / 1e9
+        edges_ns = [start_ns, *times_ns, end_ns]
+        gaps_ns = [after - before for before, after in pairwise(edges_ns)]
+        return SamplerReport(
+            requested_rate_hz=self._rate_hz,
+            achieved_rate_hz=(len(inside) - 1) / elapsed_s,
+            gap_max_s=max(gaps_ns) / 1e9,
+            cpu_share=(self._cpu_ns[last] - self._cpu_ns[first]) / 1e9 / elapsed_s,
+        )
+
+    def save_series(self, path: Path) -> None:
+        """Write every series as a compressed npz file, whole or not at all.
+
+        Per profiler ``times_ns.PROFILER`` and ``values.PROFILER.CHANNEL``; ``wall_ns`` has rows of
+        (common clock, wall clock since 1970). Raises `ResultError` where the disk refuses.
+        """
+        import numpy as np
+
+        arrays: dict[str, Any] = {
+            "wall_ns": np.array(self._walls, dtype=np.int64).reshape(-1, 2)
+        }
+        for column in self._columns or []:
+            arrays[f"times_ns.{column.name}"] = np.array(column.times_ns, dtype=np.int64)
+            for channel, values in zip(column.channels, column.values, strict=True):
+                if channel.unavailable is None:
+                    key = f"values.{column.name}.{channel.name}"
+                    arrays[key] = np.array(values, dtype=np.float64)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)
+        write_atomically(path, packed.getvalue())
