@@ -170,3 +170,8 @@ def _check_fixed_batch(
 def show(dims: Sequence[Dim]) -> str:
     """``1x3x224x224``; ``?`` for an unnamed dimension, ``scalar`` for rank 0."""
     return "x".join("?" if dim is None else str(dim) for dim in dims) or "scalar"
+
+
+def sample_shape(shape: tuple[int, ...], batch_size: int) -> tuple[int, ...]:
+    """The shape of one sample: without axis 0 where that is the batch, else the whole shape."""
+    return shape[1:] if shape and shape[0] == batch_size else shape

@@ -65,7 +65,8 @@ def train(images: Tensor, labels: Tensor) -> Digits:
             loss(model(shifted(images[batch], generator)), labels[batch]).backward()
             optimizer.step()
             schedule.step()
-    return model.eval()
+    model.eval()
+    return model
 
 
 def write_manifest(model: Digits, accuracy: float) -> None:
@@ -84,7 +85,7 @@ def write_manifest(model: Digits, accuracy: float) -> None:
 
 
 def save(path: Path, arrays: dict[str, Any]) -> None:
-    np.savez_compressed(path, **{name: np.asarray(array) for name, array in arrays.items()})
+    np.savez_compressed(path, **arrays)
 
 
 def main() -> None:

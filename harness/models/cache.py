@@ -1,0 +1,192 @@
+"""Built products by the hash of all that went into them.
+
+    <root>/<kind>/<sha256 of the key>/product.json      written last, names and stamps the files
+                                      model.onnx ...
+
+A product is built in ``<root>/tmp`` and renamed into place, so that two processes may build the
+same one at once and a killed build leaves nothing that could be taken for a product. One that was
+damaged since is built anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from harness.errors import UsageError
+from harness.models.sources import sha256_of
+
+T = TypeVar("T")
+ABANDONED_S = 86_400
+
+
+class NeedsBuilder(Exception):
+    """A product is absent, and making it takes a framework that this process does not load."""
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """A file as it was written: unless size and time changed, its content is not read again."""
+
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    record: msgspec.Raw
+    files: dict[str, Stamp]
+
+
+class Product(msgspec.Struct, Generic[T], frozen=True):
+    """A product's folder, its record and the stamps of its files."""
+
+    folder: Path
+    record: T
+    files: dict[str, Stamp]
+
+
+def default_root() -> Path:
+    """``$HARNESS_CACHE``, ``$XDG_CACHE_HOME/harness`` or ``~/.cache/harness``."""
+    if own := os.environ.get("HARNESS_CACHE"):
+        return Path(own).absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache").absolute() / "harness"
+
+
+class Cache:
+    """``building`` is true in the one process that may load frameworks."""
+
+    def __init__(self, root: Path, building: bool) -> None:
+        self.root = root
+        self.building = building
+
+    def product(
+        self,
+        kind: str,
+        key: Any,
+        record: type[T],
+        build: Callable[[Path], T],
+        *,
+        light: bool = False,
+    ) -> Product[T]:
+        """The product of ``key``, built by ``build(folder)`` where it is absent or damaged.
+
+        ``light`` products need no framework and are built anywhere. Raises `NeedsBuilder`,
+        `UsageError` where the cache cannot be written, and whatever ``build`` raises.
+        """
+        digest = hashlib.sha256(msgspec.json.encode(key, order="sorted")).hexdigest()
+        folder = self.root / kind / digest
+        found = _load(folder, record)
+        if found is not None:
+            return found
+        if not (light or self.building):
+            raise NeedsBuilder
+        return self._store(kind, lambda _: digest, record, build)
+
+    def by_content(
+        self, kind: str, record: type[T], build: Callable[[Path], T], salt: str
+    ) -> Product[T]:
+        """A product that is always built, under the hash of what came out (and ``salt``)."""
+        if not self.building:
+            raise NeedsBuilder
+
+        def digest(folder: Path) -> str:
+            names = sorted(path for path in folder.iterdir())
+            return hashlib.sha256(f"{salt} {sha256_of(names)}".encode()).hexdigest()
+
+        return self._store(kind, digest, record, build)
+
+    def _store(
+        self,
+        kind: str,
+        digest: Callable[[Path], str],
+        record: type[T],
+        build: Callable[[Path], T],
+    ) -> Product[T]:
+        temporary = self._temporary()
+        try:
+            made = build(temporary)
+            _seal(temporary, made)
+            return self._publish(temporary, self.root / kind / digest(temporary), record)
+        except OSError as error:
+            raise UsageError(
+                f"the cache {self.root} cannot be written: {error.strerror or error}",
+                "free some space, or point HARNESS_CACHE at another folder",
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _temporary(self) -> Path:
+        parent = self.root / "tmp"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            for old in parent.iterdir():
+                if time.time() - old.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(old, ignore_errors=True)
+            return Path(tempfile.mkdtemp(dir=parent))
+        except OSError as error:
+            raise UsageError(
+                f"the cache {self.root} cannot be written: {error.strerror}",
+                "point HARNESS_CACHE at a folder of your own",
+            ) from error
+
+    def _publish(self, temporary: Path, folder: Path, record: type[T]) -> Product[T]:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(100):
+            try:
+                temporary.rename(folder)
+            except OSError:
+                # another process was first, or what lies there is damaged
+                if (found := _load(folder, record)) is not None:
+                    return found
+                self._move_away(folder)
+            else:
+                break
+        found = _load(folder, record)
+        if found is None:
+            raise OSError(f"{folder} changes while it is read")
+        return found
+
+    def _move_away(self, folder: Path) -> None:
+        grave = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        try:
+            folder.rename(grave / "damaged")
+        except FileNotFoundError:
+            pass  # another process did so first
+        finally:
+            shutil.rmtree(grave, ignore_errors=True)
+
+
+def _seal(folder: Path, record: Any) -> None:
+    files = {
+        path.name: Stamp(path.stat().st_size, path.stat().st_mtime_ns, sha256_of([path]))
+        for path in sorted(folder.iterdir())
+    }
+    stored = _Stored(msgspec.Raw(msgspec.json.encode(record)), files)
+    (folder / "product.json").write_bytes(msgspec.json.encode(stored))
+
+
+def _load(folder: Path, record: type[T]) -> Product[T] | None:
+    try:
+        stored = msgspec.json.decode((folder / "product.json").read_bytes(), type=_Stored)
+        made = msgspec.json.decode(stored.record, type=record)
+        if all(_intact(folder / name, stamp) for name, stamp in stored.files.items()):
+            return Product(folder, made, stored.files)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return None
+
+
+def _intact(path: Path, stamp: Stamp) -> bool:
+    found = path.stat()
+    if found.st_size != stamp.size_bytes:
+        return False
+    return found.st_mtime_ns == stamp.mtime_ns or sha256_of([path]) == stamp.sha256

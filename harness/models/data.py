@@ -1,0 +1,209 @@
+"""Arrays for a model: drawn to suit its inputs, or read from a user's .npz and checked."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import DataError
+from harness.models.shapes import sample_shape, show
+from harness.protocols import TensorSpec
+
+Array = NDArray[Any]
+ALIASES = ("inputs", "x")
+
+
+def draw(
+    specs: Sequence[TensorSpec], ranges: Mapping[str, tuple[int, int]], seed: int
+) -> dict[str, Array]:
+    """One array for each input, the same for the same ``seed`` whatever other inputs there are.
+
+    ``ranges`` bounds (low, high exclusive) what integers may be; without one they are 0 and 1, and
+    1 for sizes (at most one element) and masks. Floats are standard normal, images in 8 bits take
+    their full range.
+    """
+    return {spec.name: _draw(spec, ranges.get(spec.name), seed) for spec in specs}
+
+
+def _draw(spec: TensorSpec, bounds: tuple[int, int] | None, seed: int) -> Array:
+    generator = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
+    dtype = np.dtype(spec.dtype)
+    if bounds is not None:
+        return _integers(generator, bounds[0], bounds[1], spec.shape, dtype)
+    if dtype == np.bool_:
+        return generator.integers(0, 2, spec.shape).astype(np.bool_)
+    if "mask" in spec.name.lower():
+        return np.ones(spec.shape, dtype)
+    if dtype.kind == "f":
+        return generator.standard_normal(spec.shape).astype(dtype)
+    if dtype.itemsize == 1 and len(spec.shape) >= 3:
+        limits = np.iinfo(dtype)
+        return _integers(generator, int(limits.min), int(limits.max) + 1, spec.shape, dtype)
+    if np.prod(spec.shape) <= 1:
+        return np.ones(spec.shape, dtype)
+    return _integers(generator, 0, 2, spec.shape, dtype)
+
+
+def _integers(
+    generator: np.random.Generator,
+    low: int,
+    high: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> Array:
+    if dtype == np.bool_:
+        high = min(high, 2)
+    elif dtype.kind in "iu":
+        high = min(high, int(np.iinfo(dtype).max) + 1)
+    elif dtype.kind == "f":
+        # whole numbers that the type holds exactly
+        high = min(high, 2 ** (np.finfo(dtype).nmant + 1))
+    return np.asarray(generator.integers(low, high, shape)).astype(dtype)
+
+
+def draw_samples(
+    specs: Sequence[TensorSpec],
+    ranges: Mapping[str, tuple[int, int]],
+    seed: int,
+    batch_size: int,
+    count: int,
+) -> dict[str, Array]:
+    """``count`` samples of each input along axis 0, for calibration."""
+    stacked = [
+        TensorSpec(s.name, s.dtype, (count, *sample_shape(s.shape, batch_size))) for s in specs
+    ]
+    return draw(stacked, ranges, seed)
+
+
+def take(
+    arrays: Mapping[str, Array], specs: Sequence[TensorSpec], batch_size: int, start: int = 0
+) -> dict[str, Array]:
+    """The batch of samples from ``start`` on, beginning anew at the end of the data."""
+    batch: dict[str, Array] = {}
+    for spec in specs:
+        samples = arrays[spec.name]
+        chosen = samples[(start + np.arange(batch_size)) % len(samples)]
+        batch[spec.name] = np.ascontiguousarray(chosen).reshape(spec.shape)
+    return batch
+
+
+def read_samples(
+    path: Path, flag: str, specs: Sequence[TensorSpec], batch_size: int, labelled: bool
+) -> dict[str, Array]:
+    """The arrays of ``path`` under the inputs' names, and ``labels``, every value checked.
+
+    Samples lie along axis 0. Raises `DataError` naming the file, the array and what was expected.
+    """
+    where = f"{flag} {path}"
+    found = _read(path, where)
+    if len(specs) == 1:
+        found = _rename(found, specs[0].name)
+    arrays: dict[str, Array] = {}
+    for spec in specs:
+        if spec.name not in found:
+            have = ", ".join(sorted(found)) or "nothing"
+            raise DataError(
+                f"{where} has no array {spec.name!r}, only {have}", "name arrays as the inputs are"
+            )
+        arrays[spec.name] = _checked(where, found[spec.name], spec, batch_size)
+    counts = {name: len(array) for name, array in arrays.items()}
+    if labelled:
+        arrays["labels"] = _labels(where, found)
+        counts["labels"] = len(arrays["labels"])
+    if len(set(counts.values())) > 1:
+        text = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise DataError(f"{where} has arrays of different lengths: {text}", "give as many of each")
+    return arrays
+
+
+def _read(path: Path, where: str) -> dict[str, Array]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise DataError(f"{where} is one bare array", "save it with numpy.savez")
+        with archive:
+            return {name: archive[name] for name in archive.files}
+    except OSError as error:
+        reason = error.strerror or "it is no .npz file"
+        raise DataError(f"cannot read {where}: {reason}", "check the path") from error
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        pickled = "pickle" in str(error).lower()
+        reason = "it holds Python objects, or is no .npz file" if pickled else "it is damaged"
+        raise DataError(
+            f"cannot read {where}: {reason}", "save plain arrays with numpy.savez"
+        ) from error
+
+
+def _rename(found: dict[str, Array], name: str) -> dict[str, Array]:
+    """With one input only, ``inputs`` and ``x`` are understood too."""
+    if name in found:
+        return found
+    alias = next((alias for alias in ALIASES if alias in found), None)
+    return found if alias is None else {**found, name: found[alias]}
+
+
+def _checked(where: str, array: Array, spec: TensorSpec, batch_size: int) -> Array:
+    expected = sample_shape(spec.shape, batch_size)
+    what = f"{where}: {spec.name!r} is {array.dtype} {show(array.shape)}"
+    wanted = f"expected {spec.dtype} {show(('samples', *expected))}"
+    if len(expected) == len(spec.shape) and batch_size > 1:
+        raise DataError(
+            f"{where}: input {spec.name!r} has no batch dimension of {batch_size}",
+            "use --batch-size 1",
+        )
+    if array.dtype != np.dtype(spec.dtype):
+        raise DataError(f"{what}, {wanted}", f"convert it with .astype('{spec.dtype}')")
+    if array.ndim == 0 or array.shape[1:] != expected:
+        raise DataError(f"{what}, {wanted}", "samples lie along the first axis")
+    if len(array) == 0:
+        raise DataError(f"{what}, which is empty", "give at least one sample")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{where}: {spec.name!r} holds NaN or infinity", "clean the data")
+    return array
+
+
+def _labels(where: str, found: Mapping[str, Array]) -> Array:
+    if "labels" not in found:
+        raise DataError(f"{where} has no array 'labels'", "add the class of each sample")
+    labels = found["labels"]
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(
+            f"{where}: 'labels' is {labels.dtype} {show(labels.shape)}, expected integers, samples",
+            "give one class index for each sample",
+        )
+    if labels.size and int(labels.min()) < 0:
+        raise DataError(f"{where}: 'labels' holds {int(labels.min())}", "classes count from 0")
+    return labels
+
+
+def check_classes(where: str, labels: Array, outputs: Sequence[TensorSpec]) -> None:
+    """A label that no score belongs to can only be wrong. Raises `DataError`."""
+    if outputs and len(outputs[0].shape) == 2 and outputs[0].shape[1] > 0:
+        classes = outputs[0].shape[1]
+        if labels.size and int(labels.max()) >= classes:
+            raise DataError(
+                f"{where}: 'labels' holds {int(labels.max())}, the model has {classes} classes",
+                "classes count from 0",
+            )
+
+
+def save(path: Path, arrays: Mapping[str, Array]) -> None:
+    """An uncompressed .npz: it is read back at the start of every run."""
+    np.savez(path, **dict(arrays))  # type: ignore[arg-type]
+
+
+def arrays(path: str) -> dict[str, Array]:
+    """All arrays of an .npz that was checked before."""
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def has_names(path: Path, names: Sequence[str]) -> bool:
+    with np.load(path, allow_pickle=False) as archive:
+        return set(names) <= set(archive.files)

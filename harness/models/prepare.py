@@ -1,0 +1,199 @@
+"""`prepare`: from a spec to files that a worker can load.
+
+    source ── FP32 artifact ── bound inputs ── artifact at the precision asked for
+
+Each step is a cached product. The driver walks the chain and stops where a framework is needed
+first; then a builder process walks the same chain and makes what is missing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from harness.errors import UsageError
+from harness.models.cache import Cache, NeedsBuilder, default_root
+from harness.models.digits import ASSETS, manifest
+from harness.models.fp32 import Fp32, code_sha256, find_fp32
+from harness.models.reduced import data_sha256, reduce
+from harness.models.sources import Source, find_source
+from harness.models.zoo import ZOO
+from harness.protocols import Artifact
+from harness.records.result import ModelInfo
+from harness.spec import RunSpec
+
+INPUTS = "inputs.npz"
+DATA = "data.npz"
+FORMATS = ("onnx", "torch", "torch-int8")
+TEST_SPLIT = "digits_test.npz"
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run needs. ``reference`` is the FP32 artifact to hold a reduced one against.
+
+    ``inputs_path`` is an .npz of the bound inputs by name, at the batch size. ``evaluation_path``
+    is an .npz of samples by input name along axis 0, and ``labels``; None where no accuracy is
+    claimed. An input without the batch as its axis 0 has one dimension more there (one sample a
+    run).
+    """
+
+    model: ModelInfo
+    artifact: Artifact
+    reference: Artifact | None
+    inputs_path: str
+    evaluation_path: str | None
+    evaluation_name: str
+    evaluation_sha256: str
+
+
+class _Bound(msgspec.Struct, frozen=True):
+    data: str
+
+
+class _Dataset(msgspec.Struct, frozen=True):
+    """``renamed``: a copy under the input's own name lies beside this record."""
+
+    samples: int
+    renamed: bool
+
+
+class _Data(msgspec.Struct, frozen=True):
+    """Labelled samples: the user's, or those that come with the model."""
+
+    path: str
+    name: str
+    sha256: str
+
+
+def model_names() -> dict[str, str]:
+    """Every zoo model with a line about it, for ``harness list``."""
+    return {name: recipe.description for name, recipe in ZOO.items()}
+
+
+def prepare(spec: RunSpec, format: str) -> Prepared:
+    """Make ``spec.model`` ready in ``format`` (onnx, torch or torch-int8, as the backend wants it).
+
+    Builds what is not cached, in a process of its own. Raises `UsageError`, `ModelError`,
+    `QuantizationError` or `DataError`, each one line.
+    """
+    cache = Cache(default_root(), building=False)
+    try:
+        return assemble(spec, format, cache)
+    except NeedsBuilder:
+        from harness.models.builder import Job, run_builder
+
+        return run_builder(Job(spec=spec, format=format, root=str(cache.root)))
+
+
+def assemble(spec: RunSpec, format: str, cache: Cache) -> Prepared:
+    """`prepare` with what ``cache`` holds or may build. Raises `NeedsBuilder` for the rest."""
+    if format not in FORMATS:
+        raise UsageError(f"no model comes as {format!r}", f"formats are {', '.join(FORMATS)}")
+    source = find_source(spec.model)
+    # both fail early, before anything is built
+    for flag, path in (("--dataset", spec.dataset), ("--calibration", spec.calibration)):
+        if path is not None:
+            data_sha256(flag, Path(path))
+    fp32 = find_fp32(spec, source, format, cache)
+    data = _labelled(spec, source, fp32, cache)
+    inputs_path, input_data = _inputs(spec, source, fp32, data, cache)
+    artifact = fp32.artifact
+    if spec.precision != "fp32":
+        artifact = reduce(spec, source, fp32, format, inputs_path, cache)
+    random = source.kind == "zoo" and ZOO[source.name].random_weights
+    evaluation = None if random else data
+    return Prepared(
+        model=_model_info(source, fp32, random, input_data),
+        artifact=artifact,
+        reference=None if spec.precision == "fp32" else fp32.artifact,
+        inputs_path=inputs_path,
+        evaluation_path=evaluation.path if evaluation else None,
+        evaluation_name=evaluation.name if evaluation else "",
+        evaluation_sha256=evaluation.sha256 if evaluation else "",
+    )
+
+
+def _model_info(source: Source, fp32: Fp32, random: bool, input_data: str) -> ModelInfo:
+    return ModelInfo(
+        name=source.name,
+        source=source.kind,
+        sha256=fp32.sha256,
+        parameters=fp32.parameters,
+        random_weights=random,
+        inputs=fp32.artifact.inputs,
+        outputs=fp32.artifact.outputs,
+        input_data=input_data,
+        file_size_bytes=fp32.artifact.size_bytes,
+    )
+
+
+def _labelled(spec: RunSpec, source: Source, fp32: Fp32, cache: Cache) -> _Data | None:
+    if spec.dataset is not None:
+        return _dataset(spec, fp32, Path(spec.dataset), cache)
+    if source.kind == "zoo" and source.name == "digits":
+        sha256 = manifest().sha256[TEST_SPLIT]
+        return _Data(str(ASSETS / TEST_SPLIT), "digits test split", sha256)
+    return None
+
+
+def _dataset(spec: RunSpec, fp32: Fp32, path: Path, cache: Cache) -> _Data:
+    """The user's file, checked once for each content and set of inputs."""
+    inputs, outputs = fp32.artifact.inputs, fp32.artifact.outputs
+
+    def build(folder: Path) -> _Dataset:
+        from harness.models import data
+
+        arrays = data.read_samples(path, "--dataset", inputs, spec.batch_size, labelled=True)
+        data.check_classes(f"--dataset {path}", arrays["labels"], outputs)
+        renamed = not data.has_names(path, [spec.name for spec in inputs])
+        if renamed:
+            data.save(folder / DATA, arrays)
+        return _Dataset(len(arrays["labels"]), renamed)
+
+    sha256 = data_sha256("--dataset", path)
+    key = {
+        "file": sha256,
+        "inputs": inputs,
+        "outputs": outputs,
+        "batch": spec.batch_size,
+        "code": code_sha256("data.py"),
+    }
+    made = cache.product("dataset", key, _Dataset, build, light=True)
+    where = made.folder / DATA if made.record.renamed else path.absolute()
+    return _Data(str(where), path.name, sha256)
+
+
+def _inputs(
+    spec: RunSpec, source: Source, fp32: Fp32, labelled: _Data | None, cache: Cache
+) -> tuple[str, str]:
+    """The bound inputs' file, and in words what it holds."""
+    inputs = fp32.artifact.inputs
+
+    def build(folder: Path) -> _Bound:
+        from harness.models import data
+
+        path = labelled.path if labelled else fp32.examples
+        if path is None:
+            data.save(folder / INPUTS, data.draw(inputs, fp32.ranges, spec.seed))
+        else:
+            data.save(folder / INPUTS, data.take(data.arrays(path), inputs, spec.batch_size))
+        return _Bound(text)
+
+    if labelled is not None:
+        text = f"{labelled.name}, first samples ({spec.batch_size})"
+    elif fp32.examples is not None:
+        text = "the model's own example inputs"
+    else:
+        text = f"drawn, seed {spec.seed}"
+    key = {
+        "inputs": inputs,
+        "batch": spec.batch_size,
+        "data": labelled.sha256 if labelled else fp32.examples_sha256,
+        "ranges": fp32.ranges,
+        "seed": spec.seed,
+        "text": text,
+        "code": code_sha256("data.py"),
+    }
+    made = cache.product("inputs", key, _Bound, build, light=True)
+    return str(made.folder / INPUTS), text

@@ -1,0 +1,87 @@
+"""What ``--model`` names: a zoo entry, an ONNX file, an exported program or a factory."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from harness.errors import ModelError, UsageError
+from harness.models.zoo import ZOO
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """``kind`` is zoo, onnx, pt2 or factory; ``path`` is absolute, and empty without a file."""
+
+    kind: str
+    name: str
+    path: str = ""
+
+
+def find_source(text: str) -> Source:
+    """Raises `UsageError` for an unknown model, `ModelError` for a file that cannot be read."""
+    if text in ZOO:
+        return Source(kind="zoo", name=text)
+    path = Path(text)
+    suffix = path.suffix.lower()
+    if suffix in {".onnx", ".pt2"} or path.is_file():
+        _check_file(path)
+        kind = "pt2" if suffix == ".pt2" else "onnx"
+        return Source(kind=kind, name=path.stem, path=str(path.absolute()))
+    if path.is_dir():
+        raise ModelError(f"{text} is a folder", "name the .onnx or .pt2 file in it")
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
+        return Source(kind="factory", name=text)
+    close = difflib.get_close_matches(text, ZOO, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise UsageError(
+        f"unknown model {text!r}",
+        f"{hint}choose one of {', '.join(ZOO)}; or give a .onnx or .pt2 file, or module:factory",
+    )
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder", "name the file in it")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise ModelError(f"{path} is empty", "export or copy it again")
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}", "check the path") from error
+
+
+def sha256_of(paths: Iterable[Path]) -> str:
+    """The SHA-256 of one file; of several, of their names' and contents' digests in order."""
+    digests = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                digests.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror}", "check the path") from error
+    if len(digests) == 1:
+        return digests[0][1]
+    return hashlib.sha256(repr(digests).encode()).hexdigest()
+
+
+def check_external(path: Path, location: str) -> int:
+    """The size in bytes of one data file. Raises `ModelError` where it lies outside the folder."""
+    folder = path.parent.resolve()
+    pure = PurePosixPath(location)
+    target = folder / location
+    outside = pure.is_absolute() or ".." in pure.parts or "\\" in location or not location
+    if outside or not target.resolve().is_relative_to(folder):
+        raise ModelError(
+            f"external data of {path} points outside the model's folder: {location!r}",
+            "keep the data file beside the model; a link that leads elsewhere does not count",
+        )
+    if not target.is_file():
+        raise ModelError(
+            f"external data of {path} is missing: {target}", "copy it beside the model"
+        )
+    return target.stat().st_size

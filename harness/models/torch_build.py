@@ -1,0 +1,196 @@
+"""What a builder makes with torch: descriptions of modules, and their ONNX exports."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from harness.errors import ModelError
+from harness.models import data
+from harness.models.onnx_export import export_onnx
+from harness.models.pt2 import load_program
+from harness.models.shapes import Declared, resolve_shapes, show
+from harness.models.torch_source import Loaded, load
+from harness.protocols import TensorSpec
+
+EXAMPLES = "examples.npz"
+MODEL = "model.onnx"
+REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchStructure(msgspec.Struct, frozen=True, kw_only=True):
+    """A module as built. ``size_bytes`` is what ``torch.save`` writes of its state, by precision;
+    ``examples`` says whether `EXAMPLES` lies beside this record.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: int
+    size_bytes: dict[str, int]
+    sha256: str
+    examples: bool
+
+
+class _Counter(io.RawIOBase):
+    """A file that only counts."""
+
+    count = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, chunk: Any) -> int:
+        self.count += len(chunk)
+        return len(chunk)
+
+
+def describe(
+    source: str,
+    seed: int,
+    inputs: Sequence[TensorSpec] | None,
+    outputs: Sequence[TensorSpec] | None,
+    given: Mapping[str, tuple[int, ...]],
+    batch_size: int,
+    folder: Path,
+) -> TorchStructure:
+    """Build the module once. Inputs and outputs that the caller does not know come from the
+    source's examples, which are kept, and from one inference on them.
+    """
+    loaded = load(source, seed)
+    module = loaded.module
+    if inputs is None:
+        inputs, arrays = _fit(source, loaded, given, batch_size)
+        data.save(folder / EXAMPLES, {name: value.numpy() for name, value in arrays.items()})
+        outputs = _run(source, module, tuple(arrays.values()))
+    state = module.state_dict()
+    sizes = {"fp32": _saved_bytes(state)}
+    for precision, dtype in REDUCED.items():
+        sizes[precision] = _saved_bytes(
+            {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+        )
+    return TorchStructure(
+        inputs=tuple(inputs),
+        outputs=tuple(outputs or ()),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        size_bytes=sizes,
+        sha256=_state_sha256(state),
+        examples=(folder / EXAMPLES).exists(),
+    )
+
+
+def example_tensors(
+    inputs: Sequence[TensorSpec], arrays: Mapping[str, data.Array]
+) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(arrays[spec.name]) for spec in inputs)
+
+
+def export_zoo(
+    name: str,
+    seed: int,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[str],
+    ranges: Mapping[str, tuple[int, int]],
+    folder: Path,
+) -> int:
+    """Write `MODEL` with a free batch; the number of parameters."""
+    module = load(f"zoo:{name}", seed).module
+    pairs = [TensorSpec(s.name, s.dtype, (2, *s.shape[1:])) for s in inputs]
+    example = example_tensors(pairs, data.draw(pairs, ranges, seed))
+    names = [spec.name for spec in inputs]
+    size = _state_bytes(module)
+    export_onnx(module, example, folder / MODEL, names, outputs, batched=True, size_bytes=size)
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def export_factory(
+    source: str, seed: int, given: Mapping[str, tuple[int, ...]], batch_size: int, folder: Path
+) -> int:
+    """Write `MODEL` at ``batch_size`` and `EXAMPLES`; the number of parameters."""
+    loaded = load(source, seed)
+    specs, arrays = _fit(source, loaded, given, batch_size)
+    data.save(folder / EXAMPLES, {name: value.numpy() for name, value in arrays.items()})
+    names = [spec.name for spec in specs]
+    size = _state_bytes(loaded.module)
+    export_onnx(loaded.module, tuple(arrays.values()), folder / MODEL, names, size_bytes=size)
+    return sum(parameter.numel() for parameter in loaded.module.parameters())
+
+
+def export_program(path: Path, folder: Path) -> int:
+    """Write `MODEL` with the program's own free dimensions; the number of parameters."""
+    program = load_program(path)
+    size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
+    export_onnx(program, (), folder / MODEL, size_bytes=size)
+    return sum(parameter.numel() for parameter in program.parameters())
+
+
+def _fit(
+    source: str, loaded: Loaded, given: Mapping[str, tuple[int, ...]], batch_size: int
+) -> tuple[tuple[TensorSpec, ...], dict[str, Tensor]]:
+    """The examples at ``batch_size``: where all share axis 0, it is the batch, repeated or cut."""
+    if loaded.examples is None:
+        raise ModelError(
+            f"{source.partition(':')[2]} holds no example inputs",
+            "save the program with the example inputs that torch.export.export was given",
+        )
+    examples = {name: value.detach().cpu() for name, value in loaded.examples.items()}
+    counts = {value.shape[0] if value.ndim else None for value in examples.values()}
+    batched = len(counts) == 1 and counts != {None} and counts != {0}
+    declared = [
+        Declared(
+            name=name,
+            dtype=str(value.dtype).removeprefix("torch."),
+            dims=("batch", *value.shape[1:]) if batched else tuple(value.shape),
+        )
+        for name, value in examples.items()
+    ]
+    specs = resolve_shapes(declared, given, batch_size)
+    fitted = {}
+    for name, value in examples.items():
+        rows = torch.arange(batch_size) % value.shape[0] if batched else None
+        fitted[name] = (value if rows is None else value[rows]).contiguous()
+    return specs, fitted
+
+
+def _run(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> list[TensorSpec]:
+    """The tensor outputs of one inference, named by position."""
+    try:
+        with torch.no_grad():
+            leaves = torch.utils._pytree.tree_leaves(module(*args))
+    except Exception as error:  # the user's code, which may raise anything
+        line = next(iter(str(error).strip().splitlines()), "")
+        shapes = ", ".join(show(tuple(arg.shape)) for arg in args)
+        raise ModelError(
+            f"{source} fails on inputs of {shapes}: {type(error).__name__}: {line}",
+            "give example inputs and a --batch-size that the module takes",
+        ) from error
+    return [
+        TensorSpec(f"output_{index}", str(leaf.dtype).removeprefix("torch."), tuple(leaf.shape))
+        for index, leaf in enumerate(leaves)
+        if isinstance(leaf, Tensor)
+    ]
+
+
+def _saved_bytes(state: Mapping[str, Tensor]) -> int:
+    counter = _Counter()
+    torch.save(dict(state), counter)
+    return counter.count
+
+
+def _state_bytes(module: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in module.state_dict().values())
+
+
+def _state_sha256(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
