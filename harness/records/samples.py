@@ -142,7 +142,8 @@ def _read_journal(path: Path) -> Samples:
     both = np.concatenate(pairs).astype(np.int64)
     lengths = [len(block) for block in pairs[1:]]
     labels = np.array(heads, dtype=np.int64).reshape(-1, _HEAD_WORDS).repeat(lengths, axis=0)
-    return Samples(*labels[:, :3].T.copy(), both[:, 0].copy(), both[:, 1].copy())
+    launch, stream, timed = labels[:, :3].T.copy()
+    return Samples(launch, stream, timed, both[:, 0].copy(), both[:, 1].copy())
 
 
 def _unwritable(path: Path, error: OSError) -> ResultError:

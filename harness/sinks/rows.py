@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from harness.maybe import Maybe, Unavailable
+from harness.maybe import Maybe, Unavailable, code_of
 from harness.records.result import (
     NOT_REACHED,
     Accuracy,
@@ -48,8 +48,10 @@ def plain(text: object) -> str:
 
 
 def why(absent: Unavailable) -> str:
-    """``reason; remedy``."""
-    return plain("; ".join(filter(None, (absent.reason, absent.remedy))))
+    """``reason; remedy``, without the code that programs go by."""
+    code = code_of(absent)
+    reason = absent.reason.removeprefix(f"{code}:") if code else absent.reason
+    return plain("; ".join(filter(None, (reason, absent.remedy))))
 
 
 def title(result: Result) -> str:
@@ -115,10 +117,18 @@ def _scale(value: float, units: tuple[tuple[float, str], ...]) -> tuple[float, s
     return next((unit for unit in units if abs(value) >= unit[0]), units[-1])
 
 
+_UNITS = {"ms": _TIME_MS, "J": _JOULES, "bytes": _BYTES}
+
+
+def quantity(value: float, unit: str) -> str:
+    """``value``, given in ``unit``, in the unit of its kind that reads best."""
+    factor, name = _scale(value, _UNITS.get(unit, ((0.0, unit),)))
+    return f"{number(value / (factor or 1.0))} {name}"
+
+
 def size(size_bytes: float) -> str:
     """In decimal units: 1 MB is 10^6 bytes."""
-    factor, unit = _scale(size_bytes, _BYTES)
-    return f"{number(size_bytes / factor)} {unit}"
+    return quantity(size_bytes, "bytes")
 
 
 def _maybe(value: Maybe[Any], text: Callable[[Any], str], note: str = "") -> tuple[str, str]:

@@ -30,6 +30,9 @@ _STYLES = {
     "interrupted": "yellow",
     "failed": "red",
     "fail": "red",
+    "improved": "green",
+    "regressed": "red",
+    "inconclusive": "yellow",
     "unknown": "cyan",
     "n/a": "cyan",
 }
@@ -99,14 +102,14 @@ def render_result(result: Result, folder: Path | None = None) -> RenderableType:
     """The table of one run; ``folder`` adds where its files lie."""
     heading = Text(title(result), style="bold")
     heading.append("  ")
-    heading.append(result.status, style=_style(result.status))
+    heading.append(result.status, style=style_of(result.status))
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, justify="right")
     table.add_column(overflow="fold")
     for row in rows(result):
-        value = Text(row.value, style=_style(row.value))
+        value = Text(row.value, style=style_of(row.value))
         table.add_row(Text(row.section), Text(row.name), value, Text(row.note, style="dim"))
     parts: list[RenderableType] = [heading, Text(subtitle(result), style="dim"), Text(""), table]
     if folder is not None:
@@ -114,7 +117,8 @@ def render_result(result: Result, folder: Path | None = None) -> RenderableType:
     return Group(*parts)
 
 
-def _style(text: str) -> str:
+def style_of(text: str) -> str:
+    """The colour of a verdict or a status; none for other texts."""
     return _STYLES.get(text, "")
 
 
@@ -125,17 +129,20 @@ def render_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Render
         table.add_column(name, no_wrap=True)
     table.add_column(header[-1], overflow="fold")
     for cells in body:
-        table.add_row(*(Text(plain(cell), style=_style(cell)) for cell in cells))
+        table.add_row(*(Text(plain(cell), style=style_of(cell)) for cell in cells))
     return table
 
 
 def print_out(renderable: RenderableType) -> None:
     """Print to stdout: in colour and as wide as the terminal, or plain and 80 columns wide."""
-    Console(highlight=False).print(renderable)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(renderable)
+    else:
+        sys.stdout.write(to_text(renderable) + "\n")
 
 
 def to_text(renderable: RenderableType, width: int = 80) -> str:
-    """What `print_out` writes where stdout is no terminal, lines stripped at the right."""
+    """The lines without colour, stripped at the right."""
     console = Console(width=width, highlight=False, no_color=True, force_terminal=False)
     with console.capture() as capture:
         console.print(renderable)

@@ -40,7 +40,7 @@ def fake_result(**changes: Any) -> Result:
         id="20261121T050301Z-digits-onnxruntime-int8-1a2b3c",
         status="degraded",
         started_at="2026-11-21T05:03:01Z",
-        duration_s=13.75,
+        duration_s=2.75,
         spec=RunSpec(precision="int8", launches=2, sample_rate_hz=10.0),
         model=_model(),
         precision=_precision(),
@@ -65,8 +65,8 @@ def fake_result(**changes: Any) -> Result:
         ),
         timing=_timing(),
         throughput=Throughput(
-            inferences_per_s=8012.5,
-            ci95=(7985.0, 8040.25),
+            inferences_per_s=8000.0,
+            ci95=(7985.0, 8015.25),
             batch_size=1,
             concurrency=1,
             method="iterations x batch size over the window",
@@ -164,7 +164,7 @@ def _timing() -> Timing:
         warmup_iterations=420,
         warmup_end="steady",
         stop_reason="interval",
-        window_s=3.0,
+        window_s=0.25,
         median_ms=0.1234,
         first_inference_ms=2.5,
         load_s=0.08,
@@ -177,7 +177,7 @@ def _timing() -> Timing:
         warmup_end="steady",
         stop_reason="interval",
         iterations=4000,
-        window_s=6.0,
+        window_s=0.5,
         latency_ms=LatencyStats(
             mean=0.1248,
             std=0.0123,
@@ -212,12 +212,12 @@ def _timing() -> Timing:
 
 
 def _energy() -> Energy:
-    per_inference = Spread(value=0.00225, comparative=0.00002, absolute=0.0001)
+    per_inference = Spread(value=0.0001875, comparative=0.000002, absolute=0.00001)
     unread = Unavailable("this meter gives no power")
     return Energy(
         primary="rapl-package",
         joules_per_inference=per_inference,
-        window_s=6.0,
+        window_s=0.5,
         inferences=4000,
         shared=False,
         sources={
@@ -225,17 +225,17 @@ def _energy() -> Energy:
                 source="rapl-package",
                 scope="cpu-package",
                 method="counter",
-                energy_j=Spread(value=9.0, comparative=0.08, absolute=0.4),
-                counter_j=9.0,
+                energy_j=Spread(value=0.75, comparative=0.008, absolute=0.04),
+                counter_j=0.75,
                 integral_j=unread,
                 average_power_w=1.5,
                 idle_before_w=0.5,
                 idle_after_w=0.5,
                 gross_j_per_inference=per_inference,
-                net_j_per_inference=Spread(value=0.0015, comparative=0.00003, absolute=0.0001),
-                energy_delay_product_js=2.8e-7,
+                net_j_per_inference=Spread(value=0.000125, comparative=0.000003, absolute=0.00001),
+                energy_delay_product_js=2.34e-8,
                 update_period_s=0.001,
-                updates=5988,
+                updates=498,
                 status="ok",
             )
         },
@@ -266,7 +266,7 @@ def _profiles() -> Profiles:
                 kind="gauge",
                 scope="process",
                 source="/proc",
-                samples=60,
+                samples=5,
                 mean=99.5,
                 min=98.0,
                 max=100.0,

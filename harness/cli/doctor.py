@@ -1,0 +1,198 @@
+"""``harness doctor``: what this machine can and cannot measure, why, and how to fix it.
+
+It looks and never changes a setting.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import click
+import msgspec
+
+from harness import machine
+from harness.cli import probe
+from harness.cli.list import availability, backend_rows
+from harness.cli.output import json_option, print_json
+from harness.maybe import Unavailable
+from harness.procfs import read_text
+from harness.protocols import Channel
+from harness.records.result import Machine, Verdict
+from harness.sinks.rows import number, plain, why
+
+_DISK_FLOOR_BYTES = 500_000_000
+_FACTS = (
+    "cpu", "architecture", "physical_cores", "usable_cpus", "cpu_quota", "memory_class", "virtual",
+    "container", "kernel", "governor", "boost", "clocksource", "load_average",
+)  # fmt: skip
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing looked at: ``found`` is what is so, ``remedy`` what would better it."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+class Report(msgspec.Struct, frozen=True):
+    machine: Machine
+    findings: tuple[Finding, ...]
+    backends: tuple[probe.BackendStatus, ...]
+    profilers: tuple[probe.ProfilerStatus, ...]
+
+
+@click.command("doctor")
+@click.option("--out", default="results", show_default=True, help="Whose disk to look at.")
+@json_option
+def command(out: str, as_json: bool) -> int:
+    """Say what this machine can and cannot measure, why, and how to fix it.
+
+    Nothing is changed. Each remedy is yours to run.
+    """
+    report = examine(Path(out))
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+    return 0
+
+
+def examine(out: Path, root: str = "/") -> Report:
+    """Everything that doctor tells, of the machine whose files lie below ``root``."""
+    described = machine.fingerprint(root)
+    findings = [*_settings(described, root), _clock(), _disk(out), _tensorboard()]
+    return Report(
+        machine=described,
+        findings=tuple(findings),
+        backends=tuple(probe.backends()),
+        profilers=tuple(probe.profilers(os.getpid())),
+    )
+
+
+def _settings(described: Machine, root: str) -> Iterator[Finding]:
+    factors, context = described.factors, described.context
+    yield _virtual(factors.get("virtual", machine.UNKNOWN))
+    yield _governor(context.get("governor", machine.UNKNOWN))
+    cores = int(factors.get("physical_cores", "1"))
+    usable = int(factors.get("usable_cpus", "1"))
+    if usable < 2:
+        fix = "allow at least two CPUs, or expect wider intervals"
+        yield Finding("CPUs", "warn", "one CPU for the worker and its observer", fix)
+    else:
+        yield Finding("CPUs", "pass", f"{usable} usable of {cores} physical cores")
+    load = (context.get("load_average") or "").split()[:1]
+    if load and load[0].replace(".", "").isdigit():
+        yield _load(float(load[0]), usable)
+    yield _pressure(context.get("pressure_stall") == "on")
+    yield _perf_events(read_text(root, "proc/sys/kernel/perf_event_paranoid"))
+
+
+def _virtual(kind: str) -> Finding:
+    if kind == "no":
+        return Finding("virtualisation", "pass", "none: the clocks and meters are the machine's")
+    found = f"a virtual machine ({kind}): other guests may take CPU time, meters are often hidden"
+    return Finding("virtualisation", "warn", found, "measure energy on bare metal")
+
+
+def _governor(governor: str) -> Finding:
+    if governor == machine.UNKNOWN:
+        return Finding("CPU frequency", "unknown", "no cpufreq: clocks can be neither read nor set")
+    if governor == "performance":
+        return Finding("CPU frequency", "pass", "governor performance")
+    fix = "sudo cpupower frequency-set -g performance"
+    return Finding("CPU frequency", "warn", f"governor {governor}: clocks follow the load", fix)
+
+
+def _load(load: float, usable: int) -> Finding:
+    found = f"{load:g} over the last minute, {usable} CPUs"
+    if load > 0.5 * usable:
+        return Finding("load", "warn", found, "stop other work while measuring")
+    return Finding("load", "pass", found)
+
+
+def _pressure(on: bool) -> Finding:
+    if on:
+        return Finding("pressure stall", "pass", "readable: waiting for CPU can be seen")
+    fix = "boot a kernel with psi=1"
+    return Finding("pressure stall", "unknown", "the kernel tells nothing about waiting", fix)
+
+
+def _perf_events(level: str | None) -> Finding:
+    if level is None:
+        return Finding("perf events", "unknown", "this kernel has none")
+    return Finding("perf events", "pass", f"perf_event_paranoid is {level}")
+
+
+def _clock() -> Finding:
+    """The smallest step that the timer shows: reads follow each other until it has moved."""
+    steps = []
+    for _ in range(200):
+        first = now = time.perf_counter_ns()
+        while now == first:
+            now = time.perf_counter_ns()
+        steps.append(now - first)
+    clock = time.get_clock_info("perf_counter").implementation
+    found = f"{clock}, smallest step {min(steps)} ns"
+    if min(steps) > 1_000:
+        return Finding("timer", "warn", found, "short latencies will be coarse")
+    return Finding("timer", "pass", found)
+
+
+def _disk(out: Path) -> Finding:
+    folder = next(path for path in (out, *out.absolute().parents) if path.is_dir())
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Finding("disk", "unknown", f"{folder}: {error.strerror}")
+    found = f"{number(free / 1e9, 3)} GB free at {folder}"
+    if not os.access(folder, os.W_OK):
+        return Finding("disk", "fail", f"{folder} is not writable", "choose another with --out")
+    if free < _DISK_FLOOR_BYTES:
+        return Finding("disk", "warn", found, "make room: a long run leaves tens of megabytes")
+    return Finding("disk", "pass", found)
+
+
+def _tensorboard() -> Finding:
+    try:
+        version = metadata.version("tensorboard")
+    except metadata.PackageNotFoundError:
+        found = "not installed: events are written, but cannot be looked at here"
+        return Finding("TensorBoard", "unknown", found, "pip install 'hw-harness[board]'")
+    return Finding("TensorBoard", "pass", f"{version}: tensorboard --logdir results")
+
+
+def channel_row(channel: Channel) -> tuple[str, str, str, str]:
+    """(name, scope, verdict, detail)."""
+    if channel.unavailable is not None:
+        return channel.name, channel.scope, "n/a", why(channel.unavailable)
+    period = "" if channel.period_s is None else f"renewed every {number(channel.period_s, 3)} s"
+    parts = (channel.unit, channel.kind, plain(channel.source), period)
+    return channel.name, channel.scope, "yes", ", ".join(filter(None, parts))
+
+
+def _print(report: Report) -> None:
+    from harness.sinks.terminal import print_out, render_table
+
+    facts = {**report.machine.context, **report.machine.factors}
+    print_out(render_table(("Machine", ""), [(k, facts[k]) for k in _FACTS if k in facts]))
+    click.echo()
+    rows = [(f.name, f.verdict, "; ".join(filter(None, (f.found, f.remedy))))
+            for f in report.findings]  # fmt: skip
+    print_out(render_table(("Conditions", "", ""), rows))
+    click.echo()
+    header = ("Backend", "device", "works", "")
+    print_out(render_table(header, backend_rows(list(report.backends))))
+    for profiler in report.profilers:
+        click.echo()
+        verdict, detail = availability(profiler.status)
+        channels = [channel_row(channel) for channel in profiler.channels]
+        if isinstance(profiler.status, Unavailable):
+            channels = [("", "", verdict, detail)]
+        print_out(render_table((f"Profiler {profiler.name}", "scope", "works", ""), channels))
