@@ -254,7 +254,7 @@ class _Binding:
             value = ort.OrtValue.ortvalue_from_shape_and_type(
                 array.shape, array.dtype.type, "cpu", 0
             )
-            value.update_inplace(np.ascontiguousarray(array))
+            value.update_inplace(np.asarray(array, order="C"))
             self.native.bind_ortvalue_input(name, value)
             self.values[name] = value
         self.release_outputs()
@@ -297,7 +297,7 @@ class OnnxRuntimeSession:
         self._open()
         _check_same(self._shapes, inputs)
         for name, array in inputs.items():
-            self._binding.values[name].update_inplace(np.ascontiguousarray(array))
+            self._binding.values[name].update_inplace(np.asarray(array, order="C"))
         self._binding.release_outputs()
 
     def outputs(self) -> dict[str, NDArray[Any]]:
