@@ -22,7 +22,7 @@ def spearman(values: Samples) -> Correlation:
     """Spearman's rank correlation of ``values`` with their order (Spearman, 1904).
 
     The p value comes from t = rho sqrt((n - 2) / (1 - rho^2)) with n - 2 degrees of freedom
-    (Kendall and Stuart, section 31.19). Fewer than 3 values, or equal ones, give rho 0 and p 1.
+    (Kendall, 1948). Fewer than 3 values, or equal ones, give rho 0 and p 1.
     """
     n = len(values)
     if n < 3 or np.all(values == values[0]):
