@@ -11,6 +11,7 @@ has its pipe to itself.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import signal
 import subprocess
@@ -84,10 +85,12 @@ def _decode(output: bytes, code: int, model: str, errors: IO[bytes]) -> Answer:
         size = errors.seek(0, os.SEEK_END)
         errors.seek(max(0, size - TAIL_BYTES))
         lines = errors.read().decode(errors="replace").strip().splitlines()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        if code < 0:
+            how = f"killed by {signal.Signals(-code).name}"
+        else:
+            how = f"exit code {code}{', ' * bool(lines)}{''.join(lines[-1:])}"
         failure = ModelError(
-            f"the builder {how} while it prepared {model!r}: {lines[-1] if lines else 'silently'}",
-            "its standard error is attached" if len(lines) > 1 else "",
+            f"the process that prepared {model!r} died: {how}", "see its standard error"
         )
         failure.add_note("\n".join(lines))
         raise failure from error
@@ -96,6 +99,7 @@ def _decode(output: bytes, code: int, model: str, errors: IO[bytes]) -> Answer:
 def main() -> int:
     """The builder's side. Reads a `Job`, writes an `Answer`."""
     _die_with_parent()
+    faulthandler.enable()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)

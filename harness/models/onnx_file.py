@@ -169,6 +169,10 @@ def _check(path: Path, model: ModelProto) -> None:
     """The official checker, on the structure alone: data files were checked before."""
     bare = ModelProto()
     bare.CopyFrom(model)
+    for value in _values(bare.graph):
+        if value.type.WhichOneof("value") == "tensor_type":
+            # the checker wants a shape of every output, runtimes do not
+            value.type.tensor_type.shape.SetInParent()
     for tensor in _tensors(bare.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
             # an empty tensor passes where one whose file the checker cannot find would not
@@ -181,6 +185,15 @@ def _check(path: Path, model: ModelProto) -> None:
     except onnx.checker.ValidationError as error:
         line = next((text for text in str(error).splitlines() if text.strip()), "no reason given")
         raise ModelError(f"{path} is not valid ONNX: {line.strip()}", "export it again") from error
+
+
+def _values(graph: GraphProto) -> Iterator[ValueInfoProto]:
+    """Inputs and outputs, those of nested graphs too."""
+    yield from (*graph.input, *graph.output)
+    for node in graph.node:
+        for attribute in node.attribute:
+            for nested in (attribute.g, *attribute.graphs):
+                yield from _values(nested)
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:

@@ -33,7 +33,9 @@ class _Samples(msgspec.Struct, frozen=True):
 def reduce(
     spec: RunSpec, source: Source, fp32: Fp32, format: str, inputs_path: str, cache: Cache
 ) -> Artifact:
-    """The artifact at ``spec.precision``. Raises `QuantizationError`, `DataError`, or `NeedsBuilder`
+    """The artifact at ``spec.precision``.
+
+    Raises `QuantizationError`, `DataError`, or `NeedsBuilder`
     where a framework is needed first.
     """
     if format == "torch":
