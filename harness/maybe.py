@@ -9,7 +9,7 @@ apart in a union, so at run time ``Maybe[T]`` is a marker class that `decode` re
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     Maybe: TypeAlias = T | Unavailable
 else:
 
-    class _AcceptsAnything(type):
+    class _Marker(type):
         def __instancecheck__(cls, obj: Any) -> bool:
-            return True
+            # A raw JSON object here means that the decoding went past `decode` and its hook.
+            kind = get_origin(cls.inner) or cls.inner
+            return not isinstance(obj, dict) or kind is dict
 
     class Maybe:
         """Run-time marker; ``Maybe[T].inner`` is ``T``."""
@@ -42,7 +44,7 @@ else:
         @classmethod
         @cache
         def __class_getitem__(cls, inner: Any) -> type:
-            return _AcceptsAnything(f"Maybe[{inner}]", (), {"inner": inner})
+            return _Marker(f"Maybe[{inner}]", (), {"inner": inner})
 
 
 # Why a physical quantity is absent, in one word that programs can test: the prefix of the reason.

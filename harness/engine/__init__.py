@@ -1,0 +1,1 @@
+"""Runs a measurement: a driver that watches, and a worker that loads the model and loops."""

@@ -2,10 +2,10 @@
 
 driver                                     sampler (fresh process)
   SamplerJob, one JSON line  ─ stdin ─>      opens its profilers
-                             <─ pipe ──      Header    once
+                             <─ pipe ──      Header    at the start and, refreshed, at the end
                              <─ pipe ──      Tick      at each deadline
                              <─ pipe ──      Failed    when a profiler raises: it is read no more
-  closes stdin               ─ stdin ─>      one last Tick, then it leaves
+  closes stdin               ─ stdin ─>      one last Tick and Header, then it leaves
 """
 
 from __future__ import annotations

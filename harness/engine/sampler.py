@@ -51,16 +51,21 @@ class Sampler:
         self._job = job
         self._send = send
         self._clock = clock
+        self._opened: list[Opened] = []
         self._profilers: dict[int, Profiler] = {}
         self._wall_due_ns = 0
 
     def open(self) -> None:
         """Open every profiler and send the `Header`."""
-        opened = [self._open(i, name) for i, name in enumerate(self._job.profilers)]
-        self._send(Header(tuple(opened)))
+        self._opened = [self._open(i, name) for i, name in enumerate(self._job.profilers)]
+        self._send(Header(tuple(self._opened)))
 
     def run(self, wait: Callable[[float], bool]) -> None:
-        """Tick on the grid until ``wait(seconds)`` says that it is over; then once more."""
+        """Tick on the grid until ``wait(seconds)`` says that it is over; then once more.
+
+        The `Header` goes out again at the end: a profiler may have learned facts about its
+        channels, or lost one.
+        """
         start_ns = self._clock()
         period_ns = round(1e9 / self._job.rate_hz)
         over = False
@@ -70,6 +75,10 @@ class Sampler:
             due_ns = next_deadline_ns(start_ns, period_ns, now_ns)
             over = wait((due_ns - now_ns) / 1e9)
         self.tick()
+        for index, profiler in self._profilers.items():
+            channels = tuple(profiler.channels)
+            self._opened[index] = msgspec.structs.replace(self._opened[index], channels=channels)
+        self._send(Header(tuple(self._opened)))
 
     def tick(self) -> None:
         """Read every profiler once and send what they gave."""

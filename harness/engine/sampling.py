@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -39,23 +39,30 @@ if TYPE_CHECKING:
 _PIPE_BYTES = 1 << 20  # minutes of frames, for a driver that is busy elsewhere
 _TAIL_BYTES = 2000
 _F_SETPIPE_SZ = 1031  # Linux; fcntl names it from 3.10 on, but not on every platform
+_HUNG = Unavailable("the sampler hung and was killed", "look for a sensor that does not answer")
 _MISSING = Unavailable("the sampler had not answered", "see whether the machine is overloaded")
 
 
 class _Column:
     """The readings of one profiler. Channels are renamed where a name is taken already."""
 
-    def __init__(self, opened: Opened, taken: set[str]) -> None:
+    def __init__(self, opened: Opened, taken: Collection[str]) -> None:
         self.name = opened.name
         self.unavailable = opened.unavailable
-        self.channels = tuple(
-            msgspec.structs.replace(channel, name=f"{opened.name}.{channel.name}")
-            if channel.name in taken
-            else channel
-            for channel in opened.channels
-        )
+        self._taken = taken
+        self.channels: tuple[Channel, ...] = ()
+        self.describe(opened.channels)
         self.times_ns = array("q")
         self.values = [array("d") for _ in self.channels]
+
+    def describe(self, channels: tuple[Channel, ...]) -> None:
+        """What the profiler says of its channels now; their number and order never change."""
+        self.channels = tuple(
+            msgspec.structs.replace(channel, name=f"{self.name}.{channel.name}")
+            if channel.name in self._taken
+            else channel
+            for channel in channels
+        )
 
     def add(self, reading: Reading) -> None:
         self.times_ns.append(reading.t_ns)
@@ -125,6 +132,11 @@ class SamplerProcess:
         """Whether every profiler has been opened or refused, and read once."""
         return len(self._ticks_ns) > 0
 
+    @property
+    def last_ns(self) -> int:
+        """When its newest readings began; 0 before the first."""
+        return self._ticks_ns[-1] if self._ticks_ns else 0
+
     def fileno(self) -> int:
         """The pipe, for a selector. Readable once it ended, too: unregister when `ended`."""
         return self._fd
@@ -166,8 +178,9 @@ class SamplerProcess:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
             self._drain_to_the_end(timeout_s)
-            if process.poll() is None:
+            if process.poll() is None and not self._at_end:
                 process.kill()
+                self.lost = self.lost or _HUNG
             process.wait()
         if self._fd >= 0:
             os.close(self._fd)
@@ -207,11 +220,7 @@ class SamplerProcess:
 
     def _take(self, frame: Frame) -> list[tuple[str, Reading]]:
         if isinstance(frame, Header):
-            taken: set[str] = set()
-            self._columns = []
-            for opened in frame.opened:
-                self._columns.append(_Column(opened, taken))
-                taken.update(channel.name for channel in self._columns[-1].channels)
+            self._describe(frame)
             return []
         columns = self._columns or []
         if isinstance(frame, Failed):
@@ -221,6 +230,16 @@ class SamplerProcess:
         for reading in frame.readings:
             columns[reading.profiler].add(reading)
         return [(columns[reading.profiler].name, reading) for reading in frame.readings]
+
+    def _describe(self, header: Header) -> None:
+        if self._columns is not None:
+            for column, opened in zip(self._columns, header.opened, strict=True):
+                column.describe(opened.channels)
+            return
+        self._columns = []
+        for opened in header.opened:
+            taken = {channel.name for channel in self.channels}
+            self._columns.append(_Column(opened, taken))
 
     def _tick(self, tick: Tick) -> None:
         self._ticks_ns.append(tick.t_ns)
@@ -318,9 +337,7 @@ class SamplerProcess:
         """
         import numpy as np
 
-        arrays: dict[str, Any] = {
-            "wall_ns": np.array(self._walls, dtype=np.int64).reshape(-1, 2)
-        }
+        arrays: dict[str, Any] = {"wall_ns": np.array(self._walls, dtype=np.int64).reshape(-1, 2)}
         for column in self._columns or []:
             arrays[f"times_ns.{column.name}"] = np.array(column.times_ns, dtype=np.int64)
             for channel, values in zip(column.channels, column.values, strict=True):

@@ -1,0 +1,35 @@
+# Two commands do all the set-up on a machine that has Python and make:  make run   make test
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test lint clean
+
+run: $(VENV)/.run  ## benchmark the built-in model, FP32 then INT8, and compare
+	$(BIN)/harness run --model digits --backend onnxruntime --precision fp32 --launches 5 --duration 1 --tag pair=fp32
+	$(BIN)/harness run --model digits --backend onnxruntime --precision int8 --launches 5 --duration 1 --tag pair=int8
+	$(BIN)/harness compare latest~1 latest
+
+test: $(VENV)/.dev  ## the whole suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -c constraints.txt -e '.[onnxruntime]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.run

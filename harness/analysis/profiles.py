@@ -1,0 +1,77 @@
+"""Several launches' channel summaries as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from harness.maybe import Maybe, Unavailable
+from harness.records.result import ChannelSummary, Profiles, Sampler
+
+
+def merge(launches: Sequence[Profiles]) -> Profiles:
+    """One summary per channel over all windows; a channel absent in one launch is absent.
+
+    A mean is the mean over launches (their windows are of one length), ``min`` and ``max`` are over
+    all, ``first`` is the first launch's and ``last`` the last one's; of a counter ``first`` is 0 and
+    ``last`` what it grew in all windows together, since each process counts anew.
+    """
+    if len(launches) == 1:
+        return launches[0]
+    names = dict.fromkeys(name for profiles in launches for name in profiles.channels)
+    missing = Unavailable("a launch did not have this channel", "see harness doctor")
+    return Profiles(
+        sampler=_sampler([profiles.sampler for profiles in launches]),
+        channels={
+            name: _channel([profiles.channels.get(name, missing) for profiles in launches])
+            for name in names
+        },
+    )
+
+
+def _channel(found: Sequence[Maybe[ChannelSummary]]) -> Maybe[ChannelSummary]:
+    summaries: list[ChannelSummary] = []
+    for one in found:
+        if isinstance(one, Unavailable):
+            return one
+        summaries.append(one)
+    first, last = summaries[0].first, summaries[-1].last
+    if summaries[0].kind == "counter":
+        growths = [s.last - s.first for s in summaries if _measured(s)]  # type: ignore[operator]
+        first, last = 0.0, float(sum(growths))
+    return msgspec.structs.replace(
+        summaries[0],
+        samples=sum(s.samples for s in summaries),
+        mean=_over([s.mean for s in summaries], np.mean),
+        min=_over([s.min for s in summaries], np.min),
+        max=_over([s.max for s in summaries], np.max),
+        first=first,
+        last=last,
+    )
+
+
+def _measured(summary: ChannelSummary) -> bool:
+    return not isinstance(summary.first, Unavailable) and not isinstance(summary.last, Unavailable)
+
+
+def _over(values: Sequence[Maybe[float]], combine: np.ufunc) -> Maybe[float]:  # type: ignore[type-arg]
+    for value in values:
+        if isinstance(value, Unavailable):
+            return value
+    return float(combine(values))  # type: ignore[arg-type]
+
+
+def _sampler(found: Sequence[Maybe[Sampler]]) -> Maybe[Sampler]:
+    samplers: list[Sampler] = []
+    for one in found:
+        if isinstance(one, Unavailable):
+            return one
+        samplers.append(one)
+    return Sampler(
+        requested_rate_hz=samplers[0].requested_rate_hz,
+        achieved_rate_hz=_over([s.achieved_rate_hz for s in samplers], np.min),
+        gap_max_s=_over([s.gap_max_s for s in samplers], np.max),
+        cpu_share=_over([s.cpu_share for s in samplers], np.max),
+    )

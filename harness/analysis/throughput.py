@@ -1,0 +1,70 @@
+"""Inferences per second over the timed windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.analysis.distributions import student_t_ppf
+from harness.analysis.latency import MIN_LAUNCHES, launch_estimate
+from harness.analysis.quantiles import BATCHED_FROM, batch_means
+from harness.maybe import Maybe, Unavailable
+from harness.records.result import Throughput
+
+# One (starts, ends) pair of int64 ns arrays per stream.
+Streams = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
+_UPPER = 0.975
+
+
+def throughput(launches: Sequence[Streams], batch_size: int, concurrency: int) -> Throughput:
+    """Finished inferences per second of wall time, gaps between iterations included.
+
+    Each launch counts the iterations that ended while all of its streams were running: from the
+    last stream's first start to the first stream's last end. Five launches or more give an interval
+    between launches, one launch gives one from batches of its inter-completion times.
+    """
+    rates = [_rate(streams) * batch_size for streams in launches]
+    method = "iterations ended while all streams ran, over that time, x batch size"
+    interval: Maybe[tuple[float, float]]
+    if len(rates) >= MIN_LAUNCHES:
+        value, interval = launch_estimate(rates)
+        method += f"; interval: Student's t between {len(rates)} launches"
+    else:
+        value = float(np.mean(rates))
+        interval = _within(launches, batch_size)
+        method += "; interval: Student's t on batches within launches, blind to their spread"
+    return Throughput(
+        inferences_per_s=value,
+        ci95=interval,
+        batch_size=batch_size,
+        concurrency=concurrency,
+        method=method,
+    )
+
+
+def _rate(streams: Streams) -> float:
+    """Iterations per second of one launch."""
+    opened = max(int(starts[0]) for starts, _ in streams)
+    closed = min(int(ends[-1]) for _, ends in streams)
+    if closed <= opened:  # too short to overlap: the whole span, then
+        opened = min(int(starts[0]) for starts, _ in streams)
+        closed = max(int(ends[-1]) for _, ends in streams)
+    count = sum(int(((ends > opened) & (ends <= closed)).sum()) for _, ends in streams)
+    return count / ((closed - opened) / 1e9)
+
+
+def _within(launches: Sequence[Streams], batch_size: int) -> Maybe[tuple[float, float]]:
+    gaps = [np.diff(np.sort(np.concatenate([ends for _, ends in streams]))) for streams in launches]
+    series = np.concatenate(gaps).astype(np.float64)
+    if len(series) < BATCHED_FROM:
+        return Unavailable(
+            f"{len(series) + 1} iterations are too few for an interval",
+            f"measure at least {BATCHED_FROM + 1}",
+        )
+    means = batch_means(series)
+    mean = float(means.mean())
+    half = student_t_ppf(_UPPER, len(means) - 1) * float(means.std(ddof=1)) / len(means) ** 0.5
+    slow, fast = mean + half, max(mean - half, 1e-9)
+    return batch_size / (slow / 1e9), batch_size / (fast / 1e9)

@@ -1,0 +1,188 @@
+"""The validity checks: what could make this run's figures wrong, each held against a stated limit.
+
+One ``warn`` makes a run ``degraded``. A check whose evidence could not be read is ``unknown`` with
+the reason, which is neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from harness.maybe import Maybe, Unavailable
+from harness.records.result import Check, Verdict
+
+FOREIGN_LIMIT = 0.05  # of one core
+STEAL_LIMIT = 0.01
+DRIFT_LIMIT = 0.03
+CLOCK_DRIFT_LIMIT = 0.03
+SAMPLER_CPU_LIMIT = 0.02
+SAMPLER_GAP_PERIODS = 5.0
+TIMER_LIMIT = 0.01
+FIXED_WINDOW_LIMIT = 0.05
+
+
+class Facts(msgspec.Struct, kw_only=True):
+    """What the checks look at. Shares are of one core's time over the windows."""
+
+    warmup_ends: Sequence[str]
+    max_warmup_s: float
+    goal: float | None
+    half_width: Maybe[float]  # relative, of the median
+    drift: Maybe[float]
+    drift_p: Maybe[float]
+    foreign_share: Maybe[float]
+    steal_share: Maybe[float]
+    throttle_events: Maybe[float]
+    clock_drift: Maybe[float]
+    threads: int
+    concurrency: int
+    usable_cpus: int
+    sampler_cpu_share: Maybe[float]
+    sampler_gap_s: Maybe[float]
+    sampler_period_s: float
+    timer_share: Maybe[float]  # clock cost inside the interval / median
+    non_finite: Maybe[Sequence[str]]
+    integer_nodes: Maybe[int]
+    precision: str
+
+
+def checks(facts: Facts) -> tuple[Check, ...]:
+    """Every check, in the order of the documentation."""
+    return (
+        _steady(facts),
+        _interval(facts),
+        _drift(facts),
+        _limit("foreign load", facts.foreign_share, FOREIGN_LIMIT, "other processes took {:.1%}"
+               " of a core", "stop them, or set --cpus"),
+        _limit("steal", facts.steal_share, STEAL_LIMIT, "the hypervisor took {:.1%} of a core",
+               "measure on a quieter host"),
+        _limit("throttled", facts.throttle_events, 0, "{:g} throttle events in the window",
+               "cool the machine or lower its load"),
+        _limit("clocks", facts.clock_drift, CLOCK_DRIFT_LIMIT, "clocks drifted by {:.1%}",
+               "fix the governor and boost, or warm up longer"),
+        _affinity(facts),
+        _sampler(facts),
+        _limit("timer", facts.timer_share, TIMER_LIMIT, "reading the clock is {:.2%} of the median",
+               "raise --batch-size, or read latencies as upper bounds"),
+        _finite(facts),
+        _precision(facts),
+    )  # fmt: skip
+
+
+def worst(found: Iterable[Check]) -> Verdict:
+    """``fail`` before ``warn`` before ``pass``; ``unknown`` does not degrade."""
+    verdicts = {check.verdict for check in found}
+    return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "pass"
+
+
+def _check(name: str, good: bool, reason: str, threshold: str, remedy: str) -> Check:
+    text = reason if good else f"{reason}; {remedy}"
+    return Check(name=name, verdict="pass" if good else "warn", reason=text, threshold=threshold)
+
+
+def _unknown(name: str, why: Unavailable, threshold: str = "") -> Check:
+    text = f"{why.reason}; {why.remedy}" if why.remedy else why.reason
+    return Check(name=name, verdict="unknown", reason=text, threshold=threshold)
+
+
+def _limit(name: str, value: Maybe[float], limit: float, reason: str, remedy: str) -> Check:
+    threshold = f"at most {limit:g}" if limit != 0 else "none"
+    if isinstance(value, Unavailable):
+        return _unknown(name, value, threshold)
+    return _check(name, value <= limit, reason.format(value), threshold, remedy)
+
+
+def _steady(facts: Facts) -> Check:
+    late = sum(end != "steady" for end in facts.warmup_ends)
+    return _check(
+        "steady",
+        not late,
+        "every warm-up ended steady"
+        if not late
+        else f"{late} of {len(facts.warmup_ends)} warm-ups hit the cap of {facts.max_warmup_s:g} s",
+        "two successive windows within 2 % and no trend",
+        "raise --max-warmup, or quieten the machine",
+    )
+
+
+def _interval(facts: Facts) -> Check:
+    limit = facts.goal if facts.goal is not None else FIXED_WINDOW_LIMIT
+    goal = f"median's 95% interval within ±{limit:.2%}"
+    if isinstance(facts.half_width, Unavailable):
+        return _unknown("interval", facts.half_width, goal)
+    reason = f"the median is known to ±{facts.half_width:.2%}"
+    return _check(
+        "interval",
+        facts.half_width <= limit,
+        reason,
+        goal,
+        "measure longer, or quieten the machine",
+    )
+
+
+def _drift(facts: Facts) -> Check:
+    threshold = f"last third within {DRIFT_LIMIT:.0%} of the first, or no significant trend"
+    for value in (facts.drift, facts.drift_p):
+        if isinstance(value, Unavailable):
+            return _unknown("drift", value, threshold)
+    assert not isinstance(facts.drift, Unavailable)
+    assert not isinstance(facts.drift_p, Unavailable)
+    good = abs(facts.drift) <= DRIFT_LIMIT or facts.drift_p >= 0.05
+    reason = f"last third's median {facts.drift:+.2%} against the first (p = {facts.drift_p:.2g})"
+    return _check("drift", good, reason, threshold, "warm up longer, or look for heat")
+
+
+def _affinity(facts: Facts) -> Check:
+    asked = facts.threads * facts.concurrency
+    return _check(
+        "affinity",
+        asked <= facts.usable_cpus,
+        f"{asked} threads on {facts.usable_cpus} usable processors",
+        "no more threads than processors",
+        "lower --threads or --concurrency",
+    )
+
+
+def _sampler(facts: Facts) -> Check:
+    threshold = (
+        f"at most {SAMPLER_CPU_LIMIT:.0%} of a core, no gap over {SAMPLER_GAP_PERIODS:g} periods"
+    )
+    for value in (facts.sampler_cpu_share, facts.sampler_gap_s):
+        if isinstance(value, Unavailable):
+            return _unknown("sampler", value, threshold)
+    assert not isinstance(facts.sampler_cpu_share, Unavailable)
+    assert not isinstance(facts.sampler_gap_s, Unavailable)
+    good = (
+        facts.sampler_cpu_share <= SAMPLER_CPU_LIMIT
+        and facts.sampler_gap_s <= SAMPLER_GAP_PERIODS * facts.sampler_period_s
+    )
+    reason = (
+        f"sampling took {facts.sampler_cpu_share:.2%} of a core, "
+        f"its largest gap was {facts.sampler_gap_s:.3g} s"
+    )
+    return _check("sampler", good, reason, threshold, "lower --sample-rate")
+
+
+def _finite(facts: Facts) -> Check:
+    if isinstance(facts.non_finite, Unavailable):
+        return _unknown("finite outputs", facts.non_finite)
+    if facts.non_finite:
+        names = ", ".join(facts.non_finite)
+        return Check(name="finite outputs", verdict="fail", reason=f"NaN or infinity in {names}")
+    return Check(name="finite outputs", verdict="pass", reason="every output is finite")
+
+
+def _precision(facts: Facts) -> Check:
+    name, threshold = "precision ran", "at least one operator runs in the precision asked for"
+    if isinstance(facts.integer_nodes, Unavailable):
+        return _unknown(name, facts.integer_nodes, threshold)
+    count = facts.integer_nodes
+    return _check(
+        name,
+        count > 0,
+        f"{count} operators ran in {facts.precision}",
+        threshold,
+        "see precision.operators: the runtime fell back",
+    )

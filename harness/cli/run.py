@@ -1,0 +1,126 @@
+"""``harness run``: measure one model on one backend, and leave a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.output import print_json
+
+if TYPE_CHECKING:
+    from harness.engine.driver import Outcome
+    from harness.protocols import Sink
+    from harness.spec import RunSpec
+
+_FLAGS: tuple[tuple[str, str, str], ...] = (
+    (
+        "--model",
+        "NAME|FILE|MODULE:FACTORY",
+        "A zoo model, an ONNX file, a .pt2 program or a factory.",
+    ),
+    ("--backend", "NAME", "pytorch, onnxruntime, or a plug-in's name."),
+    ("--device", "DEVICE", "cpu, cuda or cuda:N."),
+    ("--precision", "PRECISION", "fp32, int8, fp16 or bf16."),
+    ("--batch-size", "N", "Samples per inference."),
+    ("--dataset", "FILE.npz", "Labelled inputs: arrays by input name, and labels."),
+    ("--calibration", "FILE.npz", "Inputs to calibrate INT8 on."),
+    ("--calibration-method", "METHOD", "minmax, entropy or percentile."),
+    ("--quantization", "MODE", "static or dynamic."),
+    ("--scenario", "SCENARIO", "latency (one at a time) or throughput."),
+    ("--concurrency", "N", "Streams at once in the throughput scenario."),
+    ("--boundary", "BOUNDARY", "compute (on the device) or transfer (host to host)."),
+    ("--duration", "SECONDS", "Length of the timed window; with a goal or cap, its floor."),
+    ("--iterations", "N", "Exactly so many timed iterations."),
+    ("--precision-goal", "PERCENT", "Stop when the median's 95% interval is within ± this."),
+    ("--max-duration", "SECONDS", "Cap of the timed window."),
+    ("--warmup", "SECONDS", "Shortest warm-up; it goes on until latencies are steady."),
+    ("--max-warmup", "SECONDS", "Longest warm-up."),
+    ("--launches", "K", "Fresh worker processes; five or more make a comparison possible."),
+    ("--timeout", "SECONDS", "Give up on a worker that makes no progress for so long."),
+    ("--threads", "N", "Threads per inference; by default one a physical core."),
+    ("--inter-threads", "N", "Threads between operators."),
+    ("--cpus", "LIST", "Processors for the worker, such as 0-3,8."),
+    ("--sample-rate", "HZ", "Rate of the profilers; 0 switches them off."),
+    ("--power-source", "SOURCE", "auto, none, powercap, pyrapl, hwmon or external:FILE.csv."),
+    ("--idle", "SECONDS", "Idle measured before and after, for net energy."),
+    ("--seed", "N", "Seed of drawn inputs and weights."),
+    ("--out", "FOLDER", "Where the run's folder goes."),
+)
+_REPEATED = (
+    ("--input-shape", "input_shapes", "NAME=1x3x224x224", "Fixes an input's symbolic dimensions."),
+    ("--option", "options", "KEY=VALUE", "An option of the backend, such as compile=inductor."),
+    ("--tag", "tags", "KEY=VALUE", "Kept with the result."),
+    (
+        "--require",
+        "require",
+        "QUANTITY",
+        "Exit 3 if energy, accuracy, memory or interval is absent.",
+    ),
+)
+_FIELDS = {"duration": "duration_s", "max_duration": "max_duration_s", "warmup": "warmup_s",
+           "max_warmup": "max_warmup_s", "timeout": "timeout_s", "idle": "idle_s",
+           "sample_rate": "sample_rate_hz"}  # fmt: skip
+
+
+def _with_flags(command: Any) -> Any:
+    for name, field, metavar, text in reversed(_REPEATED):
+        command = click.option(name, field, metavar=metavar, multiple=True, help=text)(command)
+    for name, metavar, text in reversed(_FLAGS):
+        field = name[2:].replace("-", "_")
+        command = click.option(name, _FIELDS.get(field, field), metavar=metavar, help=text)(command)
+    return command
+
+
+@click.command("run", short_help="Measure one model on one backend.")
+@_with_flags
+@click.option("--json", "as_json", is_flag=True, help="Print the result alone, as JSON.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--no-tensorboard", is_flag=True, help="Write no TensorBoard events.")
+def command(as_json: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> int:
+    """Measure one model on one backend, and leave a result, its samples and TensorBoard events.
+
+    Without flags: the built-in digits model on ONNX Runtime, FP32, on the CPU.
+    """
+    from harness import spec as specs
+    from harness.engine import driver
+
+    spec = specs.parse(values)
+    outcome = driver.run(
+        spec,
+        lambda folder: _sinks(folder, spec, live=not (quiet or as_json), tb=not no_tensorboard),
+    )
+    if as_json:
+        print_json(outcome.result)
+    elif not quiet:
+        from harness.sinks.terminal import print_out, render_result
+
+        print_out(render_result(outcome.result, outcome.folder))
+    for text in [*outcome.problems, *_complaints(outcome)]:
+        click.echo(f"harness: {text}", err=True)
+    return outcome.exit_code
+
+
+def _sinks(folder: Path, spec: RunSpec, *, live: bool, tb: bool) -> list[Sink]:
+    sinks: list[Sink] = []
+    if live:
+        from harness.sinks.terminal import TerminalSink
+
+        sinks.append(TerminalSink())
+    if tb:
+        from harness.sinks.tensorboard import TensorBoardSink
+
+        sinks.append(TensorBoardSink(folder, spec))
+    return sinks
+
+
+def _complaints(outcome: Outcome) -> list[str]:
+    """One line on stderr for a run that failed, or lacks what was required."""
+    result, texts = outcome.result, list(outcome.missing)
+    if result.status == "failed":
+        error = result.error
+        why = next((c.reason for c in result.validity if c.verdict == "fail"), "the run failed")
+        remedy = f"; {error.remedy}" if error and error.remedy else ""
+        texts.append(f"{error.message if error else why}{remedy}")
+    return [" ".join(text.split()) for text in texts]

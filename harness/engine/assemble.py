@@ -1,0 +1,379 @@
+"""From what a run gathered to its Result: every figure comes out of `harness.analysis`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import machine
+from harness.analysis import channels as shares
+from harness.analysis import energy as joules
+from harness.analysis.drift import Diagnosis, diagnose
+from harness.analysis.energy_pool import pool
+from harness.analysis.latency import interval_methods, latency_stats
+from harness.analysis.profiles import merge
+from harness.analysis.throughput import throughput
+from harness.analysis.validity import Facts, checks, worst
+from harness.engine.launch import LaunchRecord
+from harness.engine.sampling import SamplerProcess
+from harness.maybe import Maybe, Unavailable, present
+from harness.records import result as records
+from harness.records.result import NOT_REACHED, Result
+
+if TYPE_CHECKING:
+    from harness.engine.driver import Evidence
+
+CLOCK = "time.perf_counter_ns (CLOCK_MONOTONIC on Linux), read in the worker around each inference"
+T = TypeVar("T")
+Pair = tuple[LaunchRecord, SamplerProcess | None]
+
+
+def assemble(evidence: Evidence) -> Result:
+    """The Result of one run, complete or not."""
+    timed = _timed(evidence)
+    windows = [_latencies(record) for record, _ in timed]
+    diagnosis = diagnose(windows) if windows else None
+    timing = _timing(evidence, windows, diagnosis) if diagnosis else NOT_REACHED
+    profiles = _merged_profiles(timed)
+    verified = next((r.verified for r in evidence.launches if r.verified), None)
+    validity = checks(_facts(evidence, timed, timing, diagnosis, profiles))
+    spec = evidence.spec
+    return Result(
+        id=evidence.id,
+        status=_status(evidence, worst(validity)),
+        started_at=evidence.started_at,
+        duration_s=(time.perf_counter_ns() - evidence.began_ns) / 1e9,
+        spec=spec,
+        model=evidence.prepared.model if evidence.prepared else NOT_REACHED,
+        precision=_precision(evidence),
+        accuracy=(verified.accuracy if verified else None) or NOT_REACHED,
+        machine=evidence.machine or machine.fingerprint(),
+        software=machine.software(
+            verified.description.runtime if verified else _facts_of(evidence)
+        ),
+        timing=timing,
+        throughput=throughput(_bounds(timed), spec.batch_size, spec.concurrency)
+        if windows
+        else NOT_REACHED,
+        energy=_energy(evidence, timed),
+        memory=_memory(evidence),
+        profiles=profiles,
+        validity=validity,
+        artifacts=evidence.files,
+        error=_error(evidence),
+        tags=spec.tags,
+    )
+
+
+def _timed(evidence: Evidence) -> list[Pair]:
+    """The launches that timed anything, each with its sampler."""
+    pairs = zip(evidence.launches, evidence.samplers, strict=True)
+    return [(record, sampler) for record, sampler in pairs if record.window_ns is not None]
+
+
+def _latencies(record: LaunchRecord) -> NDArray[np.int64]:
+    """Iteration times in ns over all streams, in the order in which they ended."""
+    windows = [recorder.window() for recorder in record.recorders]
+    ends = np.concatenate([ends for _, ends in windows])
+    times = np.concatenate([ends - starts for starts, ends in windows])
+    return times[np.argsort(ends, kind="stable")]
+
+
+def _bounds(timed: Sequence[Pair]) -> list[list[tuple[NDArray[np.int64], NDArray[np.int64]]]]:
+    return [[recorder.window() for recorder in record.recorders] for record, _ in timed]
+
+
+def _timing(
+    evidence: Evidence, windows: Sequence[NDArray[np.int64]], diagnosis: Diagnosis
+) -> records.Timing:
+    spec = evidence.spec
+    launches = tuple(
+        _launch(record, window)
+        for (record, _), window in zip(_timed(evidence), windows, strict=True)
+    )
+    return records.Timing(
+        scenario=spec.scenario,
+        boundary=spec.boundary,
+        clock=CLOCK,
+        mode="closed_loop",
+        warmup_end=_common([launch.warmup_end for launch in launches]),
+        stop_reason=_common([launch.stop_reason for launch in launches]),
+        iterations=sum(launch.iterations for launch in launches),
+        window_s=sum(launch.window_s for launch in launches),
+        latency_ms=latency_stats(windows),
+        device_ms=Unavailable("the device is the host", "none needed: latency_ms is the figure")
+        if spec.device == "cpu"
+        else Unavailable("this backend records no device events"),
+        autocorrelation=diagnosis.autocorrelation,
+        effective_samples=diagnosis.effective_samples,
+        outliers=diagnosis.outliers,
+        outlier_rule=diagnosis.outlier_rule,
+        drift=diagnosis.drift,
+        launches=launches,
+        between_launch_cv=diagnosis.between_launch_cv,
+        method=interval_methods(len(windows)),
+    )
+
+
+def _launch(record: LaunchRecord, window: NDArray[np.int64]) -> records.Launch:
+    assert record.window_ns is not None
+    return records.Launch(
+        iterations=len(window),
+        warmup_iterations=sum(len(recorder.warm_up()[0]) for recorder in record.recorders),
+        warmup_end=record.warmup_end,
+        stop_reason=record.stop_reason,
+        window_s=(record.window_ns[1] - record.window_ns[0]) / 1e9,
+        median_ms=float(np.median(window)) / 1e6,
+        first_inference_ms=record.first_inference_ms,
+        load_s=record.load_s,
+    )
+
+
+def _common(values: Sequence[str]) -> str:
+    return values[0] if len(set(values)) == 1 else "mixed: " + ", ".join(dict.fromkeys(values))
+
+
+def _precision(evidence: Evidence) -> Maybe[records.PrecisionInfo]:
+    prepared = evidence.prepared
+    if prepared is None:
+        return NOT_REACHED
+    verified = next((r.verified for r in evidence.launches if r.verified), None)
+    artifact, reference = prepared.artifact, prepared.reference
+    no_reference = Unavailable("this run is the FP32 reference")
+    return records.PrecisionInfo(
+        requested=evidence.spec.precision,
+        quantization=artifact.quantization,
+        operators=verified.description.operators if verified else NOT_REACHED,
+        fidelity=(verified.fidelity if verified else None) or NOT_REACHED,
+        file_size_bytes=artifact.size_bytes,
+        fp32_file_size_bytes=reference.size_bytes if reference else no_reference,
+        size_ratio=reference.size_bytes / artifact.size_bytes if reference else no_reference,
+    )
+
+
+def _merged_profiles(timed: Sequence[Pair]) -> Maybe[records.Profiles]:
+    if not timed:
+        return NOT_REACHED
+    found = [
+        sampler.profiles(*record.window_ns)
+        for record, sampler in timed
+        if sampler is not None and record.window_ns is not None
+    ]
+    if not found:
+        return Unavailable("sampling was switched off", "give --sample-rate above 0")
+    return merge(found)
+
+
+def _energy(evidence: Evidence, timed: Sequence[Pair]) -> Maybe[records.Energy]:
+    if not timed:
+        return NOT_REACHED
+    return pool([_launch_energy(evidence, record, sampler) for record, sampler in timed])
+
+
+def _launch_energy(
+    evidence: Evidence, record: LaunchRecord, sampler: SamplerProcess | None
+) -> Maybe[records.Energy]:
+    if sampler is None:
+        return Unavailable("sampling was switched off", "give --sample-rate above 0")
+    assert record.window_ns is not None
+    start_ns, end_ns = record.window_ns
+    series = sampler.series()
+    meters = [channel for channel in sampler.channels if channel.unit in ("J", "W")]
+    silent = sampler.unavailable()
+    if not any(channel.name not in silent for channel in meters):
+        reasons = [silent[c.name] for c in meters if c.name in silent] or list(
+            silent[name] for name in ("power",) if name in silent
+        )
+        return reasons[0] if reasons else Unavailable("no power meter was found", "harness doctor")
+    starts, ends = record.recorders[0].all()
+    spec = evidence.spec
+    window = joules.Window(
+        start_ns,
+        end_ns,
+        iterations=sum(len(recorder.window()[0]) for recorder in record.recorders),
+        batch_size=spec.batch_size,
+        concurrency=spec.concurrency,
+        guard_before_s=(start_ns - int(starts[0])) / 1e9,
+        guard_after_s=(int(ends[-1]) - end_ns) / 1e9,
+        idle_before=record.idle.get("before"),
+        idle_after=record.idle.get("after"),
+        load=(int(starts[0]), start_ns),
+    )
+    foreign = shares.foreign_share(series, start_ns, end_ns, evidence.placement.usable)
+    return joules.attribute(
+        [joules.SourceReadings(c, *series[c.name]) for c in meters],  # type: ignore[arg-type]
+        window,
+        device=spec.device.partition(":")[0],
+        foreign_cpu_share=present(foreign),
+    )
+
+
+def _memory(evidence: Evidence) -> Maybe[records.Memory]:
+    """Of the first launch: the others repeat it."""
+    if not evidence.launches or not evidence.launches[0].memory:
+        return NOT_REACHED
+    record, sampler = evidence.launches[0], evidence.samplers[0]
+    kept, peaks = "host_rss_hwm", {}
+    for phase in ("warm-up", "window"):
+        peak = _figure(record, phase, "peak_bytes")
+        if isinstance(peak, Unavailable) and phase in record.memory:
+            kept, peak = "host_rss_sampled", _sampled_peak(record, sampler, phase) or peak
+        peaks[phase] = peak
+    return records.Memory(
+        kind=kept,
+        baseline_bytes=_figure(record, "imported", "rss_bytes"),
+        loaded_bytes=_figure(record, "loaded", "rss_bytes"),
+        warmup_peak_bytes=peaks["warm-up"],
+        window_peak_bytes=peaks["window"],
+        window_uss_bytes=_figure(record, "window", "uss_bytes"),
+        window_pss_bytes=_figure(record, "window", "pss_bytes"),
+        device=Unavailable("the model ran on the CPU", "none needed")
+        if evidence.spec.device == "cpu"
+        else Unavailable("this backend has no view of device memory"),
+    )
+
+
+def _figure(record: LaunchRecord, phase: str, name: str) -> Maybe[int]:
+    value = record.memory.get(phase, {}).get(name, NOT_REACHED)
+    return value if isinstance(value, Unavailable) else round(value)
+
+
+def _sampled_peak(record: LaunchRecord, sampler: SamplerProcess | None, phase: str) -> int | None:
+    """The largest RSS that the sampler saw in a phase: a lower bound of the peak."""
+    if sampler is None or record.window_ns is None:
+        return None
+    times_ns, values = sampler.series().get("rss_bytes", (np.empty(0), np.empty(0)))
+    start_ns, end_ns = record.window_ns
+    inside = (times_ns >= start_ns) & (times_ns <= end_ns)
+    if phase == "warm-up":
+        inside = times_ns < start_ns
+    seen = values[inside & np.isfinite(values)]
+    return round(float(seen.max())) if len(seen) else None
+
+
+def _facts(
+    evidence: Evidence,
+    timed: Sequence[Pair],
+    timing: Maybe[records.Timing],
+    diagnosis: Diagnosis | None,
+    profiles: Maybe[records.Profiles],
+) -> Facts:
+    spec = evidence.spec
+    verified = next((r.verified for r in evidence.launches if r.verified), None)
+    operators = verified.description.operators if verified else NOT_REACHED
+    sampled = profiles if isinstance(profiles, Unavailable) else profiles.sampler
+    return Facts(
+        warmup_ends=[record.warmup_end for record, _ in timed],
+        max_warmup_s=spec.max_warmup_s,
+        goal=spec.goal,
+        half_width=_half_width(timing),
+        drift=diagnosis.drift if diagnosis else NOT_REACHED,
+        drift_p=diagnosis.trend_p if diagnosis else NOT_REACHED,
+        foreign_share=_worst_share(timed, shares.foreign_share),
+        steal_share=_worst_share(timed, shares.steal_share),
+        throttle_events=_throttles(profiles),
+        clock_drift=_clock_drift(profiles),
+        threads=evidence.placement.threads,
+        concurrency=spec.concurrency,
+        usable_cpus=evidence.placement.usable,
+        sampler_cpu_share=sampled if isinstance(sampled, Unavailable) else sampled.cpu_share,
+        sampler_gap_s=sampled if isinstance(sampled, Unavailable) else sampled.gap_max_s,
+        sampler_period_s=1 / spec.sample_rate_hz if spec.sample_rate_hz else 0.0,
+        timer_share=NOT_REACHED
+        if isinstance(timing, Unavailable)
+        else clock_cost_ms() / max(timing.latency_ms.median, 1e-9),
+        non_finite=verified.non_finite if verified else NOT_REACHED,
+        integer_nodes=operators
+        if isinstance(operators, Unavailable)
+        else sum(counts.get(spec.precision, 0) for counts in operators.values()),
+        precision=spec.precision,
+    )
+
+
+def _half_width(timing: Maybe[records.Timing]) -> Maybe[float]:
+    if isinstance(timing, Unavailable):
+        return timing
+    interval, median = timing.latency_ms.ci95["median"], timing.latency_ms.median
+    if isinstance(interval, Unavailable):
+        return interval
+    return (interval[1] - interval[0]) / 2 / median if median else 0.0
+
+
+def _worst_share(timed: Sequence[Pair], share: Callable[..., Maybe[float]]) -> Maybe[float]:
+    """The largest of the launches' shares, of one core; the first absence where none is known."""
+    found = [
+        share(sampler.series(), *record.window_ns)
+        for record, sampler in timed
+        if sampler is not None and record.window_ns is not None
+    ]
+    known = [value for value in found if not isinstance(value, Unavailable)]
+    if known:
+        return max(known)
+    return found[0] if found else Unavailable("nothing was sampled", "give --sample-rate above 0")
+
+
+_THROTTLE_CHANNELS = ("core_throttles", "package_throttles", "cgroup_throttles")
+
+
+def _throttles(profiles: Maybe[records.Profiles]) -> Maybe[float]:
+    """Throttle events of every counter that could be read, absent where none could."""
+    if isinstance(profiles, Unavailable):
+        return profiles
+    absent: Unavailable | None = None
+    counted: list[float] = []
+    for name in _THROTTLE_CHANNELS:
+        channel = profiles.channels.get(name)
+        if isinstance(channel, Unavailable):
+            absent = absent or channel
+        elif channel is not None:
+            counted.append(channel.last - channel.first)  # type: ignore[operator]
+    if counted:
+        return float(sum(counted))
+    return absent or Unavailable("this machine shows no throttle counters", "see harness doctor")
+
+
+def _clock_drift(profiles: Maybe[records.Profiles]) -> Maybe[float]:
+    """Largest relative change of a clock between the window's two ends."""
+    if isinstance(profiles, Unavailable):
+        return profiles
+    clocks = {n: c for n, c in profiles.channels.items() if n.endswith("_mhz")}
+    read = [c for c in clocks.values() if not isinstance(c, Unavailable)]
+    if read:
+        return max(abs(float(c.last) / float(c.first) - 1) for c in read)  # type: ignore[arg-type]
+    absent = next((c for c in clocks.values() if isinstance(c, Unavailable)), None)
+    return absent or Unavailable("this machine shows no clocks", "see harness doctor")
+
+
+def clock_cost_ms(reads: int = 1000) -> float:
+    """What one clock reading adds to a measured interval, in ms: the least of several trials."""
+    clock = time.perf_counter_ns
+    best = min(_trial(clock, reads) for _ in range(5))
+    return best / reads / 1e6
+
+
+def _trial(clock: Callable[[], int], reads: int) -> int:
+    began = clock()
+    for _ in range(reads):
+        clock()
+    return clock() - began
+
+
+def _facts_of(evidence: Evidence) -> dict[str, str]:
+    return evidence.launches[0].facts if evidence.launches else {}
+
+
+def _error(evidence: Evidence) -> records.ErrorInfo | None:
+    return next((record.error for record in evidence.launches if record.error), None)
+
+
+def _status(evidence: Evidence, verdict: records.Verdict) -> records.Status:
+    error = _error(evidence)
+    if error is not None:
+        return "interrupted" if error.kind == "interrupted" else "failed"
+    if verdict == "fail":
+        return "failed"
+    return "degraded" if verdict == "warn" else "complete"

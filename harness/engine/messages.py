@@ -1,0 +1,113 @@
+"""What driver and worker say to each other: JSON lines over a socket pair.
+
+    driver                                    worker (fresh process)
+      Boot(backend, device, cpus)  ────────>    pins itself, imports the runtime
+                                   <────────  imported
+      Job(artifact, inputs, ...)   ────────>    loads the model
+                                   <────────  loaded
+      Go                           ────────>    first inference
+                                   <────────  ready
+      Go                           ────────>    warms up           } the timeline carries
+                                   <────────  steady               } commands meanwhile
+      Go                           ────────>    the timed window   }
+                                   <────────  timed
+      Go                           ────────>    verifies outputs, describes itself
+                                   <────────  verified
+
+Every wait of the worker lets the driver take a phase snapshot while nothing moves.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TypeVar
+
+import msgspec
+
+from harness.maybe import Maybe, decode
+from harness.protocols import Artifact, Description, SessionOptions
+from harness.records.result import Accuracy, Fidelity
+
+T = TypeVar("T")
+
+
+class Boot(msgspec.Struct, frozen=True):
+    backend: str
+    device: str
+    cpus: tuple[int, ...] | None
+    streams: int
+    capacity: int
+
+
+class Job(msgspec.Struct, frozen=True):
+    artifact: Artifact
+    inputs_path: str
+    options: SessionOptions
+    batch_size: int
+    reference: Artifact | None = None
+    evaluation_path: str | None = None
+    evaluation_name: str = ""
+    evaluation_sha256: str = ""
+
+
+class Go(msgspec.Struct, frozen=True):
+    """Carry on; with ``finish``, skip what is left and leave."""
+
+    finish: bool = False
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What the worker found outside the window. ``non_finite`` names outputs with NaN or infinity."""
+
+    description: Description
+    non_finite: tuple[str, ...]
+    fidelity: Maybe[Fidelity] | None = None
+    accuracy: Maybe[Accuracy] | None = None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An exception that ended the worker's work; ``kind`` names a class of harness.errors or not."""
+
+    kind: str
+    message: str
+    remedy: str
+    traceback: str
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Worker to driver. ``phase`` is what has just been finished."""
+
+    phase: str  # imported | loaded | ready | steady | timed | verified | failed
+    seconds: float = 0.0
+    facts: dict[str, str] = {}
+    verified: Verified | None = None
+    failure: Failure | None = None
+
+
+class Peer:
+    """One end of the socket pair."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = b""
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Raises `OSError` when the other end is gone."""
+        self.sock.sendall(msgspec.json.encode(message) + b"\n")
+
+    def receive(self) -> list[bytes] | None:
+        """Whole lines that have arrived; blocks on a blocking socket. None: the other end closed."""
+        data = self.sock.recv(1 << 20)
+        if not data:
+            return None
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return lines
+
+    def wait_for(self, kind: type[T]) -> T:
+        """Block until one message of ``kind``. Raises `EOFError` when the other end is gone."""
+        while True:
+            lines = self.receive()
+            if lines is None:
+                raise EOFError("the other end is gone")
+            if lines:
+                return decode(lines[0], kind)

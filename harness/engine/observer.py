@@ -1,0 +1,191 @@
+"""What the driver does beside conducting: the sampler, the journal on disk, and the sinks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import registry
+from harness.engine.frames import SamplerJob
+from harness.engine.launch import Launch, Plan
+from harness.engine.sampling import SamplerProcess
+from harness.errors import ResultError
+from harness.protocols import ProfilerContext, Progress, Sink
+from harness.records.result import Result
+from harness.records.samples import SAMPLES_NAME, SamplesJournal
+from harness.records.store import RunFolder
+from harness.spec import RunSpec
+
+PUBLISH_EVERY_S = 0.5
+FLUSH_EVERY_S = 1.0
+SAMPLER_READY_S = 10.0
+GUARD_S = 1.5
+SERIES_NAME = "series.npz"
+_ENERGY_UNITS = ("J", "W")
+
+
+class Block(msgspec.Struct):
+    """Iterations that wait to be journalled."""
+
+    stream: int
+    timed: bool
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+class RunObserver:
+    """Follows every launch of one run. A disk or sink that fails is a problem, not an end."""
+
+    def __init__(self, spec: RunSpec, folder: RunFolder, sinks: Sequence[Sink]) -> None:
+        self.spec = spec
+        self.sinks = sinks
+        self.launch_index = 0
+        self.problems: list[str] = []
+        self.samplers: list[SamplerProcess | None] = []
+        self._folder = folder
+        self._journal: SamplesJournal = folder.journal()
+        self._pending: list[Block] = []
+        self._fresh_ms: list[NDArray[np.float64]] = []
+        self._published_s = self._flushed_s = 0.0
+        self._phase = ""
+
+    # -- one launch -----------------------------------------------------------------------------
+
+    def start_sampler(self, pid: int, cpus: tuple[int, ...] | None) -> SamplerProcess | None:
+        """The sampler for one worker; None where ``--sample-rate 0`` switches sampling off."""
+        if self.spec.sample_rate_hz == 0:
+            self.samplers.append(None)
+            return None
+        sampler = SamplerProcess()
+        context = ProfilerContext(pid, self.spec.device, power_source=self.spec.power_source)
+        sampler.start(
+            SamplerJob(
+                profilers=tuple(registry.profiler_names()),
+                context=context,
+                rate_hz=self.spec.sample_rate_hz,
+                cpus=cpus,
+            )
+        )
+        self.samplers.append(sampler)
+        return sampler
+
+    def plan(self) -> Plan:
+        """How long to idle, guard and measure: what the meters found on this machine ask for."""
+        from harness.analysis.energy import idle_floor_s, window_floor_s
+
+        sampler = self.samplers[-1]
+        spec = self.spec
+        if sampler is None or not sampler.wait_ready(SAMPLER_READY_S):
+            return Plan(idle_s=spec.idle_s or 0.0)
+        silent = sampler.unavailable()
+        meters = [
+            channel
+            for channel in sampler.channels
+            if channel.unit in _ENERGY_UNITS and channel.name not in silent
+        ]
+        if not meters:
+            return Plan(idle_s=spec.idle_s or 0.0)
+        period_s = max((channel.period_s or 0.0) for channel in meters)
+        fixed = spec.duration_s is not None or spec.iterations is not None
+        return Plan(
+            idle_s=idle_floor_s(period_s) if spec.idle_s is None else spec.idle_s,
+            guard_s=GUARD_S,
+            floor_s=0.0 if fixed else window_floor_s(period_s),
+        )
+
+    def tick(self, launch: Launch) -> None:
+        """Take in what is new; about twice a second pass it on, once a second save it."""
+        for stream, timed, starts, ends in launch.fresh:
+            self._pending.append(Block(stream, timed, starts, ends))
+            if timed:
+                self._fresh_ms.append((ends - starts) / 1e6)
+        now_s = time.perf_counter()
+        if launch.phase != self._phase or now_s - self._published_s >= PUBLISH_EVERY_S:
+            self._phase, self._published_s = launch.phase, now_s
+            self._publish(launch)
+        if now_s - self._flushed_s >= FLUSH_EVERY_S:
+            self._flushed_s = now_s
+            self._flush()
+
+    def launch_over(self, launch: Launch) -> None:
+        """The worker is gone: publish and save the rest, and stop the sampler."""
+        self.tick(launch)
+        self._publish(launch)
+        self._flush()
+        if launch.sampler is not None:
+            launch.sampler.stop()
+        self.launch_index += 1
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def save_samples(self) -> dict[str, str]:
+        """Pack the journal and the sensors' series; returns the files and what they hold."""
+        held: dict[str, str] = {}
+        if self._guarded(self._journal.finish):
+            held[SAMPLES_NAME] = "start and end of every iteration, by launch and stream"
+        for index, sampler in enumerate(self.samplers):
+            if sampler is None or not sampler.channels:
+                continue
+            name = SERIES_NAME if index == 0 else f"series-{index}.npz"
+            if self._guarded(partial(sampler.save_series, self._folder.path / name)):
+                held[name] = f"every reading of every sensor, launch {index}"
+        return held
+
+    def close(self, result: Result | None) -> None:
+        for sink in self.sinks:
+            sink.close(result)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _guarded(self, write: Callable[[], object]) -> bool:
+        """Whether it could be written; why not is kept as a problem."""
+        try:
+            write()
+        except ResultError as error:
+            if str(error) not in self.problems:
+                self.problems.append(str(error))
+            return False
+        return True
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        for b in pending:
+            append = partial(self._journal.append, self.launch_index, b.starts, b.ends)
+            self._guarded(partial(append, stream=b.stream, timed=b.timed))
+
+    def _publish(self, launch: Launch) -> None:
+        if not self.sinks:
+            self._fresh_ms.clear()
+            return
+        fresh = np.concatenate(self._fresh_ms) if self._fresh_ms else np.empty(0)
+        self._fresh_ms.clear()
+        progress = _progress(launch, self.launch_index, fresh)
+        for sink in self.sinks:
+            sink.update(progress)
+
+
+def _progress(launch: Launch, index: int, fresh_ms: NDArray[np.float64]) -> Progress:
+    spec, tracker = launch.spec, launch.tracker
+    elapsed_s = (time.perf_counter_ns() - launch.phase_began_ns) / 1e9
+    timed = tracker.count if launch.phase in ("window", "idle", "verify") else 0
+    median, half = (tracker.median_ms, tracker.relative_half_width) if timed else (None, None)
+    known = median is not None and half is not None and half < float("inf")
+    return Progress(
+        phase=launch.phase,
+        launch=index,
+        launches=spec.launches,
+        elapsed_s=elapsed_s,
+        remaining_s=launch.remaining_s(elapsed_s),
+        iterations=timed or sum(recorder.count for recorder in launch.record.recorders),
+        median_ms=median,
+        ci95_ms=(median * (1 - half), median * (1 + half)) if known else None,  # type: ignore[operator]
+        wall_time_s=time.time(),  # an event's stamp, never a duration
+        new_latencies_ms=fresh_ms,  # type: ignore[arg-type]
+        throughput_per_s=timed * spec.batch_size / elapsed_s if launch.phase == "window" else None,
+        readings={} if launch.sampler is None else launch.sampler.live(),
+    )

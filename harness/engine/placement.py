@@ -1,0 +1,61 @@
+"""Where worker, driver and sampler run: threads, processors and environment, decided before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from harness.errors import UsageError
+from harness.machine import physical_cores, usable_cpus
+from harness.spec import RunSpec
+
+# Read by the libraries when they are loaded, hence set before the worker starts.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """``threads`` per stream. ``rest``: processors left for driver and sampler, None: no choice."""
+
+    threads: int
+    cpus: tuple[int, ...] | None
+    rest: tuple[int, ...] | None
+    usable: int
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            **dict.fromkeys(THREAD_VARIABLES, str(self.threads)),
+            # NVML counts devices in PCI order; CUDA does so only when told.
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        }
+
+
+def place(spec: RunSpec) -> Placement:
+    """Decide. Raises `UsageError` for processors that this process may not use."""
+    allowed = usable_cpus()
+    if spec.cpus is not None and not set(spec.cpus) <= set(allowed):
+        wrong = ",".join(str(cpu) for cpu in spec.cpus if cpu not in allowed)
+        given = ",".join(map(str, allowed))
+        raise UsageError(f"--cpus names {wrong}", f"this process may use {given}")
+    mine = spec.cpus if spec.cpus is not None else allowed
+    cores = min(len(mine), physical_cores()) if spec.cpus is None else len(mine)
+    threads = spec.threads or max(1, cores // spec.concurrency)
+    rest = tuple(cpu for cpu in allowed if spec.cpus is not None and cpu not in spec.cpus)
+    return Placement(threads, spec.cpus, rest or None, len(mine))
+
+
+@contextmanager
+def stand_aside(placement: Placement) -> Iterator[None]:
+    """Keep this process off the worker's processors for a while, where the user named those."""
+    if placement.rest is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, placement.rest)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

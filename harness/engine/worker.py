@@ -1,0 +1,184 @@
+"""The worker: a fresh process that loads one model and loops. Started by `harness.engine.launch`.
+
+Nothing else may live here: no logging, no sampling, no TensorBoard, and no thread but one per
+stream in the throughput scenario. Its environment was set before it started.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from harness import registry
+from harness.engine.loop import StreamLoop
+from harness.engine.messages import Boot, Event, Failure, Go, Job, Peer
+from harness.engine.timeline import STOP, Timeline
+from harness.errors import BackendUnavailable, HarnessError
+from harness.protocols import Backend, Session, Unavailable
+
+_PR_SET_PDEATHSIG = 1
+
+
+class _Finish(Exception):
+    """The driver said that what is left can be skipped."""
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies; elsewhere the loop looks for itself."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class Worker:
+    """Walks through the phases of `harness.engine.messages`."""
+
+    def __init__(self, peer: Peer, timeline_fd: int) -> None:
+        self._peer = peer
+        self._timeline_fd = timeline_fd
+        self._sessions: list[Session] = []
+
+    def run(self) -> None:
+        boot = self._peer.wait_for(Boot)
+        if boot.cpus is not None:
+            os.sched_setaffinity(0, boot.cpus)
+        backend = registry.backend(boot.backend)
+        available = backend.availability(boot.device)
+        if isinstance(available, Unavailable):
+            raise BackendUnavailable(
+                f"{boot.backend} on {boot.device}: {available.reason}", available.remedy
+            )
+        self._peer.send(Event("imported", facts=available.details))
+        job = self._peer.wait_for(Job)
+        timeline = Timeline(self._timeline_fd, boot.streams, boot.capacity)
+        self._load(backend, job, boot.streams)
+        self._first_inference()
+        self._loop(timeline)
+        self._verify(backend, job)
+        self.close()
+
+    def close(self) -> None:
+        for session in self._sessions:
+            session.close()
+        self._sessions.clear()
+
+    def _pause(self, event: Event) -> None:
+        self._peer.send(event)
+        if self._peer.wait_for(Go).finish:
+            raise _Finish
+
+    def _load(self, backend: Backend, job: Job, streams: int) -> None:
+        import numpy as np
+
+        with np.load(job.inputs_path, allow_pickle=False) as arrays:
+            inputs = dict(arrays)
+        began = time.perf_counter()
+        for _ in range(streams):
+            self._sessions.append(backend.prepare(job.artifact, inputs, job.options))
+        self._pause(Event("loaded", time.perf_counter() - began))
+
+    def _first_inference(self) -> None:
+        began = time.perf_counter()
+        for session in self._sessions:
+            session.enqueue()
+            session.synchronize()
+        seconds = (time.perf_counter() - began) / len(self._sessions)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._pause(Event("ready", seconds))
+
+    def _loop(self, timeline: Timeline) -> None:
+        loops = [
+            StreamLoop(timeline, stream, session.enqueue, session.synchronize)
+            for stream, session in zip(timeline.streams, self._sessions, strict=True)
+        ]
+        if len(loops) == 1:
+            loops[0].warm_up()
+            self._pause(Event("steady"))
+            loops[0].window()
+        else:
+            _in_threads([loop.warm_up for loop in loops], timeline)
+            self._pause(Event("steady"))
+            _in_threads([loop.window for loop in loops], timeline)
+        gc.enable()
+        self._pause(Event("timed"))
+
+    def _verify(self, backend: Backend, job: Job) -> None:
+        from harness.engine.verify import verify
+
+        self._peer.send(Event("verified", verified=verify(backend, self._sessions[0], job)))
+
+
+def _in_threads(calls: list[Callable[[], None]], timeline: Timeline) -> None:
+    """One thread a stream, started together; an error in one stops the others and is raised."""
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(len(calls))
+
+    def body(call: Callable[[], None]) -> None:
+        try:
+            barrier.wait()
+            call()
+        except BaseException as error:
+            errors.append(error)
+            timeline.command = STOP
+
+    threads = [threading.Thread(target=body, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _failure(error: BaseException) -> Failure:
+    if isinstance(error, HarnessError):
+        return Failure(type(error).__name__, error.message, error.remedy, "")
+    text = f"{type(error).__name__}: {error}"
+    return Failure("", " ".join(text.split())[:2000], "", traceback.format_exc()[-8000:])
+
+
+def main(argv: list[str]) -> int:
+    """``worker CONTROL_FD TIMELINE_FD``."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver owns Ctrl-C
+    peer = Peer(socket.socket(fileno=int(argv[0])))
+    worker = Worker(peer, int(argv[1]))
+    try:
+        worker.run()
+    except (_Finish, EOFError, BrokenPipeError, ConnectionResetError):
+        worker.close()
+    except BaseException as error:
+        return _report(peer, error)
+    return 0
+
+
+def _report(peer: Peer, error: BaseException) -> int:
+    try:
+        peer.send(Event("failed", failure=_failure(error)))
+    except OSError:  # no driver to tell
+        return 1
+    return 1
+
+
+def _run(argv: list[str]) -> Any:
+    code = main(argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Frameworks may crash while they unload; what was measured is already with the driver.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _run(sys.argv[1:])
