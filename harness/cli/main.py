@@ -78,9 +78,13 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Expected failures are one line on stderr."""
     try:
-        code = cli.main(args, prog_name="harness", standalone_mode=False)
+        # not cli.main(): it turns a reader who has left into exit code 1, which is a gate's
+        with cli.make_context("harness", list(sys.argv[1:] if args is None else args)) as context:
+            code = cli.invoke(context)
         sys.stdout.flush()  # here, so that a reader who has left is noticed here
         return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as done:  # --help and --version
+        return done.exit_code
     except HarnessError as error:
         return _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -4,7 +4,7 @@ While a run goes they are appended to ``samples.journal`` about once a second, s
 moment costs the last second at most. At the end they become ``samples.npz`` and the journal goes.
 
 The journal is a sequence of blocks of little-endian int64: launch, stream, timed, count, then
-``count`` pairs (start_ns, end_ns). A block cut short by a kill is read as far as its pairs are whole.
+``count`` pairs (start_ns, end_ns). Of a block cut short by a kill, its whole pairs are read.
 """
 
 from __future__ import annotations

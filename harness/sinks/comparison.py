@@ -26,7 +26,7 @@ def render_pair(pair: Pair, a: Result, b: Result) -> RenderableType:
         verdict = _verdict(row)
         cells = [Text(cell) for cell in (_name(row), *_values(row), *_ratio(row))]
         table.add_row(*cells, Text(verdict, style=style_of(verdict)))
-    heading = [Text(f"{side}  {plain(run.id)}\n   {title(run)}; {subtitle(run)}", style="bold")
+    heading = [Text(f"{side}  {plain(run.id)}\n   {title(run)}\n   {subtitle(run)}", style="bold")
                for side, run in (("A", a), ("B", b))]  # fmt: skip
     notes = _notes(pair)
     return Group(*heading, Text(""), table, *([Text(""), *notes] if notes else []))

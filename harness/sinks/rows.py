@@ -139,8 +139,8 @@ def _maybe(value: Maybe[Any], text: Callable[[Any], str], note: str = "") -> tup
 def _timing(timing: Timing) -> Iterator[tuple[str, str, str]]:
     yield from _latency(timing.latency_ms)
     if not isinstance(timing.device_ms, Unavailable):
-        for name, value, note in _latency(timing.device_ms):
-            yield f"gpu {name}", value, note
+        name, value, note = next(iter(_latency(timing.device_ms)))
+        yield f"gpu {name}", value, note
     window = f"{count(timing.iterations, 'iteration')}, {_count_launches(timing)}"
     yield (
         "window",

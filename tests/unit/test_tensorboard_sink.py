@@ -161,7 +161,7 @@ def test_the_hparams_tab_shows_one_row_per_run_in_its_own_folder(tmp_path: Path)
         "status": "degraded",
     }  # fmt: skip
     metrics = {value.name.tag: value.value for value in second.metric_values}
-    assert metrics["energy/joules_per_inference"] == np.float32(0.00225)
+    assert metrics["energy/joules_per_inference"] == np.float32(0.0001875)
     assert metrics["latency/median_ms"] == np.float32(0.1236)
     first = {value.name.tag for value in rows["20260101T000000Z-first"].metric_values}
     assert set(metrics) - first == {"energy/joules_per_inference"}

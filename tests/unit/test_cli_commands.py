@@ -1,0 +1,260 @@
+"""show, compare, list and doctor, called in process."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness import registry
+from harness.cli import doctor, probe
+from harness.cli.main import main
+from harness.maybe import Unavailable
+from harness.protocols import Available, Channel, ProfilerContext
+from harness.records.result import Result
+from harness.sinks.terminal import render_result, to_text
+from harness.testing.results import fake_failure, fake_result
+
+
+def write(results: Path, name: str, result: Result) -> Path:
+    folder = results / name
+    folder.mkdir()
+    result = msgspec.structs.replace(result, id=name)
+    (folder / "result.json").write_bytes(msgspec.json.encode(result))
+    return folder
+
+
+def launched(median_ms: float, count: int = 5, **changes: object) -> Result:
+    result = fake_result()
+    launches = tuple(
+        msgspec.structs.replace(result.timing.launches[0], median_ms=median_ms * (1 + i / 1000))
+        for i in range(count)
+    )
+    timing = msgspec.structs.replace(result.timing, launches=launches)
+    return msgspec.structs.replace(result, timing=timing, **changes)
+
+
+A, B = "20260101T000000Z-a-000001", "20260102T000000Z-b-000002"
+
+
+def run_json(args: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main([*args, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out)
+
+
+def test_show_prints_the_table_of_a_run(tmp_path: Path, capsys) -> None:
+    folder = write(tmp_path, A, fake_result())
+    for name in (A, "20260101", "latest", str(folder), str(folder / "result.json")):
+        assert main(["show", name, "--results", str(tmp_path)]) == 0
+        result = fake_result(id=A)
+        assert capsys.readouterr() == (to_text(render_result(result, folder)) + "\n", "")
+
+
+def test_show_as_json_is_the_result(tmp_path: Path, capsys) -> None:
+    folder = write(tmp_path, A, fake_result())
+    shown = run_json(["show", str(folder)], capsys)
+    assert shown == json.loads((folder / "result.json").read_bytes())
+
+
+def test_show_names_what_it_cannot_read(tmp_path: Path, capsys) -> None:
+    write(tmp_path, A, fake_result())
+    (tmp_path / A / "result.json").write_bytes(b"{")
+    assert main(["show", A, "--results", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("harness: '") and "cut short" in err
+    assert err.count("\n") == 1
+
+
+def compare(tmp_path: Path, a: Result, b: Result, *flags: str) -> int:
+    write(tmp_path, A, a)
+    write(tmp_path, B, b)
+    return main(["compare", A, B, "--results", str(tmp_path), *flags])
+
+
+def test_compare_judges_latency_by_launches(tmp_path: Path, capsys) -> None:
+    assert compare(tmp_path, launched(0.2), launched(0.1), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["a"], found["b"], found["differences"]) == (A, B, {})
+    rows = {row["metric"]: row for row in found["rows"]}
+    latency = rows["latency_median"]["comparison"]
+    assert latency["verdict"] == "improved"
+    assert latency["ratio"] == pytest.approx(0.5, rel=1e-9)
+    assert rows["throughput"]["comparison"]["ratio"] == pytest.approx(1.0)
+    energy = rows["energy_per_inference"]["comparison"]
+    assert energy["verdict"] == "inconclusive" and "one figure a run" in energy["reason"]
+    assert rows["file_size"]["comparison"]["verdict"] == "unchanged"
+    assert rows["top1"]["a"] == 0.875 and "unavailable" in rows["top1"]["comparison"]
+
+
+def test_compare_with_few_launches_is_inconclusive_and_shows_the_ratio(
+    tmp_path: Path, capsys
+) -> None:
+    assert compare(tmp_path, launched(0.2, 4), launched(0.1, 5)) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if line.startswith("latency median "))
+    assert "0.500" in line and line.endswith("inconclusive")
+    assert "latency median: 4 and 5 launches; 5 a side are needed" in out
+
+
+def test_compare_refuses_other_hardware_by_name(tmp_path: Path, capsys) -> None:
+    machine = fake_result().machine
+    factors = {**machine.factors, "cpu": "Another CPU", "isa": "avx9"}
+    other = msgspec.structs.replace(machine, fingerprint="else", factors=factors)
+    assert compare(tmp_path, launched(0.2), launched(0.1, machine=other)) == 4
+    assert capsys.readouterr().err == (
+        "harness: the machines differ: cpu (Imaginary CPU 9000 and Another CPU), "
+        "isa (absent and avx9); measure both on one machine\n"
+    )
+
+
+def test_compare_refuses_another_boundary(tmp_path: Path, capsys) -> None:
+    spec = msgspec.structs.replace(fake_result().spec, boundary="transfer")
+    assert compare(tmp_path, launched(0.2), launched(0.1, spec=spec)) == 4
+    assert "the runs differ in boundary: compute and transfer" in capsys.readouterr().err
+
+
+def test_compare_of_other_batches_leaves_latency_out(tmp_path: Path, capsys) -> None:
+    spec = msgspec.structs.replace(fake_result().spec, batch_size=8)
+    assert compare(tmp_path, launched(0.2), launched(0.1, spec=spec), "--json") == 0
+    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert "batches of 1 and 8" in rows["latency_median"]["comparison"]["unavailable"]
+    assert rows["throughput"]["comparison"]["ratio"] == pytest.approx(8.0)
+
+
+def test_compare_with_a_failed_run_has_nothing_to_say(tmp_path: Path, capsys) -> None:
+    assert compare(tmp_path, launched(0.2), fake_failure()) == 4
+    assert f"{B} is the worker was killed by SIGKILL" in capsys.readouterr().err
+
+
+def test_compare_tells_what_else_differs(tmp_path: Path, capsys) -> None:
+    spec = msgspec.structs.replace(fake_result().spec, precision="fp32")
+    assert compare(tmp_path, launched(0.2, spec=spec), launched(0.1)) == 0
+    assert "differs: precision fp32 / int8" in capsys.readouterr().out
+
+
+def test_list_models_says_whose_weights_are_random(capsys) -> None:
+    models = run_json(["list", "models"], capsys)
+    assert {model["name"]: model["random_weights"] for model in models} == {
+        "digits": False, "alexnet": True, "resnet18": True, "resnet50": True,
+        "mobilenet_v2": True, "bert_base": True,
+    }  # fmt: skip
+    assert main(["list", "models"]) == 0
+    for line in capsys.readouterr().out.replace("\n    ", " ").splitlines():
+        if line.startswith(("alexnet", "resnet", "mobilenet", "bert")):
+            assert " ".join(line.split()).endswith("random weights")
+
+
+def test_list_gives_every_backend_an_answer_per_device(capsys) -> None:
+    found = run_json(["list"], capsys)
+    assert set(found) == {"models", "backends", "profilers"}
+    devices = {entry["name"]: entry["devices"] for entry in found["backends"]}
+    assert list(devices)[:2] == ["pytorch", "onnxruntime"]
+    for answers in devices.values():
+        assert set(answers) == {"cpu", "cuda:0"}
+        for answer in answers.values():
+            assert "details" in answer or (answer["unavailable"] and "remedy" in answer)
+    assert "version" in devices["onnxruntime"]["cpu"]["details"]
+    assert [entry["name"] for entry in found["profilers"]][:2] == ["memory", "utilization"]
+
+
+def test_a_backend_that_dies_on_import_is_a_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Real plug-in distributions on the path: one segfaults, one raises, one greets on stdout."""
+    modules = {
+        "crash": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+        "raise": "raise ImportError('libfoo.so.7 is missing')",
+        "greet": (
+            "print('hello!')\n"
+            "from harness.protocols import Available\n"
+            "class Backend:\n"
+            "    name = 'greet'\n"
+            "    def availability(self, device): return Available({'on': device})\n"
+        ),
+    }
+    info = tmp_path / "strange-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+    points = "".join(f"{name} = strange_{name}:Backend\n" for name in modules)
+    (info / "entry_points.txt").write_text(f"[harness.backends]\n{points}")
+    for name, code in modules.items():
+        (tmp_path / f"strange_{name}.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    found = {status.name: status.devices["cpu"] for status in probe.backends()}
+    assert "asking it ended the process with signal 11" in found["crash"].reason
+    assert "libfoo.so.7 is missing" in found["raise"].reason
+    assert found["greet"] == Available({"on": "cpu"})
+    assert isinstance(found["onnxruntime"], Available)
+    assert main(["list", "backends"]) == 0
+    assert "signal 11" in capsys.readouterr().out
+
+
+class Raising:
+    name = "raising"
+    channels: tuple[Channel, ...] = ()
+
+    def __init__(self, context: ProfilerContext) -> None:
+        self.closed = False
+
+    def open(self) -> Available | Unavailable:
+        raise OSError("the sensor is on fire")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_profiler_that_raises_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "PROFILERS", {"raising": f"{__name__}:Raising"})
+    (status,) = probe.profilers(os.getpid())
+    assert status.status == Unavailable(
+        "opening it raised OSError: the sensor is on fire", "repair or uninstall the plug-in"
+    )
+
+
+def test_doctor_examines_everything_and_changes_nothing(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = run_json(["doctor", "--out", str(tmp_path / "not" / "yet")], capsys)
+    findings = {finding["name"]: finding for finding in report["findings"]}
+    assert set(findings) == {
+        "virtualisation", "CPU frequency", "CPUs", "load", "pressure stall", "perf events",
+        "timer", "disk", "TensorBoard",
+    }  # fmt: skip
+    assert str(tmp_path) in findings["disk"]["found"]
+    assert findings["TensorBoard"]["verdict"] == "pass"
+    assert all(finding["found"] for finding in findings.values())
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(
+        probe, "backends", lambda: [probe.BackendStatus("x", {"cpu": Available()})]
+    )  # asked above
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for text in ("Machine", "Conditions", "Backend", "Profiler memory", "Profiler utilization"):
+        assert text in out
+
+
+def test_doctor_reads_another_machine_from_a_folder(tmp_path: Path) -> None:
+    def put(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    cpu = "sys/devices/system/cpu"
+    put("proc/cpuinfo", "model name : Real CPU\nflags : avx2 sse4_2\n")
+    put("proc/self/status", "Cpus_allowed_list:\t0\n")
+    put("proc/loadavg", "3.00 1.00 0.50 1/100 1\n")
+    put(f"{cpu}/online", "0-3")
+    put(f"{cpu}/cpu0/cpufreq/scaling_governor", "powersave")
+    put("proc/sys/kernel/perf_event_paranoid", "4")
+    described = doctor.machine.fingerprint(str(tmp_path))
+    found = {f.name: f for f in doctor._settings(described, str(tmp_path))}
+    verdicts = {name: finding.verdict for name, finding in found.items()}
+    assert verdicts == {
+        "virtualisation": "pass", "CPU frequency": "warn", "CPUs": "warn", "load": "warn",
+        "pressure stall": "unknown", "perf events": "pass",
+    }  # fmt: skip
+    assert found["CPU frequency"].remedy == "sudo cpupower frequency-set -g performance"

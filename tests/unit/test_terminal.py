@@ -1,0 +1,210 @@
+"""The live line and the tables, compared whole."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness.analysis.pair import pair
+from harness.maybe import Unavailable
+from harness.protocols import Progress
+from harness.sinks.comparison import render_pair
+from harness.sinks.markdown import render_markdown
+from harness.sinks.rows import number, plain, quantity, rows
+from harness.sinks.terminal import TerminalSink, live_line, render_result, to_text
+from harness.spec import RunSpec
+from harness.testing.results import fake_failure, fake_result
+
+DATA = Path(__file__).parents[1] / "data" / "renderings"
+
+
+def check(name: str, text: str) -> None:
+    """``text`` is what the file says. To accept a change, delete the file and run twice."""
+    path = DATA / name
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+        pytest.fail(f"{path} was missing and has been written: look at it")
+    assert text + "\n" == path.read_text(encoding="utf-8")
+
+
+def zoo_run():
+    """A plain FP32 run of a model with random weights, on a GPU."""
+    result = fake_result()
+    return msgspec.structs.replace(
+        result,
+        status="complete",
+        spec=RunSpec(model="resnet18", device="cuda:0", scenario="throughput", concurrency=4),
+        model=msgspec.structs.replace(result.model, name="resnet18", random_weights=True),
+        accuracy=Unavailable("random weights: no accuracy is claimed"),
+        energy=Unavailable("permission_denied: energy_uj is not readable", "sudo chmod a+r it"),
+        timing=msgspec.structs.replace(result.timing, device_ms=result.timing.latency_ms),
+        memory=msgspec.structs.replace(result.memory, device={"gpu_used_bytes": 3 * 10**9}),
+        validity=result.validity[:2],
+    )
+
+
+def slower_run():
+    result = fake_result()
+    launches = tuple(
+        msgspec.structs.replace(result.timing.launches[0], median_ms=0.15 + i / 1e4, window_s=0.3)
+        for i in range(5)
+    )
+    return fake_result(
+        id="20261122T000000Z-digits-onnxruntime-fp32-ffffff",
+        spec=RunSpec(launches=5),
+        timing=msgspec.structs.replace(result.timing, launches=launches),
+        energy=Unavailable("not_present: no meter", "measure on bare metal"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [("degraded", fake_result()), ("failed", fake_failure()), ("zoo", zoo_run())],
+)
+def test_the_table_of_a_run(name: str, result) -> None:
+    text = to_text(render_result(result, Path("results") / result.id))
+    assert max(map(len, text.splitlines())) <= 80 and "\x1b" not in text
+    check(f"result-{name}.txt", text)
+
+
+def test_the_markdown_of_a_run() -> None:
+    check("result-degraded.md", render_markdown(fake_result()).rstrip("\n"))
+
+
+def test_two_runs_side_by_side() -> None:
+    a, b = slower_run(), slower_run()
+    b = msgspec.structs.replace(b, timing=_faster(b.timing), energy=fake_result().energy)
+    text = to_text(render_pair(pair(a, b), a, b))
+    assert "\x1b" not in text
+    check("pair.txt", text)
+
+
+def _faster(timing):
+    return msgspec.structs.replace(
+        timing,
+        launches=tuple(
+            msgspec.structs.replace(launch, median_ms=launch.median_ms / 2, window_s=0.15)
+            for launch in timing.launches
+        ),
+    )
+
+
+def test_every_absent_part_says_why() -> None:
+    absent = Unavailable("because of x", "do y")
+    names = ("timing", "throughput", "energy", "memory", "accuracy", "precision")
+    found = rows(fake_result(validity=(), **dict.fromkeys(names, absent)))
+    assert [row.section for row in found] == [
+        "Latency", "Throughput", "Energy", "Memory", "Accuracy", "Precision",
+    ]  # fmt: skip
+    assert {row[1:] for row in found} == {("", "n/a", "because of x; do y")}
+
+
+def test_what_a_file_holds_cannot_steer_the_terminal() -> None:
+    evil = "\x1b[2J\x07\r[bold red]x[/]\u202e"
+    result = fake_result(
+        model=msgspec.structs.replace(fake_result().model, name=evil),
+        throughput=Unavailable(evil),
+    )
+    text = to_text(render_result(result, Path(evil)))
+    assert not set(text) & set("\x1b\x07\r\u202e")
+    assert "[bold red]x[/]" in text
+
+
+def progress(**fields: object) -> Progress:
+    values: dict[str, object] = {
+        "phase": "window", "launch": 0, "launches": 1, "elapsed_s": 2.0, "remaining_s": 3.4,
+        "iterations": 1200, "median_ms": 1.2345678, "ci95_ms": (1.2, 1.3),
+    }  # fmt: skip
+    return Progress(**values | fields)  # type: ignore[arg-type]
+
+
+def test_the_live_line() -> None:
+    assert live_line(progress()) == (
+        "measuring  1200 iterations  median 1.235 ms [1.200, 1.300]  2 s, 3 s left"
+    )
+    bare = progress(
+        phase="load", launch=1, launches=5, iterations=0, median_ms=None, remaining_s=None
+    )
+    assert live_line(bare) == "loading the model (launch 2 of 5)  2 s"
+
+
+def test_a_pipe_gets_one_plain_line_per_change_of_phase(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    sink = TerminalSink(stream)
+    for phase, launch in (("load", 0), ("window", 0), ("window", 0), ("load", 1), ("window", 1)):
+        sink.update(progress(phase=phase, launch=launch, launches=2))
+    sink.close(fake_result())
+    assert stream.getvalue().splitlines() == [
+        "loading the model (launch 1 of 2)",
+        "measuring (launch 1 of 2)",
+        "loading the model (launch 2 of 2)",
+        "measuring (launch 2 of 2)",
+    ]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_one_line_redrawn_and_then_taken_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    stream = Terminal()
+    sink = TerminalSink(stream)
+    for iterations in (1, 2):
+        sink.update(progress(iterations=iterations))
+    sink.close(None)
+    written = stream.getvalue()
+    assert "1 iteration " in written and "2 iterations" in written
+    assert "left" not in written  # 60 columns: cut, never wrapped
+    assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1  # the cursor comes back
+    assert written.endswith("\x1b[2K")  # erased
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    sink = TerminalSink(stream)
+    sink.update(progress())
+    sink.close(None)
+    assert stream.getvalue() == "measuring\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (1, "1.000"), (12.3456, "12.35"), (99999, "99999"), (-0.5, "-0.5000"),
+     (0.00012346, "0.0001235"), (1e-9, "1e-09"), (3e12, "3e+12")],
+)  # fmt: skip
+def test_numbers(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(0.5, "ms", "500.0 µs"), (1500.0, "ms", "1.500 s"), (0.002, "J", "2.000 mJ"), (0, "J", "0 nJ"),
+     (999, "bytes", "999.0 B"), (2_500_000, "bytes", "2.500 MB"), (8000, "/s", "8000 /s")],
+)  # fmt: skip
+def test_quantities(value: float, unit: str, text: str) -> None:
+    assert quantity(value, unit) == text
+
+
+def test_plain_text_is_one_printable_line() -> None:
+    assert plain(" a\n\tb\x00\x1b[0m ") == "a b [0m"
+
+
+def test_the_console_width_is_respected() -> None:
+    wide = to_text(render_result(fake_result()), width=160)
+    assert len(wide.splitlines()) < len(to_text(render_result(fake_result())).splitlines())
