@@ -1,0 +1,112 @@
+"""Power and energy, from whichever meters the machine has.
+
+A *source* is a profiler of its own (powercap, hwmon, ...); `PowerProfiler` opens those that
+``context.power_source`` names and reads them one after the other. Names follow one rule on which
+attribution relies: the channels ``energy/<meter>_j`` (counter, joules since opening) and
+``power/<meter>_w`` (gauge, watts) of one source measure the same thing.
+
+There is no estimate among the sources: without a meter there is no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from harness.profiles.external import PREFIX, ExternalSource, parse_path
+from harness.profiles.hwmon import HwmonSource
+from harness.profiles.jetson import JetsonSource
+from harness.profiles.powercap import PowercapSource
+from harness.profiles.pyrapl import PyRaplSource
+
+from harness.errors import UsageError
+from harness.maybe import Unavailable, code_of, coded
+from harness.protocols import Available, Channel, Profiler, ProfilerContext
+
+SOURCES: Mapping[str, Callable[[ProfilerContext], Profiler]] = {
+    "powercap": PowercapSource,
+    "hwmon": HwmonSource,
+    "jetson": JetsonSource,
+    "pyrapl": PyRaplSource,
+    "external": ExternalSource,
+}
+AUTO = ("powercap", "hwmon", "jetson")
+CHOICES = ("auto", "none", "powercap", "hwmon", "jetson", "pyrapl", f"{PREFIX}FILE.csv")
+
+
+def sources_of(power_source: str) -> tuple[str, ...]:
+    """The sources that ``--power-source`` asks for. Raises `UsageError` for an unknown one."""
+    if power_source == "auto":
+        return AUTO
+    if power_source == "none":
+        return ()
+    if power_source.startswith(PREFIX):
+        parse_path(power_source)
+        return ("external",)
+    if power_source in SOURCES and power_source != "external":
+        return (power_source,)
+    raise UsageError(f"--power-source is {power_source!r}", f"choose one of {', '.join(CHOICES)}")
+
+
+class PowerProfiler:
+    """Every meter asked for that is there. Raises `UsageError` for an unknown source."""
+
+    name = "power"
+
+    def __init__(self, context: ProfilerContext) -> None:
+        self._sources = [SOURCES[name](context) for name in sources_of(context.power_source)]
+        self._open: list[Profiler] = []
+        self._missing: list[Channel] = []
+
+    def open(self) -> Available | Unavailable:
+        """Available where at least one source is; the others' reasons are among the details.
+
+        A source that exists but cannot be read keeps a place among the channels, with its reason.
+        """
+        self.close()
+        if not self._sources:
+            return coded("not_present", "switched off by --power-source none", "leave it out")
+        details, reasons = {}, []
+        for source in self._sources:
+            answer = source.open()
+            if isinstance(answer, Unavailable):
+                details[source.name] = answer.reason
+                reasons.append((source.name, answer))
+            else:
+                details[source.name] = next(iter(answer.details.values()), "available")
+                self._open.append(source)
+        if not self._open:
+            return reasons[0][1]
+        self._missing = [_placeholder(name, why) for name, why in reasons if _matters(why)]
+        return Available(details)
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """Number and order are fixed after `open`; a meter that broke since carries its reason."""
+        return [*(channel for source in self._open for channel in source.channels), *self._missing]
+
+    def read(self) -> Sequence[float | None]:
+        values = [value for source in self._open for value in source.read()]
+        return [*values, *(None for _ in self._missing)]
+
+    def close(self) -> None:
+        for source in self._open:
+            source.close()
+        self._open, self._missing = [], []
+
+
+def _matters(reason: Unavailable) -> bool:
+    return code_of(reason) not in ("not_present", "not_supported")
+
+
+def _placeholder(source: str, reason: Unavailable) -> Channel:
+    tag = f"energy/{source}_j"
+    scope = "cpu-package" if source == "powercap" else source
+    return Channel(
+        name=tag,
+        unit="J",
+        kind="counter",
+        tag=tag,
+        scope=scope,
+        source=source,
+        unavailable=reason,
+    )
