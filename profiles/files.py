@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
-from harness.maybe import Unavailable, coded
+from harness.maybe import Maybe, Unavailable, coded
 from harness.procfs import KernelFile, why
 from harness.protocols import Available, Channel, ProfilerContext
 
@@ -69,21 +69,33 @@ class FileGroup:
         self._files: list[KernelFile] = []
 
     def open(self) -> None:
+        self._acquire()
+
+    def look(self) -> dict[str, Maybe[float]]:
+        """Channel -> value now or why there is none. Opens, reads once and closes."""
+        values = self._acquire()
+        self.close()
+        return {
+            channel.name: channel.unavailable or cast(float, value)
+            for channel, value in zip(self.channels, values, strict=True)
+        }
+
+    def _acquire(self) -> Values:
         path = self._paths[0]
         try:
             for path in self._paths:
                 self._files.append(KernelFile(path, self._size_bytes))
             values = self._parse(*[file.read() for file in self._files])
         except OSError as error:
-            self._lose(why(error, path, self._missing))
+            return self._lose(why(error, path, self._missing))
         except (ValueError, LookupError):
             reason = f"{path} has an unknown format"
-            self._lose(coded("not_supported", reason, "please report the file"))
-        else:
-            self.channels = tuple(
-                channel if value is not None else _lacking(channel, path)
-                for channel, value in zip(self.channels, values, strict=True)
-            )
+            return self._lose(coded("not_supported", reason, "please report the file"))
+        self.channels = tuple(
+            channel if value is not None else _lacking(channel, path)
+            for channel, value in zip(self.channels, values, strict=True)
+        )
+        return values
 
     def read(self) -> Values:
         if not self._files:
@@ -102,9 +114,10 @@ class FileGroup:
             file.close()
         self._files = []
 
-    def _lose(self, reason: Unavailable) -> None:
+    def _lose(self, reason: Unavailable) -> Values:
         self.close()
         self.channels = absent(self.channels, reason)
+        return [None] * len(self.channels)
 
 
 class GroupProfiler:

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness.maybe import Maybe, Unavailable, coded
-from harness.procfs import fields, why
+from harness.procfs import why
 from harness.profiles.files import (
     AbsentGroup,
     FileGroup,
@@ -34,9 +34,8 @@ from harness.protocols import Channel, ProfilerContext
 
 _KIB = 1024
 _REMEDY = "the largest sampled RSS stands in; run on Linux as the worker's owner"
-_GONE = "see why it ended"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_PRIVATE = ("Private_Clean", "Private_Dirty", "Private_Hugetlb")
+_PRIVATE = (b"\nPrivate_Clean:", b"\nPrivate_Dirty:", b"\nPrivate_Hugetlb:")
 
 
 def _channel(name: str, scope: str = "process", source: str = "") -> Channel:
@@ -50,11 +49,21 @@ def _statm(text: bytes) -> Values:
 
 
 def _status(text: bytes) -> Values:
-    return [_kib(text, b"VmHWM:"), _kib(text, b"VmSwap:")]
+    return [_kib(text, b"\nVmHWM:"), _kib(text, b"\nVmSwap:")]
+
+
+def _high_water(text: bytes) -> Values:
+    return [_kib(text, b"\nVmHWM:")]
+
+
+def _rollup(text: bytes) -> Values:
+    private = [_kib(text, key) for key in _PRIVATE]
+    unique = [value for value in private if value is not None]
+    return [_kib(text, b"\nRss:"), _kib(text, b"\nPss:"), sum(unique) if unique else None]
 
 
 def _meminfo(text: bytes) -> Values:
-    return [_kib(text, b"MemAvailable:")]
+    return [_kib(text, b"\nMemAvailable:")]
 
 
 def _kib(text: bytes, key: bytes) -> float | None:
@@ -72,15 +81,16 @@ class MemoryProfiler(GroupProfiler):
         super().__init__(context)
         self._process = Path(context.root) / "proc" / str(context.pid)
         self._reset: Unavailable | None = None
+        self._has_peaks = True
 
     @property
     def kind(self) -> str:
         """How the peaks came about, for ``memory.kind`` of a result.
 
         ``host_rss_hwm``: the kernel's high-water mark of each phase. ``host_rss_sampled``: that
-        mark could not be restarted or read, so a phase's peak is the largest RSS sampled in it.
+        mark could not always be restarted and read, so a peak is the largest RSS sampled.
         """
-        return "host_rss_sampled" if isinstance(self._peak(), Unavailable) else "host_rss_hwm"
+        return "host_rss_hwm" if self._has_peaks else "host_rss_sampled"
 
     def groups(self) -> list[Group]:
         """statm, status and meminfo; without a /proc, psutil's RSS."""
@@ -106,10 +116,13 @@ class MemoryProfiler(GroupProfiler):
         RSS is the page-table walk where it can be had, else the kernel's counter. The peak covers
         the time since the last `reset_peaks`, or the process's life before the first.
         """
-        figures = self._rollup()
+        names = ("rss_bytes", "pss_bytes", "uss_bytes")
+        figures = self._look("smaps_rollup", [_channel(name) for name in names], _rollup)
         if isinstance(figures["rss_bytes"], Unavailable):
-            figures["rss_bytes"] = self._counted_rss()
-        return {**figures, "peak_bytes": self._peak()}
+            figures.update(self._look("statm", [_channel("rss_bytes")], _statm))
+        peak = self._peak()
+        self._has_peaks &= not isinstance(peak, Unavailable)
+        return {**figures, "peak_bytes": peak}
 
     def reset_peaks(self) -> None:
         """Restart the kernel's high-water mark; where that fails, `snapshot` has no peak."""
@@ -125,44 +138,19 @@ class MemoryProfiler(GroupProfiler):
             missing = coded("not_supported", f"{path} is missing: no peak can restart", _REMEDY)
             self._reset = why(error, path, missing)
 
-    def _rollup(self) -> dict[str, Maybe[float]]:
-        path = self._process / "smaps_rollup"
-        names = ("rss_bytes", "pss_bytes", "uss_bytes")
-        try:
-            lines = fields(path.read_text())
-        except OSError as error:
-            missing = coded("not_present", f"there is no {path}", "use a kernel from 4.14 on")
-            reason = why(error, path, missing)
-            return dict.fromkeys(names, reason)
-        kib = {key: int(value.split()[0]) for key, value in lines.items() if value.endswith("kB")}
-        if "Rss" not in kib or "Pss" not in kib:
-            reason = coded("not_present", f"{path} is empty: the process is over", _GONE)
-            return dict.fromkeys(names, reason)
-        private = sum(kib.get(key, 0) for key in _PRIVATE)
-        return dict(
-            zip(names, (float(n * _KIB) for n in (kib["Rss"], kib["Pss"], private)), strict=True)
-        )
-
-    def _counted_rss(self) -> Maybe[float]:
-        group = self.groups()[0]
-        group.open()
-        value = group.read()[0]
-        group.close()
-        if value is not None:
-            return value
-        return group.channels[0].unavailable or process_missing(self.context)
-
     def _peak(self) -> Maybe[float]:
         if self._reset is not None:
             return self._reset
-        path = self._process / "status"
-        try:
-            value = _kib(path.read_bytes(), b"VmHWM:")
-        except OSError as error:
-            return why(error, path, process_missing(self.context))
-        if value is None:
-            return coded("not_supported", f"{path} gives no VmHWM", _REMEDY)
-        return value
+        return self._look("status", [_channel("peak_bytes")], _high_water)["peak_bytes"]
+
+    def _look(
+        self, file: str, channels: list[Channel], parse: Callable[[bytes], Values]
+    ) -> dict[str, Maybe[float]]:
+        path = self._process / file
+        missing = coded("not_supported", f"this kernel has no {path}", "measure on a recent Linux")
+        if not self._process.is_dir():
+            missing = process_missing(self.context)
+        return FileGroup([path], channels, parse, missing).look()
 
 
 class _PsutilGroup:

@@ -12,12 +12,13 @@ cgroup's cpu.stat.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from harness.maybe import Unavailable, coded
-from harness.procfs import KernelFile, cgroup_chain, cpu_quota_of, why
+from harness.procfs import KernelFile, cgroup_chain, cpu_quota_of, read_text, why
 from harness.profiles.files import (
     AbsentGroup,
     FileGroup,
@@ -176,7 +177,7 @@ def _machine(proc: Path) -> Group:
         _counter("machine_busy_s", "s", "machine_busy_percent", "machine"),
         _counter("machine_steal_s", "s", "machine_steal_percent", "machine"),
     ]
-    cores = _core_names(proc / "stat")
+    cores = _core_names(proc)
     channels += [_counter(f"{core}_busy_s", "s", f"{core}_percent", "core") for core in cores]
     size_bytes = _CORE_LINE_BYTES * (len(cores) + 1)
     missing = coded("not_supported", f"there is no {proc / 'stat'}", "mount /proc of a Linux")
@@ -184,13 +185,9 @@ def _machine(proc: Path) -> Group:
     return FileGroup([proc / "stat"], channels, parse, missing, size_bytes)
 
 
-def _core_names(path: Path) -> list[str]:
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return []  # the group gives the reason
-    names = [line.split(" ", 1)[0] for line in lines if line.startswith("cpu")]
-    return [name for name in names if name != "cpu"]
+def _core_names(proc: Path) -> list[str]:
+    lines = (read_text(str(proc), "stat") or "").splitlines()  # the group gives the reason
+    return [line.split(" ", 1)[0] for line in lines if re.match(r"cpu\d", line)]
 
 
 def _machine_values(text: bytes, cores: Sequence[str]) -> Values:

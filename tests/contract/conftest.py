@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from harness.protocols import Artifact, TensorSpec
 
-pytest.register_assert_rewrite("harness.testing.contract_backend")
+pytest.register_assert_rewrite(
+    "harness.testing.contract_backend", "harness.testing.contract_profiler"
+)
 
 Made = tuple[Artifact, Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]
 SPECS = (TensorSpec("x", "float32", (2, 3, 8, 8)),)
