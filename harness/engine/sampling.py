@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -85,6 +85,8 @@ class SamplerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
         self._fd = -1
+        self._at_end = False
+        self._stopping = False
 
     # -- the process ----------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ class SamplerProcess:
     @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
-        return self._fd < 0 or self.lost is not None
+        return self._at_end or self.lost is not None
 
     def drain(self) -> list[tuple[str, Reading]]:
         """Take in what has come since the last call: (profiler, reading). Never waits for more."""
@@ -155,7 +157,8 @@ class SamplerProcess:
             except BlockingIOError:
                 break
             if not data:
-                self.lost = self._death()
+                self._at_end = True
+                self.lost = None if self._stopping else self._death()
                 break
             self._buffer += data
             for frame in unpack(self._buffer):
@@ -164,23 +167,20 @@ class SamplerProcess:
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until `ready`, at most ``timeout_s``; False where it is not."""
-        deadline = time.monotonic() + timeout_s
-        while not (self.ready or self.ended) and (left_s := deadline - time.monotonic()) > 0:
-            select.select([self._fd], [], [], left_s)
-            self.drain()
+        self._drain_until(lambda: self.ready, timeout_s)
         return self.ready
 
     def stop(self, timeout_s: float = 2.0) -> None:
         """Have it take a last reading and leave; kill it after ``timeout_s``. Idempotent."""
-        process, self._process = self._process, None
-        if process is not None:
+        process, self._stopping = self._process, True
+        if process is not None and self._fd >= 0:
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-            self._drain_to_the_end(timeout_s)
-            if process.poll() is None and not self._at_end:
+            self._drain_until(lambda: False, timeout_s)
+            if not self.ended:
                 process.kill()
-                self.lost = self.lost or _HUNG
+                self.lost = _HUNG
             process.wait()
         if self._fd >= 0:
             os.close(self._fd)
@@ -189,13 +189,13 @@ class SamplerProcess:
             self._stderr.close()
             self._stderr = None
 
-    def _drain_to_the_end(self, timeout_s: float) -> None:
+    def _drain_until(self, enough: Callable[[], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        had_been_lost = self.lost
-        while not self.ended and (left_s := deadline - time.monotonic()) > 0:
-            select.select([self._fd], [], [], left_s)
+        pipe = select.poll()
+        pipe.register(self._fd, select.POLLIN)
+        while not (self.ended or enough()) and (left_s := deadline - time.monotonic()) > 0:
+            pipe.poll(left_s * 1000)
             self.drain()
-        self.lost = had_been_lost  # an end that was asked for is no loss
 
     def _death(self) -> Unavailable:
         if self._process is None:
