@@ -114,6 +114,12 @@ def report(name: str, values: list[float], limit_ns: float | None = None) -> Non
     print(f"{name:46} {median:8.1f} ns   [{low:.1f}, {high:.1f}]{verdict}")
 
 
+def differences(
+    mine: list[tuple[float, float]], calls: list[tuple[float, float]], which: int
+) -> list[float]:
+    return [m[which] - c[which] for m, c in zip(mine, calls, strict=True)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
@@ -125,8 +131,8 @@ def main() -> None:
         calls.append(bare(session))
         if peer is not None:
             peers.append(peer())
-    report("harness: loop, per iteration in all", [m[0] - c[0] for m, c in zip(mine, calls)], 200)
-    report("harness: inside the measured interval", [m[1] - c[1] for m, c in zip(mine, calls)], 80)
+    report("harness: loop, per iteration in all", differences(mine, calls, 0), 200)
+    report("harness: inside the measured interval", differences(mine, calls, 1), 80)
     if peer is None:
         print("MLPerf LoadGen is not installed: pip install mlcommons-loadgen")
         return

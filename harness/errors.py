@@ -3,15 +3,15 @@
     HarnessError                    what the user sees: one line on stderr, and an exit code
     ├── UsageError            (2)   a flag, a spec or a sweep file that makes no sense
     ├── ModelError            (2)   a model or file that cannot be read, or is not what it claims
-    │   └── QuantizationError (2)   this model has no such precision on this route; names the operator
+    │   └── QuantizationError (2)   no such precision of this model on this route
     ├── DataError             (2)   a dataset or calibration file that does not fit the model
     ├── ResultError           (2)   a result that cannot be read, or a results folder not writable
     ├── BackendUnavailable    (3)   the runtime or device asked for is not here
     ├── MeasurementFailed     (3)   the worker crashed, hung, or produced nothing usable
     └── NothingComparable     (4)   nothing could be compared
 
-Foreign exceptions are mapped to these at one boundary per adapter, with the cause kept. Anything else
-that escapes is a bug and keeps its traceback.
+Foreign exceptions are mapped to these at one boundary per adapter, with the cause kept. Anything
+else that escapes is a bug and keeps its traceback.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """``Maybe[T]``: a value, or the reason why there is none.
 
-Rule 1 of the project as a type: what could not be measured is ``Unavailable(reason, remedy)`` in the
-value's place, in memory and in JSON (``{"unavailable": reason, "remedy": text}``), never 0 and never
-null. To a type checker ``Maybe[T]`` is ``T | Unavailable``. msgspec cannot tell two untagged objects
-apart in a union, so at run time ``Maybe[T]`` is a marker class that `decode` resolves by the key.
+Rule 1 of the project as a type: what could not be measured is ``Unavailable(reason, remedy)`` in
+the value's place, in memory and in JSON (``{"unavailable": reason, "remedy": text}``), never 0 and
+never null. To a type checker ``Maybe[T]`` is ``T | Unavailable``. msgspec cannot tell two untagged
+objects apart in a union, so at run time it is a marker class that `decode` resolves by the key.
 """
 
 from __future__ import annotations

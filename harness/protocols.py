@@ -2,8 +2,9 @@
 
 The states of a session, as the worker drives it (one session per stream, one thread per stream):
 
-    prepare() ─> [bound] ─bind()─> [bound] ─enqueue()─> [in flight] ─synchronize()─> [ready] ─outputs()─> [ready]
-                    └──────────────────────────── close() from any state, once ─────────────────────────────┘
+    prepare() ─> [bound] ─enqueue()─> [in flight] ─synchronize()─> [ready] ─outputs()─> [ready]
+                  │   ↑                                              │
+                  └bind() <──────────────────────────────────────────┘      close() from any state
 
 Only ``enqueue`` and ``synchronize`` run between two clock reads. Everything else is outside.
 """
@@ -18,8 +19,9 @@ import msgspec
 from harness.maybe import Maybe, Unavailable
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from typing import Any
+
+    from numpy.typing import NDArray
 
     from harness.records.result import Result
 
@@ -77,8 +79,8 @@ class Quantization(msgspec.Struct, frozen=True):
 class Artifact(msgspec.Struct, frozen=True):
     """A model made ready for one backend family, at one precision and one set of shapes.
 
-    ``format`` is ``onnx`` (``path`` is the file; external data lies beside it), ``torch`` (``source``
-    rebuilds the module: ``zoo:NAME``, ``factory:MODULE:NAME`` or ``pt2:PATH``) or ``torch-int8``
+    ``format`` is ``onnx`` (``path`` is the file; external data lies beside it), ``torch``
+    (``source`` rebuilds the module: ``zoo:NAME``, ``factory:MODULE:NAME`` or ``pt2:PATH``) or ``torch-int8``
     (``path`` is a quantized program that a builder saved).
     """
 
@@ -94,7 +96,7 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class SessionOptions(msgspec.Struct, frozen=True):
-    """How to prepare a session. ``threads`` is already set in the environment of the process too."""
+    """How to prepare a session. ``threads`` is already set in the process's environment too."""
 
     device: str = "cpu"  # cpu | cuda:N
     boundary: str = "compute"  # compute | transfer
@@ -190,7 +192,7 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 class ProfilerContext(msgspec.Struct, frozen=True):
-    """Whom and what to observe. ``root`` replaces "/" so that tests can lay out a machine in a folder."""
+    """Whom and what to observe. ``root`` replaces "/": tests lay out a machine in a folder."""
 
     pid: int
     device: str = "cpu"
@@ -238,11 +240,11 @@ class PhaseProbe(Protocol):
 class Sink(Protocol):
     """Renders what the driver observed. Never computes a statistic."""
 
-    def update(self, progress: "Progress") -> None:
+    def update(self, progress: Progress) -> None:
         """Called about twice a second while the run goes, and at each change of phase."""
         ...
 
-    def close(self, result: "Result | None") -> None:
+    def close(self, result: Result | None) -> None:
         """The final result, or None when there is none. Called once."""
         ...
 

@@ -72,7 +72,7 @@ def find_backend(name: str) -> Backend | Broken:
 
 
 def backend(name: str) -> Backend:
-    """The backend called ``name``. Raises `UsageError` or, where it is broken, `BackendUnavailable`."""
+    """The backend called ``name``. Raises `UsageError`, or `BackendUnavailable` for a broken one."""
     found = find_backend(name)
     if isinstance(found, Broken):
         raise BackendUnavailable(

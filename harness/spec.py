@@ -1,4 +1,4 @@
-"""RunSpec: what to measure. Parsed from text in one place, so that every front end refuses alike."""
+"""RunSpec: what to measure. Parsed from text in one place: every front end refuses alike."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def parse_pairs(name: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def parse_shapes(name: str, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """``input=1x3x224x224`` texts as shapes; ``input=scalar`` is a 0-d input. Raises `UsageError`."""
+    """``input=1x3x224x224`` texts as shapes; ``input=scalar`` is 0-d. Raises `UsageError`."""
     shapes: dict[str, tuple[int, ...]] = {}
     for key, value in parse_pairs(name, texts).items():
         if value == "scalar":

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import TypeAlias
 
 import msgspec
-import numpy as np
 
 from harness.maybe import Maybe, Unavailable
 from harness.records.result import ChannelSummary, Profiles, Sampler
+
+Combine: TypeAlias = Callable[[list[float]], float]
 
 
 def merge(launches: Sequence[Profiles]) -> Profiles:
     """One summary per channel over all windows; a channel absent in one launch is absent.
 
-    A mean is the mean over launches (their windows are of one length), ``min`` and ``max`` are over
-    all, ``first`` is the first launch's and ``last`` the last one's; of a counter ``first`` is 0 and
+    A mean is the mean over launches (their windows are of one length), ``min`` and ``max`` are
+    over all, ``first`` is the first launch's and ``last`` the last one's; of a counter ``first`` is 0 and
     ``last`` what it grew in all windows together, since each process counts anew.
     """
     if len(launches) == 1:
@@ -44,9 +47,9 @@ def _channel(found: Sequence[Maybe[ChannelSummary]]) -> Maybe[ChannelSummary]:
     return msgspec.structs.replace(
         summaries[0],
         samples=sum(s.samples for s in summaries),
-        mean=_over([s.mean for s in summaries], np.mean),
-        min=_over([s.min for s in summaries], np.min),
-        max=_over([s.max for s in summaries], np.max),
+        mean=_over([s.mean for s in summaries], fmean),
+        min=_over([s.min for s in summaries], min),
+        max=_over([s.max for s in summaries], max),
         first=first,
         last=last,
     )
@@ -56,11 +59,10 @@ def _measured(summary: ChannelSummary) -> bool:
     return not isinstance(summary.first, Unavailable) and not isinstance(summary.last, Unavailable)
 
 
-def _over(values: Sequence[Maybe[float]], combine: np.ufunc) -> Maybe[float]:  # type: ignore[type-arg]
-    for value in values:
-        if isinstance(value, Unavailable):
-            return value
-    return float(combine(values))  # type: ignore[arg-type]
+def _over(values: Sequence[Maybe[float]], combine: Combine) -> Maybe[float]:
+    """``combine`` of all values; the first absence where there is one."""
+    absent = next((value for value in values if isinstance(value, Unavailable)), None)
+    return absent or combine([value for value in values if not isinstance(value, Unavailable)])
 
 
 def _sampler(found: Sequence[Maybe[Sampler]]) -> Maybe[Sampler]:
@@ -71,7 +73,7 @@ def _sampler(found: Sequence[Maybe[Sampler]]) -> Maybe[Sampler]:
         samplers.append(one)
     return Sampler(
         requested_rate_hz=samplers[0].requested_rate_hz,
-        achieved_rate_hz=_over([s.achieved_rate_hz for s in samplers], np.min),
-        gap_max_s=_over([s.gap_max_s for s in samplers], np.max),
-        cpu_share=_over([s.cpu_share for s in samplers], np.max),
+        achieved_rate_hz=_over([s.achieved_rate_hz for s in samplers], min),
+        gap_max_s=_over([s.gap_max_s for s in samplers], max),
+        cpu_share=_over([s.cpu_share for s in samplers], max),
     )

@@ -185,9 +185,9 @@ def _launch_energy(
     meters = [channel for channel in sampler.channels if channel.unit in ("J", "W")]
     silent = sampler.unavailable()
     if not any(channel.name not in silent for channel in meters):
-        reasons = [silent[c.name] for c in meters if c.name in silent] or list(
+        reasons = [silent[c.name] for c in meters if c.name in silent] or [
             silent[name] for name in ("power",) if name in silent
-        )
+        ]
         return reasons[0] if reasons else Unavailable("no power meter was found", "harness doctor")
     starts, ends = record.recorders[0].all()
     spec = evidence.spec

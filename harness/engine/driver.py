@@ -205,7 +205,8 @@ def _short(model: str) -> str:
 def _interruptible(interrupt: Interrupt) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a request, so that what was measured is written.
 
-    A second Ctrl-C is the ordinary KeyboardInterrupt. Off the main thread, signals stay as they are.
+    A second Ctrl-C is the ordinary KeyboardInterrupt. Off the main thread, signals stay as they
+    are.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -2,7 +2,7 @@
 
     import ── load ── first inference ── [idle] ── warm-up ── window ── [guard] ── [idle] ── verify
        │        │                                     │          │
-    memory   memory                                memory     memory          (while the worker waits)
+    memory   memory                                memory     memory     (while the worker waits)
 
 The driver sleeps in ``select`` and wakes ten times a second, or when somebody has something to say.
 """

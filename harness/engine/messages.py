@@ -57,7 +57,7 @@ class Go(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """What the worker found outside the window. ``non_finite`` names outputs with NaN or infinity."""
+    """What the worker found after the window. ``non_finite``: outputs with NaN or infinity."""
 
     description: Description
     non_finite: tuple[str, ...]
@@ -66,7 +66,7 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An exception that ended the worker's work; ``kind`` names a class of harness.errors or not."""
+    """An exception that ended the worker's work. ``kind``: its class in harness.errors, or empty."""
 
     kind: str
     message: str
@@ -96,7 +96,7 @@ class Peer:
         self.sock.sendall(msgspec.json.encode(message) + b"\n")
 
     def receive(self) -> list[bytes] | None:
-        """Whole lines that have arrived; blocks on a blocking socket. None: the other end closed."""
+        """Whole lines that have arrived, waiting for some. None: the other end has closed."""
         data = self.sock.recv(1 << 20)
         if not data:
             return None

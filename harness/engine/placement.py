@@ -1,4 +1,4 @@
-"""Where worker, driver and sampler run: threads, processors and environment, decided before anything starts."""
+"""Where worker, driver and sampler run: threads, processors, environment. Decided beforehand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker checks outside the timed window: finite outputs, fidelity, accuracy, precision."""
+"""What the worker checks after the window: finite outputs, fidelity, accuracy, precision."""
 
 from __future__ import annotations
 

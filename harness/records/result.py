@@ -73,7 +73,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Hardware and its settings. ``fingerprint`` hashes ``factors``, which must match to compare."""
+    """Hardware and settings. ``fingerprint`` hashes ``factors``, which must match to compare."""
 
     fingerprint: str
     factors: dict[str, str]
