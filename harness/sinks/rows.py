@@ -105,11 +105,7 @@ def number(value: float, digits: int = 4) -> str:
     """``value`` to ``digits`` significant digits, without an exponent in everyday ranges."""
     if value == 0 or not 1e-4 <= abs(value) < 1e9:
         return f"{value:.{digits}g}"
-    return f"{value:.{_decimals(value, digits)}f}"
-
-
-def _decimals(value: float, digits: int = 4) -> int:
-    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else digits
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
 def _scale(value: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:
@@ -155,11 +151,10 @@ def _count_launches(timing: Timing) -> str:
 
 
 def _latency(stats: LatencyStats) -> Iterator[tuple[str, str, str]]:
-    factor, unit = _scale(stats.median, _TIME_MS)
-    decimals = _decimals(stats.median / factor)
+    factor, unit = _scale(stats.median, _TIME_MS)  # one unit for all, so that they compare at sight
 
     def scaled(value_ms: float) -> str:
-        return f"{value_ms / factor:.{decimals}f}"
+        return number(value_ms / factor)
 
     for name in (*_QUANTILES, "mean"):
         interval = stats.ci95.get(name, Unavailable("no interval"))

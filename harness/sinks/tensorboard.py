@@ -136,7 +136,7 @@ class _Feed:
 def _write_progress(feed: _Feed, progress: Progress) -> None:
     if len(progress.new_latencies_ms):
         feed.histogram("latency/ms", progress.new_latencies_ms)
-    if progress.phase == "window":
+    if progress.phase == "window" and progress.iterations:
         feed.scalar("latency/median_ms", progress.median_ms)
         feed.scalar("throughput/per_s", progress.throughput_per_s)
     for tag, value in progress.readings.items():
