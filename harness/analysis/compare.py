@@ -126,8 +126,10 @@ def _logs(side: str, values: Values) -> NDArray[np.float64]:
 
 
 def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> _Welch:
-    of_a, of_b = (float(side.var(ddof=1)) / len(side) for side in (a, b))
-    difference = float(b.mean() - a.mean())
+    # From each side's first value on, so that equal values have exactly no spread.
+    from_a, from_b = a - a[0], b - b[0]
+    of_a, of_b = (float(side.var(ddof=1)) / len(side) for side in (from_a, from_b))
+    difference = float(b[0] - a[0] + (from_b.mean() - from_a.mean()))
     total = of_a + of_b
     if total == 0.0:
         return _Welch(difference, 0.0, float(len(a) + len(b) - 2))

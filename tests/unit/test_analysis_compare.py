@@ -93,6 +93,11 @@ def test_values_without_any_spread(b: float, minimum_effect: float, verdict: str
     assert found.detectable == pytest.approx(minimum_effect)
 
 
+def test_equal_values_are_equal_at_any_count() -> None:
+    found = compare([0.7] * 5, [0.7] * 6)  # whose plain means differ in the last bit
+    assert (found.verdict, found.p_worse, found.interval) == ("unchanged", 0.5, (1.0, 1.0))
+
+
 @pytest.mark.parametrize("bad", [[], [1.0, 0.0], [1.0, -2.0], [math.nan], [math.inf]])
 def test_what_has_no_ratio_is_refused(bad: list[float]) -> None:
     with pytest.raises(NothingComparable, match="side b"):
@@ -121,6 +126,7 @@ def test_swapping_the_sides_mirrors_the_verdict(a: list[float], b: list[float]) 
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
+@settings(deadline=None)
 def test_benjamini_hochberg_equals_scipy(p_values: list[float]) -> None:
     theirs = stats.false_discovery_control(p_values, method="bh")
     assert benjamini_hochberg(p_values) == pytest.approx(theirs, rel=1e-12)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
@@ -125,6 +125,7 @@ def test_few_and_no_iterations() -> None:
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=10, max_size=80), st.integers(2, 100))
+@settings(deadline=None)
 def test_diagnosis_does_not_depend_on_the_unit(values: list[int], factor: int) -> None:
     samples = np.array(values, dtype=np.int64)
     one, many = diagnose([samples]), diagnose([samples * factor])

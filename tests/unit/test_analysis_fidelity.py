@@ -98,6 +98,7 @@ def test_no_elements_at_all() -> None:
 
 
 @given(st.lists(st.tuples(floats, floats), min_size=1, max_size=30), st.sampled_from([0.5, 4.0]))
+@settings(deadline=None)
 def test_scaling_both_sides_changes_only_the_error(
     pairs: list[tuple[float, float]], factor: float
 ) -> None:

@@ -144,6 +144,7 @@ def test_too_much_autocorrelation_leaves_no_interval_and_says_so() -> None:
 
 
 @given(latencies)
+@settings(deadline=None)
 def test_quantiles_equal_numpy_and_rise(values: list[int]) -> None:
     ordered = np.sort(np.array(values, dtype=np.float64))
     ours = [quantile(ordered, q) for q in (0.0, 0.25, *QUANTILES, 1.0)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -98,6 +98,7 @@ def test_a_clock_that_stands_still_is_steady_once_its_floor_is_zero() -> None:
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=5, max_size=60), st.integers(2, 50))
+@settings(deadline=None)
 def test_the_unit_of_time_does_not_matter(latencies: list[int], factor: int) -> None:
     one = np.array(latencies, dtype=np.int64)
     end = np.cumsum(one)
@@ -106,6 +107,7 @@ def test_the_unit_of_time_does_not_matter(latencies: list[int], factor: int) -> 
 
 
 @given(st.lists(st.integers(0, 9), min_size=3, max_size=40))
+@settings(deadline=None)
 def test_spearman_equals_scipy(values: list[int]) -> None:
     ours = spearman(np.array(values, dtype=np.float64))
     if len(set(values)) == 1:
@@ -117,6 +119,7 @@ def test_spearman_equals_scipy(values: list[int]) -> None:
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=30))
+@settings(deadline=None)
 def test_theil_sen_equals_scipy(values: list[int]) -> None:
     array = np.array(values, dtype=np.float64)
     assert theil_sen_slope(array) == pytest.approx(stats.theilslopes(array).slope, abs=1e-9)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import lfilter
@@ -52,6 +52,7 @@ def test_a_clock_too_coarse_for_the_median_gives_no_width() -> None:
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=6, max_size=200), st.data())
+@settings(deadline=None)
 def test_it_equals_the_final_interval_however_it_is_fed(
     values: list[int], data: st.DataObject
 ) -> None:
