@@ -94,7 +94,7 @@ def test_values_without_any_spread(b: float, minimum_effect: float, verdict: str
 
 
 def test_equal_values_are_equal_at_any_count() -> None:
-    found = compare([0.7] * 5, [0.7] * 6)  # whose plain means differ in the last bit
+    found = compare([0.4] * 5, [0.4] * 6)  # the plain means of their logs differ
     assert (found.verdict, found.p_worse, found.interval) == ("unchanged", 0.5, (1.0, 1.0))
 
 
