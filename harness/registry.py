@@ -1,5 +1,7 @@
 """Where backends and profilers are found: built-ins in a lazy table, third parties by entry points.
 
+A backend that no distribution registers can be named as ``package.module:Class``.
+
 A plug-in that fails to load stays listed, as `Broken`, with the cause: a missing name would leave
 its user guessing.
 """
@@ -8,13 +10,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from harness.errors import BackendUnavailable, UsageError
 from harness.protocols import Backend, Profiler, ProfilerContext, Unavailable
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 BACKENDS: Mapping[str, str] = {
     "pytorch": "harness.backends.pytorch:PyTorchBackend",
@@ -36,6 +40,8 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 def _plugins(group: str) -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # 20 ms that a built-in does without
+
     return {point.name: point for point in entry_points(group=f"harness.{group}")}
 
 
@@ -44,8 +50,8 @@ def _names(group: str, builtins: Mapping[str, str]) -> list[str]:
 
 
 def _load(group: str, builtins: Mapping[str, str], name: str) -> Any:
-    if name in builtins:
-        module, _, attribute = builtins[name].partition(":")
+    if name in builtins or ":" in name:
+        module, _, attribute = builtins.get(name, name).partition(":")
         return getattr(importlib.import_module(module), attribute)
     return _plugins(group)[name].load()
 
@@ -62,7 +68,7 @@ def profiler_names() -> list[str]:
 
 def find_backend(name: str) -> Backend | Broken:
     """The backend called ``name``. Raises `UsageError` for a name that nobody registered."""
-    if name not in backend_names():
+    if ":" not in name and name not in BACKENDS and name not in backend_names():
         raise UsageError(f"unknown backend {name!r}", f"choose one of {', '.join(backend_names())}")
     try:
         backend: Backend = _load("backends", BACKENDS, name)()
@@ -72,7 +78,7 @@ def find_backend(name: str) -> Backend | Broken:
 
 
 def backend(name: str) -> Backend:
-    """The backend called ``name``. Raises `UsageError`, or `BackendUnavailable` for a broken one."""
+    """`find_backend`, but a broken one raises `BackendUnavailable`."""
     found = find_backend(name)
     if isinstance(found, Broken):
         raise BackendUnavailable(
@@ -83,7 +89,7 @@ def backend(name: str) -> Backend:
 
 def find_profiler(name: str, context: ProfilerContext) -> Profiler | Broken:
     """The profiler called ``name``, not yet opened. Raises `UsageError` for an unknown name."""
-    if name not in profiler_names():
+    if name not in PROFILERS and name not in profiler_names():
         raise UsageError(
             f"unknown profiler {name!r}", f"choose one of {', '.join(profiler_names())}"
         )

@@ -28,6 +28,7 @@ Series: TypeAlias = Mapping[str, tuple[Times, Values]]
 HOLD_PERIODS = 5  # a gauge's value is stale after so many median gaps
 COVERAGE_FLOOR = 0.9  # of the window
 EDGE_SHARE = 0.5  # of the window: the most that the two interpolated edges may take up
+RATE_TAGS = ("_per_s", "_percent")  # a counter under such a tag shows how fast it grows
 _LIVE_NS = 1_000_000_000
 _REMEDY = "lengthen --duration or raise --sample-rate"
 
@@ -119,7 +120,7 @@ def live(channel: Channel, times_ns: Times, values: Values) -> float | None:
     if len(values) < 2:
         return None
     values = _unwrapped(values, channel.facts.get("wrap_range"))
-    if not channel.tag.endswith(("_per_s", "_percent")):
+    if not channel.tag.endswith(RATE_TAGS):
         return float(values[-1] - values[0])
     since = min(int(np.searchsorted(times_ns, times_ns[-1] - _LIVE_NS)), len(values) - 2)
     rate = _rates(times_ns[[since, -1]], values[[since, -1]])[0]

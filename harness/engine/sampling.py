@@ -289,12 +289,20 @@ class SamplerProcess:
         for column in self._columns or []:
             if column.unavailable is not None or self.lost is not None:
                 continue
-            times_ns = np.array(column.times_ns, dtype=np.int64)
             for channel, values in zip(column.channels, column.values, strict=True):
-                value = live(channel, times_ns, np.array(values, dtype=np.float64))
+                used = self._recent(channel)
+                times_ns = np.array(column.times_ns[used], dtype=np.int64)
+                value = live(channel, times_ns, np.array(values[used], dtype=np.float64))
                 if value is not None:
                     found[channel.tag] = value
         return found
+
+    def _recent(self, channel: Channel) -> slice:
+        """What `live` needs: of a day's readings the last seconds, but for a growing sum all."""
+        from harness.analysis.channels import RATE_TAGS
+
+        whole = channel.kind == "counter" and not channel.tag.endswith(RATE_TAGS)
+        return slice(None) if whole else slice(-max(10, round(5 * self._rate_hz)), None)
 
     def profiles(self, start_ns: int, end_ns: int) -> Profiles:
         """Every channel's summary over the window, or its reason, and how well it was sampled."""

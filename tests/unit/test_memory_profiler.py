@@ -99,6 +99,36 @@ def test_private_memory_is_unique_and_shared_is_not() -> None:
         assert number(after["pss_bytes"]) <= number(after["rss_bytes"])
 
 
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Be nobody for a while, where this process is root."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@linux
+@pytest.mark.skipif(
+    os.geteuid() != 0 and Path("/proc/1").stat().st_uid == os.geteuid(),
+    reason="process 1 is this user's own",
+)
+def test_what_another_user_may_not_see_is_forbidden_not_absent() -> None:
+    profiler = MemoryProfiler(ProfilerContext(1))
+    with unprivileged():
+        profiler.reset_peaks()
+        figures = profiler.snapshot()
+    assert number(figures["rss_bytes"]) > 0  # the counter is for everyone
+    for name in ("pss_bytes", "uss_bytes", "peak_bytes"):
+        reason = figures[name]
+        assert isinstance(reason, Unavailable), name
+        assert code_of(reason) == "permission_denied", name
+    assert profiler.kind == "host_rss_sampled"
+
+
 @linux
 def test_samples_follow_the_process() -> None:
     with child() as worker:
