@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -308,14 +308,16 @@ class SamplerProcess:
         """Every channel's summary over the window, or its reason, and how well it was sampled."""
         from harness.analysis.channels import summarise
 
-        reasons: Mapping[str, Unavailable] = self.unavailable()
-        series = self.series()
-        summaries: dict[str, Maybe[ChannelSummary]] = dict(reasons)
+        reasons, series = self.unavailable(), self.series()
+        summaries: dict[str, Maybe[ChannelSummary]] = {}
         for channel in self.channels:
             times_ns, values = series[channel.name]
-            ended = channel.name in reasons and not (len(times_ns) and times_ns[-1] >= end_ns)
-            if not ended:
+            reason = reasons.pop(channel.name, None)
+            if reason is None or (len(times_ns) and times_ns[-1] >= end_ns):
                 summaries[channel.name] = summarise(channel, times_ns, values, start_ns, end_ns)
+            else:
+                summaries[channel.name] = reason
+        summaries.update(reasons)
         return Profiles(sampler=self.report(start_ns, end_ns), channels=summaries)
 
     def report(self, start_ns: int, end_ns: int) -> Maybe[SamplerReport]:

@@ -249,6 +249,17 @@ def test_a_sampler_that_crashes_tells_by_its_stderr(tmp_path: Path) -> None:
     process.stop()
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity")
+def test_it_keeps_to_the_processors_that_it_is_given() -> None:
+    cpu = max(os.sched_getaffinity(0))
+    process = SamplerProcess()
+    context = ProfilerContext(os.getpid())
+    process.start(SamplerJob(profilers=("memory",), context=context, rate_hz=10, cpus=(cpu,)))
+    assert process.wait_ready(30) and process.pid is not None
+    assert os.sched_getaffinity(process.pid) == {cpu}
+    process.stop()
+
+
 def test_unknown_profilers_are_absent_with_the_reason() -> None:
     with started(os.getpid(), profilers=("memory", "sonar")) as process:
         assert "sonar" in process.unavailable()["sonar"].reason
