@@ -89,7 +89,7 @@ class Cache:
             return found
         if not (light or self.building):
             raise NeedsBuilder
-        return self._store(kind, lambda _: digest, record, build)
+        return self._store(kind, lambda *_: digest, record, build)
 
     def by_content(
         self, kind: str, record: type[T], build: Callable[[Path], T], salt: str
@@ -98,24 +98,25 @@ class Cache:
         if not self.building:
             raise NeedsBuilder
 
-        def digest(folder: Path) -> str:
-            names = sorted(path for path in folder.iterdir())
-            return hashlib.sha256(f"{salt} {sha256_of(names)}".encode()).hexdigest()
+        def digest(folder: Path, made: T) -> str:
+            key = [salt, sha256_of(sorted(folder.iterdir())), made]
+            return hashlib.sha256(msgspec.json.encode(key)).hexdigest()
 
         return self._store(kind, digest, record, build)
 
     def _store(
         self,
         kind: str,
-        digest: Callable[[Path], str],
+        digest: Callable[[Path, T], str],
         record: type[T],
         build: Callable[[Path], T],
     ) -> Product[T]:
         temporary = self._temporary()
         try:
             made = build(temporary)
+            folder = self.root / kind / digest(temporary, made)
             _seal(temporary, made)
-            return self._publish(temporary, self.root / kind / digest(temporary), record)
+            return self._publish(temporary, folder, record)
         except OSError as error:
             raise UsageError(
                 f"the cache {self.root} cannot be written: {error.strerror or error}",

@@ -124,10 +124,10 @@ def read_samples(
 
 def _read(path: Path, where: str) -> dict[str, Array]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise DataError(f"{where} is one bare array", "save it with numpy.savez")
-        with archive:
+        with path.open("rb") as file:  # numpy leaves a damaged file open that it opened itself
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise DataError(f"{where} is one bare array", "save it with numpy.savez")
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         reason = error.strerror or "it is no .npz file"

@@ -196,7 +196,8 @@ def _torch_int8(
         module = load_module(fp32.artifact.source, spec.seed)
         with np.load(inputs_path, allow_pickle=False) as arrays:
             example = example_tensors(fp32.artifact.inputs, arrays)
-        return quantize(module, example, folder / target, job)
+        names = [spec.name for spec in fp32.artifact.inputs]
+        return quantize(module, example, folder / target, job, names)
 
     if source.kind == "factory":
         made = cache.by_content("torch-quantized", Quantization, build, source.name)
