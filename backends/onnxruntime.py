@@ -10,11 +10,9 @@ Inputs and outputs are bound, so that a timed call neither allocates nor copies 
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import weakref
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 import numpy as np
 
+from harness.backends.onnxruntime_operators import read_profile
 from harness.errors import (
     BackendUnavailable,
     DataError,
@@ -60,11 +59,6 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
 # The CPU provider has no half-precision kernels to speak of: it casts such a graph to fp32 and
 # runs that (fp16), or refuses to load it (bf16).
 _PRECISIONS = ("fp32", "int8")
-
-_FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
-_CONVERSIONS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}
-# Integer kernels whose first input is still floating point.
-_INTEGER_KERNELS = {"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QEmbedLayerNormalization"}
 
 # Nothing to wait for on a CPU. A function of ours would put a Python frame into the timed
 # interval; clearing an empty list is a C call that takes nothing and returns None.
@@ -194,51 +188,7 @@ class _Loaded:
             session = self._create(ort, made)
             binding = _Binding(session, inputs)
             _run_mapped(binding.run)
-            events = json.loads(Path(session.end_profiling()).read_bytes())
-        kernels = {
-            (event["name"], event["args"]["node_index"]): event["args"]
-            for event in events
-            if event.get("cat") == "Node" and "op_name" in event.get("args", {})
-        }
-        return _count(kernels.values()), _tally(Counter(k["provider"] for k in kernels.values()))
-
-
-def _count(kernels: Any) -> dict[str, dict[str, int]]:
-    counted: dict[str, dict[str, int]] = {}
-    for kernel in kernels:
-        by_precision = counted.setdefault(kernel["op_name"], {})
-        precision = kernel_precision(
-            kernel["op_name"],
-            _types(kernel["input_type_shape"]),
-            _types(kernel["output_type_shape"]),
-        )
-        by_precision[precision] = by_precision.get(precision, 0) + 1
-    return {name: counted[name] for name in sorted(counted)}
-
-
-def _types(entries: list[dict[str, Any]]) -> list[str]:
-    return [name for entry in entries for name in entry]
-
-
-def _tally(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-
-
-def kernel_precision(operator: str, inputs: list[str], outputs: list[str]) -> str:
-    """The precision that a kernel computed in, from the tensor types that it was handed.
-
-    Conversions between precisions count as ``convert``. An operator between a DequantizeLinear and
-    a QuantizeLinear that did not fuse was handed floats, so it is fp32 here, as it ran. An operator
-    without any floating-point or 8-bit tensor (indices, shapes) goes by its own type's name.
-    """
-    if operator in _CONVERSIONS:
-        return "convert"
-    if operator in _INTEGER_KERNELS or (inputs and inputs[0] in ("int8", "uint8")):
-        return "int8"
-    for kind in (*inputs, *outputs):
-        if kind in _FLOATS:
-            return _FLOATS[kind]
-    return next((kind for kind in (*inputs, *outputs)), "none")
+            return read_profile(Path(session.end_profiling()).read_bytes())
 
 
 class _Binding:

@@ -276,7 +276,8 @@ def _calibrate(prepared: Path, operators: list[str], job: QuantizeJob, large: bo
         samples = dict(arrays)
     # One batch at a time: the histogram methods hold every activation of what they are given.
     for feed in feeds(samples, _shapes(model), job.batch_size):
-        calibrator.collect_data(_One(feed))
+        reader: Any = _One(feed)  # the library's own class can be had only by importing it
+        calibrator.collect_data(reader)
     ranges = calibrator.compute_data()
     for name, tensor in ranges.items():
         if not np.isfinite(tensor.range_value).all():

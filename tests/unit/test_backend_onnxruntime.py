@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.backends.onnxruntime import OnnxRuntimeBackend, kernel_precision
+from harness.backends.onnxruntime import OnnxRuntimeBackend
+from harness.backends.onnxruntime_operators import kernel_precision
 from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError
 from harness.maybe import Unavailable
 from harness.protocols import Artifact, Available, Session, SessionOptions
@@ -314,6 +315,7 @@ def test_what_ran_in_int8_is_counted(tmp_path: Path) -> None:
         ("Where", ["bool", "double", "double"], ["double"], "fp64"),
         ("ConstantOfShape", ["int64"], ["float"], "fp32"),
         ("Transpose", ["uint8"], ["uint8"], "int8"),
+        ("Shape", ["float"], ["int64"], "int64"),
         ("If", [], [], "none"),
     ],
 )

@@ -1,0 +1,60 @@
+"""What ONNX Runtime ran, in which precision: read from the profile of one inference.
+
+The saved optimised graph would not do: it names no types between its nodes, and it says what was
+planned. The runtime's profiler notes every kernel that executed, with the types it was handed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+_FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
+_CONVERSIONS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}
+# Integer kernels whose first input is still floating point.
+_INTEGER_KERNELS = {"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QEmbedLayerNormalization"}
+
+
+def read_profile(data: bytes) -> tuple[dict[str, dict[str, int]], str]:
+    """Kernels by operator type and precision, and how many each provider ran.
+
+    A kernel that ran several times, as in the body of a loop, counts once. Raises `ValueError` or
+    `KeyError` for a profile of another make.
+    """
+    kernels = {
+        (event["name"], event["args"]["node_index"]): event["args"]
+        for event in json.loads(data)
+        if event.get("cat") == "Node" and "op_name" in event.get("args", {})
+    }
+    providers = Counter(kernel["provider"] for kernel in kernels.values())
+    operators: dict[str, dict[str, int]] = {}
+    for kernel in sorted(kernels.values(), key=lambda kernel: str(kernel["op_name"])):
+        inputs, outputs = (_types(kernel[f"{side}_type_shape"]) for side in ("input", "output"))
+        precision = kernel_precision(kernel["op_name"], inputs, outputs)
+        counts = operators.setdefault(kernel["op_name"], {})
+        counts[precision] = counts.get(precision, 0) + 1
+    return operators, ", ".join(f"{name} {count}" for name, count in sorted(providers.items()))
+
+
+def _types(entries: list[dict[str, Any]]) -> list[str]:
+    return [name for entry in entries for name in entry]
+
+
+def kernel_precision(operator: str, inputs: list[str], outputs: list[str]) -> str:
+    """The precision that a kernel computed in, from the tensor types that it was handed.
+
+    Conversions between precisions count as ``convert``. An operator between a DequantizeLinear and
+    a QuantizeLinear that did not fuse was handed floats, so it is fp32 here, as it ran. An operator
+    without any floating-point or 8-bit tensor (indices, shapes) goes by its own type's name.
+    """
+    if operator in _CONVERSIONS:
+        return "convert"
+    if operator in ("Shape", "Size"):  # look at no element
+        return outputs[0]
+    if operator in _INTEGER_KERNELS or (inputs and inputs[0] in ("int8", "uint8")):
+        return "int8"
+    for kind in (*inputs, *outputs):
+        if kind in _FLOATS:
+            return _FLOATS[kind]
+    return next((kind for kind in (*inputs, *outputs)), "none")
