@@ -18,8 +18,8 @@ def merge(launches: Sequence[Profiles]) -> Profiles:
     """One summary per channel over all windows; a channel absent in one launch is absent.
 
     A mean is the mean over launches (their windows are of one length), ``min`` and ``max`` are
-    over all, ``first`` is the first launch's and ``last`` the last one's; of a counter ``first`` is 0 and
-    ``last`` what it grew in all windows together, since each process counts anew.
+    over all, ``first`` is the first launch's and ``last`` the last one's; of a counter ``first`` is
+    0 and ``last`` what it grew in all windows together, since each process counts anew.
     """
     if len(launches) == 1:
         return launches[0]

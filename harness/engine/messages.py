@@ -66,7 +66,7 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An exception that ended the worker's work. ``kind``: its class in harness.errors, or empty."""
+    """An exception that ended the worker's work. ``kind``: its class in harness.errors, if any."""
 
     kind: str
     message: str

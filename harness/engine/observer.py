@@ -114,7 +114,6 @@ class RunObserver:
 
     def launch_over(self, launch: Launch) -> None:
         """The worker is gone: publish and save the rest, and stop the sampler."""
-        self.tick(launch)
         self._publish(launch)
         self._flush()
         if launch.sampler is not None:
@@ -139,6 +138,9 @@ class RunObserver:
     def close(self, result: Result | None) -> None:
         for sink in self.sinks:
             sink.close(result)
+            problem = getattr(sink, "problem", None)
+            if problem is not None:
+                self.problems.append(problem)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -174,6 +176,7 @@ def _progress(launch: Launch, index: int, fresh_ms: NDArray[np.float64]) -> Prog
     elapsed_s = (time.perf_counter_ns() - launch.phase_began_ns) / 1e9
     timed = tracker.count if launch.phase in ("window", "idle", "verify") else 0
     median, half = (tracker.median_ms, tracker.relative_half_width) if timed else (None, None)
+    rate = timed * spec.batch_size / max(elapsed_s, 1e-9)
     known = median is not None and half is not None and half < float("inf")
     return Progress(
         phase=launch.phase,
@@ -186,6 +189,6 @@ def _progress(launch: Launch, index: int, fresh_ms: NDArray[np.float64]) -> Prog
         ci95_ms=(median * (1 - half), median * (1 + half)) if known else None,  # type: ignore[operator]
         wall_time_s=time.time(),  # an event's stamp, never a duration
         new_latencies_ms=fresh_ms,  # type: ignore[arg-type]
-        throughput_per_s=timed * spec.batch_size / elapsed_s if launch.phase == "window" else None,
+        throughput_per_s=rate if timed and launch.phase == "window" else None,
         readings={} if launch.sampler is None else launch.sampler.live(),
     )

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 RESULT_NAME = "result.json"
 _FAMILY, _, _VERSION = SCHEMA.rpartition("/")
 _ID = re.compile(r"\d{8}T\d{6}Z-.+")
+_LATEST = re.compile(r"latest(~(?P<back>\d{1,6}))?")
 
 
 class RunFolder:
@@ -115,7 +116,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def read_result(run: Path | str, results: Path | str = "results") -> Result:
-    """The result of ``run``: a run folder, a result file, or an id, its prefix or ``latest``.
+    """The result of ``run``: a run folder, a result file, an id or its prefix, ``latest~N``.
 
     Ids are looked up in the folder ``results``. Raises `ResultError`.
     """
@@ -173,14 +174,16 @@ def result_path(run: Path | str, results: Path | str = "results") -> Path:
 
 def _by_id(name: str, results: Path) -> Path:
     folders = run_folders(results)
-    if name == "latest":
-        folders = [folder for folder in folders if (folder / RESULT_NAME).exists()][-1:]
+    if latest := _LATEST.fullmatch(name):
+        back = int(latest["back"] or 0) + 1
+        finished = [folder for folder in folders if (folder / RESULT_NAME).exists()]
+        folders = finished[-back : len(finished) - back + 1]
     else:
         folders = [folder for folder in folders if name and folder.name.startswith(name)]
     if not folders:
         raise ResultError(
             f"no run {name!r} in {str(results)!r}",
-            "give a run folder, a result file, a run id or its beginning, or latest",
+            "give a run folder, a result file, a run id or its beginning, latest or latest~N",
         )
     if len(folders) > 1:
         raise ResultError(

@@ -10,13 +10,12 @@ laid over each other start together. Sensor readings cover all phases, latencies
 
 Writing is synchronous, with tensorboardX's own record writer. Its `SummaryWriter` hands events to a
 thread that dies on a full disk, after which every further call blocks for good. Here an event that
-cannot be written ends the feed with one warning (`problem` keeps it) and the run goes on.
+cannot be written ends the feed, `problem` says why, and the run goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +30,6 @@ from harness.spec import RunSpec
 
 if TYPE_CHECKING:
     from harness.protocols import Progress
-
-_LOG = logging.getLogger(__name__)
 
 # tag -> where its value lies in the result. A quantity that is unavailable writes nothing.
 HEADLINES: dict[str, str] = {
@@ -99,7 +96,6 @@ class TensorBoardSink:
             self._writer.flush()
         except (OSError, ImportError) as error:
             self.problem = f"TensorBoard events end here: {error}"
-            _LOG.warning("harness: %s", self.problem)
 
 
 class _Feed:

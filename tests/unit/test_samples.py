@@ -49,7 +49,8 @@ def test_a_killed_writer_loses_nothing_that_it_appended(tmp_path: Path) -> None:
         "import os, pathlib, signal, sys\n"
         "from harness.records.samples import SamplesJournal\n"
         "journal = SamplesJournal(pathlib.Path(sys.argv[1]))\n"
-        "journal.append(0, [10, 20], [15, 27]); journal.append(1, [2**62], [2**62 + 1], stream=3, timed=False)\n"
+        "journal.append(0, [10, 20], [15, 27])\n"
+        "journal.append(1, [2**62], [2**62 + 1], stream=3, timed=False)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     died = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)

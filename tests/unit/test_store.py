@@ -132,6 +132,10 @@ def test_ids_prefixes_and_latest_are_looked_up(tmp_path: Path) -> None:
     assert read_result(ids[0], tmp_path).id == ids[0]
     assert read_result("20260101T000000Z-a-x-int8", tmp_path).id == ids[1]
     assert read_result("latest", tmp_path).id == ids[2]
+    assert read_result("latest~0", tmp_path).id == ids[2]
+    assert read_result("latest~2", tmp_path).id == ids[0]
+    with pytest.raises(ResultError, match="no run 'latest~3' in"):
+        read_result("latest~3", tmp_path)
     with pytest.raises(ResultError, match=r"begins the ids of 2 runs: .*000001, .*000002; give"):
         read_result("20260101", tmp_path)
     with pytest.raises(ResultError, match=r"no run '2027' in '"):

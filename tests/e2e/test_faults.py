@@ -1,0 +1,168 @@
+"""Whatever ends a worker or its driver: a result that says so, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Harness, assert_no_orphans, helpers
+
+from harness.records.samples import read_samples
+from harness.records.store import read_result
+
+FAKE = ("run", "--backend", "fakes:Fake", "--duration", "1", "--warmup", "0.1", "--out", "results")
+AT = ("--option", "latency_us=2000", "--option", "fail_at=200")
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = (folder / "results").iterdir()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind", "text"),
+    [
+        ("raise", "exception", "the worker raised"),
+        ("segfault", "signal", "SIGSEGV"),
+        ("kill", "signal", "SIGKILL"),
+        ("exit", "exit", "exit code 7"),
+    ],
+)
+def test_a_worker_that_dies_leaves_a_failed_result(
+    harness: Harness, tmp_path: Path, fail: str, kind: str, text: str
+) -> None:
+    ran = harness(*FAKE, *AT, "--option", f"fail={fail}", "--json")
+
+    assert ran.code == 3
+    assert text in ran.err
+    result = read_result(only_run(tmp_path))
+    assert result.status == "failed"
+    assert result.error is not None
+    assert result.error.kind == kind
+    assert text in result.error.message
+    assert result.error.phase in ("warming up", "in the timed window")
+    names = sorted(path.name for path in only_run(tmp_path).iterdir())
+    assert [name for name in names if "tmp" in name or "journal" in name] == []
+
+
+def test_what_was_measured_before_a_crash_is_kept(harness: Harness, tmp_path: Path) -> None:
+    ran = harness(
+        *FAKE, "--option", "latency_us=2000", "--option", "fail=segfault",
+        "--option", "fail_at=600", "--max-warmup", "0.3", "--duration", "5", "--json",
+    )  # fmt: skip
+
+    result = ran.result
+    assert result["status"] == "failed"
+    timed = result["timing"]["iterations"]
+    warm = result["timing"]["launches"][0]["warmup_iterations"]
+    # iterations of a chunk are published together, and a chunk lasts about 5 ms
+    assert 590 <= timed + warm <= 600
+    samples = read_samples(only_run(tmp_path))
+    assert int(samples.timed.sum()) == timed
+    assert len(samples.timed) == timed + warm
+    assert result["timing"]["latency_ms"]["median"] >= 2.0
+
+
+def test_a_hanging_worker_is_given_up(harness: Harness, tmp_path: Path) -> None:
+    ran = harness(*FAKE, *AT, "--option", "fail=hang", "--timeout", "1", "--json")
+
+    assert ran.code == 3
+    assert "no progress for 1 s while" in ran.err
+    assert ran.result["error"]["kind"] == "timeout"
+
+
+def test_a_worker_that_dies_while_loading(harness: Harness) -> None:
+    ran = harness(*FAKE, "--option", "fail=segfault", "--option", "fail_at=prepare", "--json")
+
+    assert ran.code == 3
+    assert ran.result["error"]["phase"] == "loading the model"
+    assert "unavailable" in ran.result["timing"]
+
+
+def test_non_finite_outputs_fail_the_run(harness: Harness) -> None:
+    ran = harness(*FAKE, "--option", "latency_us=500", "--option", "fail=nan", "--json")
+
+    assert ran.code == 3
+    assert ran.result["status"] == "failed"
+    (check,) = [c for c in ran.result["validity"] if c["name"] == "finite outputs"]
+    assert check["verdict"] == "fail"
+    assert "NaN or infinity" in ran.err
+
+
+def wait_for_window(folder: Path) -> None:
+    """Until the journal holds something, which is within a second or so of the first iteration."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        journals = list((folder / "results").glob("*/samples.journal"))
+        if journals and journals[0].stat().st_size > 0:
+            time.sleep(1.5)
+            return
+        time.sleep(0.05)
+    raise AssertionError("no run began")
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_writes_what_was_measured(start: Start, tmp_path: Path, number: int) -> None:
+    process = start(*FAKE, "--option", "latency_us=1000", "--duration", "60", "--json")
+    wait_for_window(tmp_path)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    result = json.loads(out)
+    assert result["status"] == "interrupted"
+    assert result["error"]["kind"] == "interrupted"
+    assert result["timing"]["stop_reason"] == "interrupted"
+    assert result["timing"]["iterations"] > 100
+    assert_no_orphans(tmp_path)
+
+
+def test_a_killed_driver_leaves_its_samples_and_no_worker(start: Start, tmp_path: Path) -> None:
+    process = start(*FAKE, "--option", "latency_us=1000", "--duration", "60")
+    wait_for_window(tmp_path)
+    assert len(helpers(tmp_path)) >= 2  # driver and worker, and the sampler
+    process.kill()
+    process.communicate(timeout=30)
+
+    assert_no_orphans(tmp_path)
+    samples = read_samples(only_run(tmp_path))
+    assert len(samples.start_ns) > 100
+    assert (samples.end_ns - samples.start_ns >= 1_000_000).all()
+
+
+def test_a_killed_sampler_costs_its_channels_only(start: Start, tmp_path: Path) -> None:
+    process = start(*FAKE, "--option", "latency_us=1000", "--duration", "4", "--json")
+    wait_for_window(tmp_path)
+    (sampler,) = [p for p in helpers(tmp_path) if "harness.engine.sampler" in p.cmdline()]
+    sampler.kill()
+    out, _ = process.communicate(timeout=30)
+
+    assert process.returncode == 0
+    result = json.loads(out)
+    assert result["timing"]["iterations"] > 1000
+    assert "killed by SIGKILL" in result["profiles"]["channels"]["worker_cpu_s"]["unavailable"]
+    assert result["profiles"]["sampler"]["gap_max_s"] > 1
+    (check,) = [c for c in result["validity"] if c["name"] == "sampler"]
+    assert check["verdict"] == "warn"
+    assert result["status"] == "degraded"
+
+
+def test_a_killed_worker_is_named(start: Start, tmp_path: Path) -> None:
+    process = start(*FAKE, "--option", "latency_us=1000", "--duration", "60", "--json")
+    wait_for_window(tmp_path)
+    (worker,) = [p for p in helpers(tmp_path) if "harness.engine.worker" in p.cmdline()]
+    psutil.Process(worker.pid).kill()
+    out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 3
+    assert "SIGKILL" in err
+    assert json.loads(out)["timing"]["iterations"] > 0
