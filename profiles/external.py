@@ -143,9 +143,8 @@ class WallClock:
 class ExternalSource:
     """The readings of a wall meter, with a further channel that says when each was taken.
 
-    That channel (``time/wall_s``, seconds on the monotonic clock, with an empty TensorBoard tag)
-    belongs to the values read with it; `attribute` puts the values at these times. A read without a
-    new row gives None.
+    That channel (``time/wall_s``, seconds on the monotonic clock) belongs to the values read with
+    it; `attribute` puts the values at these times. A read without a new row gives None.
     """
 
     name = "external"
@@ -177,7 +176,8 @@ class ExternalSource:
         if self._table is None:
             return coded("error", f"{self._path} has no header yet", "start the meter's logger")
         if self._table.malformed and not self._rows:
-            return coded("error", f"{self._path} has no valid row: {self._table.problem}")
+            detail = f"{self._path} has no valid row: {self._table.problem}"
+            return coded("error", detail, "give a CSV file as documented")
         self._period_s = _period_s(self._rows)
         self._rows.clear()
         return Available({"file": str(self._path), "columns": ", ".join(self._table.columns)})
@@ -202,7 +202,7 @@ class ExternalSource:
             name=name,
             unit=unit,
             kind=kind,
-            tag="" if unit == "s" else name,
+            tag=name,
             scope="wall",
             source="external",
             period_s=self._period_s,

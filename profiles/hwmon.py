@@ -74,7 +74,8 @@ class SensorSource:
         reasons = [sensor.channel.unavailable for sensor in self._sensors]
         failed = [reason for reason in reasons if reason is not None]
         if not reasons:
-            return coded("not_present", f"this machine has no {self.name} power sensor")
+            detail = f"this machine has no {self.name} power sensor"
+            return coded("not_present", detail, "load its driver, or use a wall meter")
         if len(failed) == len(reasons):
             return failed[0]
         return Available({"sensors": ", ".join(sensor.channel.name for sensor in self._sensors)})

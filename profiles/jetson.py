@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.profiles.hwmon import Sensor, SensorSource
-
 from harness.procfs import read_text
+from harness.profiles.hwmon import Sensor, SensorSource
 from harness.protocols import Channel
 
 # Rails through which the whole module is fed; the others lie behind these.

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from harness.errors import UsageError
+from harness.maybe import Unavailable, code_of, coded
 from harness.profiles.external import PREFIX, ExternalSource, parse_path
 from harness.profiles.hwmon import HwmonSource
 from harness.profiles.jetson import JetsonSource
 from harness.profiles.powercap import PowercapSource
 from harness.profiles.pyrapl import PyRaplSource
-
-from harness.errors import UsageError
-from harness.maybe import Unavailable, code_of, coded
 from harness.protocols import Available, Channel, Profiler, ProfilerContext
 
 SOURCES: Mapping[str, Callable[[ProfilerContext], Profiler]] = {

@@ -42,6 +42,7 @@ GRANT = (
     "sudo chmod a+r /sys/class/powercap/*/energy_uj, or for good the udev rule "
     'SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod a+r /sys%p/energy_uj"'
 )
+WALL = "use a wall meter: --power-source external:FILE.csv"
 UNMASK = (
     "run the container with --security-opt systempaths=unconfined (docker) or "
     "--security-opt unmask=/sys/devices/virtual/powercap (podman)"
@@ -277,7 +278,8 @@ class PowercapSource:
         main = [m.channel for m in self._meters if m.channel.scope in ("cpu-package", "psys")]
         if not main:
             names = ", ".join(sorted({zone.name for zone in zones}))
-            return coded("not_supported", f"powercap lists no package, only {names}")
+            detail = f"powercap lists no package, only {names}"
+            return coded("not_supported", detail, f"use a newer kernel, or {WALL}")
         failed = [channel.unavailable for channel in main if channel.unavailable is not None]
         if len(failed) == len(main):
             self.close()
@@ -291,7 +293,7 @@ class PowercapSource:
             return coded("permission_denied", detail, UNMASK)
         if is_virtual(self._root):
             detail = "this is a virtual machine, and its host passes no RAPL counters on"
-            return coded("virtualized", detail, "measure on bare metal, or with a wall meter")
+            return coded("virtualized", detail, f"measure on bare metal, or {WALL}")
         return coded(
             "not_present",
             f"/{FOLDER} has no RAPL zone",
@@ -314,5 +316,5 @@ def _reason(error: OSError | ValueError, name: str) -> Unavailable:
     if isinstance(error, PermissionError):
         return coded("permission_denied", f"{name}: energy_uj is readable by root alone", GRANT)
     if isinstance(error, FileNotFoundError):
-        return coded("not_supported", f"{name}: the zone has no energy counter")
+        return coded("not_supported", f"{name}: the zone has no energy counter", WALL)
     return coded("error", f"{name}: {error}", "see the kernel log")

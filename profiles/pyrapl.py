@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from harness.profiles.powercap import GRANT, UPDATE_PERIOD_S
 
 from harness.maybe import Unavailable, coded
 from harness.procfs import is_virtual
+from harness.profiles.powercap import GRANT, UPDATE_PERIOD_S
 from harness.protocols import Available, Channel, ProfilerContext
 
 REMEDY = "use --power-source powercap, which reads the same counters"
