@@ -25,6 +25,7 @@ import msgspec
 import harness.errors
 from harness import maybe
 from harness.errors import HarnessError, ModelError
+from harness.models.cache import Cache
 from harness.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def run_builder(job: Job) -> Prepared:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+            Cache(Path(job.root), building=False).sweep(process.pid)
         answer = _decode(output, process.returncode, job.spec.model, errors)
     if answer.failure is not None:
         kind = getattr(harness.errors, answer.failure.kind)
@@ -89,9 +91,8 @@ def _decode(output: bytes, code: int, model: str, errors: IO[bytes]) -> Answer:
             how = f"killed by {signal.Signals(-code).name}"
         else:
             how = f"exit code {code}{', ' * bool(lines)}{''.join(lines[-1:])}"
-        failure = ModelError(
-            f"the process that prepared {model!r} died: {how}", "see its standard error"
-        )
+        memory = "memory may have run out" if code == -signal.SIGKILL else ""
+        failure = ModelError(f"the process that prepared {model!r} died: {how}", memory)
         failure.add_note("\n".join(lines))
         raise failure from error
 
@@ -109,7 +110,6 @@ def main() -> int:
 
 
 def _answer(job: Job) -> Answer:
-    from harness.models.cache import Cache
     from harness.models.prepare import assemble
 
     try:

@@ -132,12 +132,17 @@ class Cache:
             for old in parent.iterdir():
                 if time.time() - old.stat().st_mtime > ABANDONED_S:
                     shutil.rmtree(old, ignore_errors=True)
-            return Path(tempfile.mkdtemp(dir=parent))
+            return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
         except OSError as error:
             raise UsageError(
                 f"the cache {self.root} cannot be written: {error.strerror}",
                 "point HARNESS_CACHE at a folder of your own",
             ) from error
+
+    def sweep(self, pid: int) -> None:
+        """Remove what process ``pid``, which has ended, left half-built."""
+        for folder in (self.root / "tmp").glob(f"{pid}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _publish(self, temporary: Path, folder: Path, record: type[T]) -> Product[T]:
         folder.parent.mkdir(parents=True, exist_ok=True)

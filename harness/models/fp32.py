@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -57,6 +56,8 @@ def find_fp32(spec: RunSpec, source: Source, format: str, cache: Cache) -> Fp32:
 
 def library_versions(*names: str) -> dict[str, str]:
     """Installed versions, and our own; empty for what is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # slow, and digits needs it not
+
     found = {"harness": __version__}
     for name in names:
         try:

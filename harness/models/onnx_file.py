@@ -13,6 +13,7 @@ import msgspec
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto
+from onnx.inliner import inline_local_functions
 
 from harness.errors import ModelError
 from harness.models.onnx_index import Range, index_ranges
@@ -145,7 +146,7 @@ def _dim(dim: Any) -> Dim:
 
 def _with_shapes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> ModelProto:
     """A copy with concrete inputs, its functions inlined and shapes inferred as far as possible."""
-    shaped = onnx.inliner.inline_local_functions(model) if model.functions else ModelProto()
+    shaped = inline_local_functions(model) if model.functions else ModelProto()
     if not model.functions:
         shaped.CopyFrom(model)
     for value in shaped.graph.input:

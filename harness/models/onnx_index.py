@@ -9,10 +9,10 @@ Builder only: imports onnx.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 # operators that hand values on unchanged, from input 0 to every output
 SAME = {
@@ -37,7 +37,7 @@ class _Graph:
 
     def __init__(self, model: ModelProto) -> None:
         self.consumers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
-        self.shapes: dict[str, list[int | None]] = {}
+        self.shapes: dict[str, Sequence[int | None]] = {}
         self.constants: dict[str, float] = {}
         self._add(model.graph)
 
@@ -52,10 +52,10 @@ class _Graph:
         for node in graph.node:
             self._node(node)
 
-    def _constant(self, name: str, tensor: object) -> None:
-        dims = list(tensor.dims)  # type: ignore[attr-defined]
+    def _constant(self, name: str, tensor: TensorProto) -> None:
+        dims = list(tensor.dims)
         self.shapes[name] = dims
-        external = tensor.data_location == 1  # type: ignore[attr-defined]
+        external = tensor.data_location == TensorProto.EXTERNAL
         if all(dim == 1 for dim in dims) and not external:
             self.constants[name] = float(numpy_helper.to_array(tensor).reshape(()))
 

@@ -48,6 +48,8 @@ def _check_file(path: Path) -> None:
     try:
         if path.is_dir():
             raise ModelError(f"{path} is a folder", "name the file in it")
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is no regular file", "copy the model into one")
         with path.open("rb") as file:
             if not file.read(1):
                 raise ModelError(f"{path} is empty", "export or copy it again")

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from harness.errors import ModelError
 from harness.models import data
@@ -22,6 +23,10 @@ from harness.protocols import TensorSpec
 
 EXAMPLES = "examples.npz"
 MODEL = "model.onnx"
+DRAWABLE = {
+    torch.float16, torch.float32, torch.float64, torch.bool, torch.uint8,
+    torch.int8, torch.int16, torch.int32, torch.int64,
+}  # fmt: skip
 REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -38,13 +43,10 @@ class TorchStructure(msgspec.Struct, frozen=True, kw_only=True):
     examples: bool
 
 
-class _Counter(io.RawIOBase):
+class _Counter(io.BytesIO):
     """A file that only counts."""
 
     count = 0
-
-    def writable(self) -> bool:
-        return True
 
     def write(self, chunk: Any) -> int:
         self.count += len(chunk)
@@ -140,6 +142,12 @@ def _fit(
             "save the program with the example inputs that torch.export.export was given",
         )
     examples = {name: value.detach().cpu() for name, value in loaded.examples.items()}
+    for name, value in examples.items():
+        if value.dtype not in DRAWABLE:
+            raise ModelError(
+                f"input {name!r} of {source} is {str(value.dtype).removeprefix('torch.')}",
+                "give integers, booleans or floats of 16, 32 or 64 bits",
+            )
     counts = {value.shape[0] if value.ndim else None for value in examples.values()}
     batched = len(counts) == 1 and counts != {None} and counts != {0}
     declared = [
@@ -162,7 +170,7 @@ def _run(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> list[Tenso
     """The tensor outputs of one inference, named by position."""
     try:
         with torch.no_grad():
-            leaves = torch.utils._pytree.tree_leaves(module(*args))
+            leaves = tree_leaves(module(*args))
     except Exception as error:  # the user's code, which may raise anything
         line = next(iter(str(error).strip().splitlines()), "")
         shapes = ", ".join(show(tuple(arg.shape)) for arg in args)
@@ -192,5 +200,7 @@ def _state_sha256(state: Mapping[str, Tensor]) -> str:
     for name, tensor in state.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.numel():
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(
+                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
     return digest.hexdigest()

@@ -324,6 +324,30 @@ def test_a_table_inside_a_branch_is_found(tmp_path: Path) -> None:
     run(path, found, 1)
 
 
+def test_a_table_inside_a_function_is_found(tmp_path: Path) -> None:
+    version = helper.make_opsetid("", 17)
+    look_up = helper.make_function(
+        "own",
+        "LookUp",
+        ["t", "i"],
+        ["o"],
+        [helper.make_node("Gather", ["t", "i"], ["o"])],
+        [version],
+    )
+    path = model(
+        tmp_path / "m.onnx",
+        [helper.make_node("LookUp", ["table", "ids"], ["y"], domain="own")],
+        [value("ids", I64, ["batch", 2])],
+        [value("y", F, None)],
+        [table("table", 9, 2)],
+        opsets={"": 17, "own": 1},
+        functions=[look_up],
+    )
+    found = read_structure(path, {}, 3)
+    assert found.ranges == {"ids": Range(0, 9)}
+    run(path, found, 1)
+
+
 def test_divisors_are_not_zero(tmp_path: Path) -> None:
     node = helper.make_node("Div", ["x", "by"], ["y"])
     inputs = [value("x", I64, ["N", 3]), value("by", I64, ["N", 3])]

@@ -13,6 +13,7 @@ import torch
 from harness.errors import DataError, ModelError
 from harness.models import Prepared, prepare
 from harness.models.onnx_export import export_onnx
+from harness.models.torch_build import describe
 from harness.models.torch_source import load, load_module
 from harness.models.zoo import ZOO
 from harness.models.zoo.bert import BertBase
@@ -55,6 +56,9 @@ def raises():
 
 def lists():
     return Net(), ([1, 2], SCALE)
+
+def halves():
+    return Net(), (IDS.bfloat16(), SCALE)
 
 def missing():
     import no_such_library
@@ -219,14 +223,15 @@ def test_a_factory_is_never_taken_from_the_cache(folder: Path) -> None:
     [
         ("nothing", r"'factories:nothing' returned int; return \(torch module, example inputs"),
         ("raises", "'factories:raises' raised ValueError: first line; repair it"),
+        ("halves", "input 'ids' of factory:factories:halves is bfloat16; give integers"),
         ("lists", "gives list for input 'ids'; give tensors"),
         ("missing", "raised ModuleNotFoundError: No module named 'no_such_library'"),
         ("absent", "raised AttributeError: module 'factories' has no attribute 'absent'"),
     ],
 )
-def test_a_bad_factory_is_one_line(factory: str, text: str) -> None:
+def test_a_bad_factory_is_one_line(folder: Path, factory: str, text: str) -> None:
     with pytest.raises(ModelError, match=text) as raised:
-        load(f"factory:factories:{factory}", seed=0)
+        describe(f"factory:factories:{factory}", 0, None, None, {}, 2, folder)
     assert "\n" not in str(raised.value)
 
 
@@ -238,10 +243,11 @@ def test_a_module_that_is_not_there() -> None:
 # the builder process
 
 
-def test_a_crash_names_the_signal_and_keeps_the_traceback() -> None:
+def test_a_crash_names_the_signal_and_leaves_nothing_half_built(folder: Path) -> None:
     with pytest.raises(ModelError, match="'factories:crashes' died: killed by SIGSEGV") as raised:
         prepare(RunSpec(model="factories:crashes"), "torch")
     assert "in crashes" in raised.value.__notes__[0]
+    assert list((folder / "cache" / "tmp").iterdir()) == []
 
 
 def test_an_exit_names_its_code() -> None:

@@ -22,12 +22,16 @@ def initialise(model: nn.Module, std: float | None = None) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.7, 1.1)
             nn.init.normal_(module.bias, std=0.1)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.7, 1.3)
+            if module.running_mean is not None and module.running_var is not None:
+                nn.init.normal_(module.running_mean, std=0.1)
+                nn.init.uniform_(module.running_var, 0.7, 1.3)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=std or 1.0)
 
 
-def damp(norm: nn.BatchNorm2d, factor: float) -> None:
+def damp(branch: nn.Sequential, factor: float) -> None:
     """Shrink a residual branch's last gain, so that a deep sum of branches stays near unit size."""
+    norm = branch[-1]
+    if not isinstance(norm, nn.BatchNorm2d):
+        raise TypeError(f"the branch ends with {type(norm).__name__}")
     norm.weight.data.mul_(factor)

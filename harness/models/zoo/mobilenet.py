@@ -46,7 +46,7 @@ class Residual(nn.Module):
 
     def __init__(self, branch: nn.Sequential) -> None:
         super().__init__()
-        self.branch = branch
+        self.branch: nn.Sequential = branch
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.branch(x)
@@ -73,8 +73,8 @@ class MobileNetV2(nn.Module):
         self.head = nn.Linear(1280, 1000)
         initialise(self)
         for block in blocks:
-            if isinstance(block, Residual) and isinstance(block.branch[-1], nn.BatchNorm2d):
-                damp(block.branch[-1], 0.3)
+            if isinstance(block, Residual):
+                damp(block.branch, 0.3)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.flatten(self.pool(self.features(images))))

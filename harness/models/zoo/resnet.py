@@ -21,7 +21,7 @@ class Residual(nn.Module):
 
     def __init__(self, branch: nn.Sequential, shortcut: nn.Module) -> None:
         super().__init__()
-        self.branch = branch
+        self.branch: nn.Sequential = branch
         self.shortcut = shortcut
         self.relu = nn.ReLU()
 
@@ -66,7 +66,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(*_conv(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
-        blocks: list[nn.Module] = []
+        blocks: list[Residual] = []
         inputs = 64
         for stage, depth in enumerate(depths):
             width = 64 << stage
@@ -79,8 +79,7 @@ class ResNet(nn.Module):
         self.head = nn.Linear(inputs, 1000)
         initialise(self)
         for residual in blocks:
-            if isinstance(residual, Residual) and isinstance(residual.branch[-1], nn.BatchNorm2d):
-                damp(residual.branch[-1], 0.3)
+            damp(residual.branch, 0.3)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.blocks(self.stem(images))
