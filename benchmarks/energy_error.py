@@ -20,13 +20,14 @@ stated standard uncertainty, "refused" how often we say that the meter cannot an
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.energy import Window, attribute, resonance_delay
+from harness.analysis.energy import PAUSE_EVERY, Window, attribute, resonance_delay
 from harness.maybe import Unavailable
 from harness.testing.power import PowerCurve, SimulatedMeter, square_load
 
@@ -122,7 +123,7 @@ def draw(scenario: Scenario, rng: np.random.Generator) -> Trial:
         IDLE_W,
         LOW_W,
         HIGH_W,
-        pauses_s=(lambda count: rng.uniform(0, longest, count)) if longest else None,
+        pauses_s=(lambda count: pauses_s(count, longest, rng)) if longest else None,
     )
     first = int(np.searchsorted(starts, begin + scenario.guard_s))
     last = int(np.searchsorted(starts, starts[first] + width))
@@ -149,6 +150,12 @@ def draw(scenario: Scenario, rng: np.random.Generator) -> Trial:
         seed=int(rng.integers(2**31)),
     )
     return Trial(curve, window, meter, reads)
+
+
+def pauses_s(count: int, longest_s: float, rng: np.random.Generator) -> Floats:
+    """A pause after each of ``count`` iterations, drawn anew every `PAUSE_EVERY`."""
+    lengths: Floats = rng.uniform(0, longest_s, math.ceil(count / PAUSE_EVERY))
+    return np.repeat(lengths, PAUSE_EVERY)[:count]
 
 
 def naive(trial: Trial, kind: str) -> float:

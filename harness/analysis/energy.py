@@ -24,6 +24,7 @@ from typing import Any
 
 from harness.analysis.meters import Meter, SourceReadings, group, with_totals
 from harness.analysis.power_series import (
+    PAUSE_EVERY,
     Figure,
     Load,
     counter_energy,
@@ -35,6 +36,7 @@ from harness.maybe import Maybe, Unavailable, coded, present
 from harness.records.result import Energy, EnergySource, SelfTest, Spread
 
 __all__ = [
+    "PAUSE_EVERY",
     "SourceReadings",
     "Window",
     "attribute",

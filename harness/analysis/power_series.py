@@ -26,6 +26,10 @@ Floats: TypeAlias = NDArray[np.float64]
 MIN_UPDATES = 20
 MAX_GAP_PERIODS = 3.0
 STUCK_S = 2.0
+SEES_ALL = 0.9  # a sensor whose averaging covers this share of its period misses nothing
+RESONANT_S = 0.02
+PAUSE_EVERY = 10  # iterations
+MIN_PHASES = 8
 # A phase uniform over T at each of two edges: their difference has sd T x sqrt(2/12).
 EDGE_SD = math.sqrt(2 / 12)
 
@@ -64,7 +68,8 @@ class Sensor:
 
 @dataclass(frozen=True)
 class Load:
-    """How the load repeats: ``iteration_s`` apart, with random pauses if ``random_phase``."""
+    """How the load repeats: ``iteration_s`` apart, with pauses by `resonance_delay` if
+    ``random_phase``."""
 
     iteration_s: float = 0.0
     random_phase: bool = False
@@ -117,9 +122,10 @@ def counter_energy(
     """Difference of the counter, interpolated at both edges.
 
     A new value was published between the last reading and this one, and no more than a period ago,
-    so it belongs in the middle of that stretch. sd^2 is the sum of
+    so it belongs in the middle of that stretch, less the counter's lag; one that carries its own
+    time belongs there. sd^2 is the sum of
 
-        (0.41 min(T, h) P)^2             when each of the two values was published
+        (0.41 min(T, h) P)^2             when each of the two values was published, if not known
         (0.41 min(iteration, h') P)^2    load that is not even between two updates h' = max(T, h)
         (0.41 q)^2                       counting in steps of q
     """
@@ -128,18 +134,18 @@ def counter_energy(
     period = counter_period_s(series, sensor)
     if period is None:
         return coded("insufficient_samples", "the counter did not move", "see `harness doctor`")
-    changed = series.changed
-    known_s = np.minimum(series.t[changed] - series.t[changed - 1], period)
-    times = series.t[changed] - known_s / 2
+    fresh = np.arange(series.t.size) if series.stamped else series.changed
+    since_s = np.minimum(series.t[fresh] - series.t[fresh - 1], period)
+    times = series.t[fresh] - sensor.lag_s - (0.0 if series.stamped else since_s / 2)
     spacing = max(period, series.interval_s)
     lacking = _lacking(times, start, end, spacing)
     if lacking is not None:
         return lacking
-    at_start, at_end = np.interp([start, end], times, series.v[changed])
+    at_start, at_end = np.interp([start, end], times, series.v[fresh])
     energy = float(at_end - at_start)
     power = energy / (end - start)
     sd = EDGE_SD * math.hypot(
-        min(period, series.interval_s) * power,
+        0.0 if series.stamped else min(period, series.interval_s) * power,
         min(load.iteration_s, spacing) * power,
         sensor.resolution_j,
     )
@@ -156,6 +162,7 @@ def held_energy(
     carries its own time. The window is shifted by that age. sd^2 is the sum of
 
         (w s / sqrt(n))^2                spread s of n readings, n lessened by their autocorrelation
+                                         and no more than there were random phases
         (0.41 min(iteration, h') P)^2    the cells at the edges
         (0.29 w P (1 - f) iteration / W)^2   a sensor that sees a share f of the time, through a
                                          window W that cuts iterations always at the same place
@@ -168,12 +175,15 @@ def held_energy(
     first, last = start + age, end + age
     spacing = max(period, series.interval_s)
     seen = min(1.0, averaging / spacing)
-    if seen < 0.9 and resonance_delay(load.iteration_s, period) and not load.random_phase:
+    phases = _phases(load, end - start) if seen < SEES_ALL else math.inf
+    if phases < MIN_PHASES:
         detail = (
             f"the sensor sees {seen:.0%} of the time, and iterations of "
-            f"{load.iteration_s * 1e3:.0f} ms can keep step with it"
+            f"{load.iteration_s * 1e3:.0f} ms can keep step with it: {phases:.0f} random pauses"
         )
-        return coded("insufficient_samples", detail, "pause at random between iterations")
+        return coded(
+            "insufficient_samples", detail, "pause at random between iterations, for longer"
+        )
     refusal = _lacking(series.t, first, last, spacing, cells=True)
     if refusal is None:
         refusal = _stuck(series, first, last, period)
@@ -182,23 +192,34 @@ def held_energy(
     energy = _integral(series, first, last)
     width = end - start
     power = energy / width
-    phase = 0.0 if load.random_phase else 0.29 * (1 - seen) * load.iteration_s / averaging
+    phase = 0.29 * (1 - seen) * load.iteration_s / averaging if math.isinf(phases) else 0.0
     sd = math.hypot(
-        width * _mean_sd(series, first, last, period),
+        width * _mean_sd(series, first, last, period, phases),
         EDGE_SD * min(load.iteration_s, spacing) * power,
         min(phase, 1.0) * width * power,
     )
     count = min(_inside(series.t, first, last), round(width / period))
-    return Figure(energy, sd, count, period, averaging / 2 + spacing / 2)
+    return Figure(energy, sd, count, period, (averaging + period + series.interval_s) / 2)
 
 
 def resonance_delay(iteration_s: float, period_s: float) -> float:
-    """Longest of the uniformly random pauses to put between iterations, in seconds; 0 for none.
+    """Longest pause to make after every iteration, in seconds; 0 for none.
 
-    Iterations of 20 ms and more can keep step with a sensor that looks only part of the time. A
-    tenth of an iteration is enough to drift through all phases within a few updates.
+    Draw the pause uniformly from 0 to this, and anew every `PAUSE_EVERY` iterations.
+
+    Iterations of 20 ms and more can keep step with a sensor that looks only part of the time. Over
+    `PAUSE_EVERY` equal pauses the two drift apart by up to a whole iteration, each time by another
+    part of it. (Pauses drawn for each iteration average out: they merely shift the period that
+    keeps step.) The window grows by 5 % on average.
     """
-    return min(period_s, iteration_s / 10) if iteration_s >= 0.02 else 0.0
+    return min(period_s, iteration_s) / PAUSE_EVERY if iteration_s >= RESONANT_S else 0.0
+
+
+def _phases(load: Load, width: float) -> float:
+    """How many phases between load and sensor the window holds; infinite for short iterations."""
+    if load.iteration_s < RESONANT_S:
+        return math.inf
+    return width / load.iteration_s / PAUSE_EVERY if load.random_phase else 0.0
 
 
 def _integral(series: Series, first: float, last: float) -> float:
@@ -208,7 +229,7 @@ def _integral(series: Series, first: float, last: float) -> float:
     return float(np.diff(np.clip(edges, first, last)) @ series.v)
 
 
-def _mean_sd(series: Series, first: float, last: float, period: float) -> float:
+def _mean_sd(series: Series, first: float, last: float, period: float, at_most: float) -> float:
     """Standard deviation of the mean of the readings in the window, in watts.
 
     n / tau of n readings count as independent, tau = 1 + 2 x (their autocorrelations, in pairs
@@ -225,7 +246,7 @@ def _mean_sd(series: Series, first: float, last: float, period: float) -> float:
     pairs = rho[1 : 2 * ((size - 1) // 2) + 1].reshape(-1, 2).sum(axis=1)
     positive = pairs[: np.argmax(pairs <= 0)] if np.any(pairs <= 0) else pairs
     tau = 1 + 2 * float(positive.sum())
-    return math.sqrt(variance / (size - 1) * max(tau, 1.0))
+    return math.sqrt(variance / min((size - 1) / max(tau, 1.0), at_most))
 
 
 def _inside(times: Floats, start: float, end: float) -> int:

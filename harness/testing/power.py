@@ -157,7 +157,7 @@ class SimulatedMeter:
             scope="cpu-package",
             source="simulated",
             period_s=self.period_s,
-            facts={"resolution_j": self.tick_j, **facts},
+            facts={"resolution_j": self.tick_j, "lag_s": self.lag_s, **facts},
         )
         power = msgspec.structs.replace(
             counter,

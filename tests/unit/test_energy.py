@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from harness import maybe
 from harness.analysis.energy import (
+    PAUSE_EVERY,
     SourceReadings,
     Window,
     attribute,
@@ -247,7 +248,7 @@ def test_idle_floor() -> None:
 def test_random_pauses_from_20_ms_on() -> None:
     assert resonance_delay(0.0199, 0.1) == 0.0
     assert resonance_delay(0.05, 0.1) == pytest.approx(0.005)
-    assert resonance_delay(5.0, 0.1) == pytest.approx(0.1)
+    assert resonance_delay(5.0, 0.1) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(("every_s", "seen_s"), [(0.01, 0.1), (0.1, 0.1), (0.25, 0.25)])
@@ -278,6 +279,24 @@ def test_readings_with_their_own_times_are_put_there() -> None:
     )
     assert found.scope == "wall"
     assert spread(found.energy_j).value == pytest.approx(10 * 100 + 3 * 20)
+
+
+def test_an_energy_column_with_its_own_times_needs_no_guard() -> None:
+    """Rows at both edges of the step say it all, however late they reach us."""
+    stamps = np.arange(0, 32, 0.25)
+    late = _ns(stamps + 0.7)
+    window = replace(WINDOW, start_ns=10 * SECOND, end_ns=22 * SECOND, guard_after_s=0.0)
+    found = source_of(
+        SourceReadings(
+            channel("energy/wall_j", period_s=0.25, scope="wall"),
+            late,
+            list(CURVE.energy_j(stamps)),
+        ),
+        SourceReadings(channel("time/wall_s", scope="wall"), late, list(stamps)),
+        window=replace(window, iterations=1200),
+    )
+    assert spread(found.energy_j).value == pytest.approx(1200.0)
+    assert found.method == "counter"
 
 
 # --- reasons ----------------------------------------------------------------------------------
@@ -358,9 +377,8 @@ def test_iterations_in_step_with_a_part_time_sensor_need_random_pauses() -> None
     meter = SimulatedMeter(0.1, 0.025)
     curve, _ = square_load(10.0, 22.0, 0.05, 20.0, 50.0, 150.0)
     rng = np.random.default_rng(0)
-    shaken, _ = square_load(
-        10.0, 22.0, 0.05, 20.0, 50.0, 150.0, pauses_s=lambda n: rng.uniform(0, 0.005, n)
-    )
+    pauses = np.repeat(rng.uniform(0, resonance_delay(0.05, 0.1), 24), PAUSE_EVERY)
+    shaken, _ = square_load(10.0, 22.0, 0.05, 20.0, 50.0, 150.0, pauses_s=lambda n: pauses[:n])
     window = replace(WINDOW, iterations=160)
     found = source_of(*meter.readings(curve, READS, "gauge"), window=window)
     assert code(found.energy_j) == "insufficient_samples"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.maybe import Unavailable, code_of
 from harness.profiles.powercap import PowercapSource
@@ -273,6 +276,25 @@ def test_14_zone_numbers_are_hexadecimal(tree: Tree) -> None:
         "package-10": 2.0,
         "package-11": 3.0,
     }
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(0, 150_000_000), min_size=1, max_size=80),
+)
+def test_any_run_of_the_register_adds_up(start_uj: int, steps_uj: list[int]) -> None:
+    """A register of 1 uJ wraps every 4295 J; steps of up to 150 J wrap it at any place."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Tree(Path(folder))
+        tree.zone("intel-rapl:0", "package-0", start_uj, range_uj=2**32 - 1)
+        source = opened(tree)
+        total_uj = 0
+        for step_uj in steps_uj:
+            tree.add("intel-rapl:0", step_uj / 1e6, range_uj=2**32 - 1)
+            total_uj += step_uj
+            assert joules(source) == {"package-0": pytest.approx(total_uj / 1e6, abs=1e-9)}
+        source.close()
 
 
 # --- beyond the fourteen ----------------------------------------------------------------------
