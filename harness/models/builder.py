@@ -73,11 +73,11 @@ def run_builder(job: Job) -> Prepared:
                 process.kill()
                 process.wait()
             Cache(Path(job.root), building=False).sweep(process.pid)
-        answer = _decode(output, process.returncode, job.spec.model, errors)
-    if answer.failure is not None:
-        kind = getattr(harness.errors, answer.failure.kind)
-        raise kind(answer.failure.message, answer.failure.remedy)
-    return maybe.convert(answer.prepared, Prepared)
+        reply = _decode(output, process.returncode, job.spec.model, errors)
+    if reply.failure is not None:
+        kind = getattr(harness.errors, reply.failure.kind)
+        raise kind(reply.failure.message, reply.failure.remedy)
+    return maybe.convert(reply.prepared, Prepared)
 
 
 def _decode(output: bytes, code: int, model: str, errors: IO[bytes]) -> Answer:
@@ -105,11 +105,12 @@ def main() -> int:
     os.dup2(2, 1)
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     with answers:
-        answers.write(msgspec.json.encode(_answer(job)))
+        answers.write(msgspec.json.encode(answer(job)))
     return 0
 
 
-def _answer(job: Job) -> Answer:
+def answer(job: Job) -> Answer:
+    """What the builder replies: the model prepared, or the expected failure."""
     from harness.models.prepare import assemble
 
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch.export import Dim, ExportedProgram
 
@@ -47,11 +48,36 @@ def export_onnx(
                 dynamo=True,
                 external_data=size_bytes > INLINE_LIMIT_BYTES,
             )
+        _strip(target)
     except Exception as error:  # the exporter raises many types, none of them documented
         line = next((line for line in _causes(error) if line), type(error).__name__)
         raise ModelError(
             f"the model cannot be exported to ONNX: {line}", "run it with --backend pytorch"
         ) from error
+
+
+def _strip(path: Path) -> None:
+    """Take out the stack traces that the exporter leaves: they hold paths of this machine, and
+    would make the same model another file elsewhere.
+    """
+    model = onnx.load(path, load_external_data=False)
+    del model.metadata_props[:]
+    for graph in _graphs(model.graph):
+        del graph.metadata_props[:]
+        values = (*graph.input, *graph.output, *graph.value_info)
+        for part in (*graph.node, *graph.initializer, *values):
+            del part.metadata_props[:]
+            part.doc_string = ""
+    onnx.save(model, path)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for nested in (attribute.g, *attribute.graphs):
+                if nested.node:
+                    yield from _graphs(nested)
 
 
 def _causes(error: BaseException) -> Iterator[str]:

@@ -57,6 +57,12 @@ def test_the_manifest_describes_the_onnx_file() -> None:
     assert found.external == ()
 
 
+def test_the_onnx_file_holds_no_traces_of_where_it_was_made() -> None:
+    content = (ASSETS / "digits.onnx").read_bytes()
+    assert b".py" not in content
+    assert b"site-packages" not in content
+
+
 def test_onnx_equals_torch_and_reaches_the_accuracy(test_split: dict[str, np.ndarray]) -> None:
     images, labels = test_split["images"], test_split["labels"]
     session = ort.InferenceSession(ASSETS / "digits.onnx", providers=["CPUExecutionProvider"])

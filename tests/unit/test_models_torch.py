@@ -12,6 +12,7 @@ import torch
 
 from harness.errors import DataError, ModelError
 from harness.models import Prepared, prepare
+from harness.models.builder import Job, answer
 from harness.models.onnx_export import export_onnx
 from harness.models.torch_build import describe
 from harness.models.torch_source import load, load_module
@@ -261,6 +262,25 @@ def test_errors_cross_back_with_type_and_remedy(folder: Path) -> None:
         prepare(RunSpec(model="m.onnx"), "onnx")
     assert raised.value.message == f"{folder / 'm.onnx'} is no ONNX file, or is cut short"
     assert raised.value.remedy == "check where it came from"
+
+
+@pytest.mark.parametrize(
+    ("library", "model", "extra"),
+    [("onnx", "m.onnx", "onnxruntime"), ("torch", "resnet18", "torch")],
+)
+def test_a_missing_extra_names_the_pip_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, library: str, model: str, extra: str
+) -> None:
+    (folder / "m.onnx").write_bytes(b"never read")
+    for name in ("onnx_file", "torch_build", "torch_source"):
+        monkeypatch.delitem(sys.modules, f"harness.models.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    job = Job(spec=RunSpec(model=model), format="onnx", root=str(folder / "cache"))
+    failure = answer(job).failure
+    assert failure is not None
+    assert failure.kind == "ModelError"
+    assert failure.message == f"preparing {model!r} needs {library}, which is not installed"
+    assert failure.remedy == f"pip install 'hw-harness[{extra}]'"
 
 
 def test_an_onnx_file_is_run_where_it_lies(folder: Path) -> None:
