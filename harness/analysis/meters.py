@@ -97,25 +97,39 @@ def _series(item: SourceReadings, stamps: SourceReadings | None, origin_ns: int)
 
 
 def with_totals(meters: list[Meter]) -> list[Meter]:
-    """The meters, and before them the sum over sockets where there are several.
+    """The meters, and before them the sum over the sockets of each source that counts several.
 
     Readings of one source share their times; a moment at which one socket is missing has no sum.
     """
-    sockets = [meter for meter in meters if meter.channel.scope == "cpu-package"]
-    if len(sockets) < 2 or len({meter.channel.source for meter in sockets}) > 1:
-        return meters
-    total = replace(sockets[0], name="cpu-package", parts=tuple(m.name for m in sockets))
-    broken = [m.channel for m in sockets if m.channel.unavailable is not None]
+    sockets: dict[str, list[Meter]] = {}
+    for meter in meters:
+        if meter.channel.scope == "cpu-package":
+            sockets.setdefault(meter.channel.source, []).append(meter)
+    totals = [_total(source, parts) for source, parts in sockets.items() if len(parts) > 1]
+    return [*(total for total in totals if total is not None), *meters]
+
+
+def _total(source: str, sockets: list[Meter]) -> Meter | None:
+    total = replace(
+        sockets[0],
+        name=f"{source}-total",
+        parts=tuple(meter.name for meter in sockets),
+        counter=None,
+        power=None,
+    )
+    for meter in sockets:
+        if meter.channel.unavailable is not None:
+            return replace(total, channel=meter.channel)
     counters = [meter.counter for meter in sockets if meter.counter is not None]
-    if broken:
-        return [replace(total, channel=broken[0], counter=None, power=None), *meters]
     if len(counters) < len(sockets):
-        return meters
+        return None
     common = counters[0].t
     for series in counters[1:]:
         common = np.intersect1d(common, series.t)
     values = sum(series.v[np.isin(series.t, common)] for series in counters)
-    summed = Series(common, np.asarray(values, dtype=np.float64))
     step = math.hypot(*(meter.sensor.resolution_j for meter in sockets))
-    sensor = replace(sockets[0].sensor, resolution_j=step)
-    return [replace(total, counter=summed, power=None, sensor=sensor), *meters]
+    return replace(
+        total,
+        counter=Series(common, np.asarray(values, dtype=np.float64)),
+        sensor=replace(sockets[0].sensor, resolution_j=step),
+    )

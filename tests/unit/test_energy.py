@@ -187,17 +187,32 @@ def test_sockets_are_summed_by_name_and_never_with_other_scopes() -> None:
         counter("energy/package-0-dram_j", scale=0.1, scope="dram"),
         counter("energy/psys_j", scale=3.0, scope="psys"),
     )
-    total = found.sources["cpu-package"]
-    assert found.primary == "cpu-package"
+    total = found.sources["test-total"]
+    assert found.primary == "test-total"
     assert total.parts == ("package-0", "package-1")
     assert spread(total.energy_j).value == pytest.approx(1200.0)
     assert spread(found.sources["psys"].energy_j).value == pytest.approx(2400.0)
 
 
+def test_two_sources_that_count_the_same_sockets_are_not_added() -> None:
+    both = [
+        counter(f"energy/{source}{socket}_j", source=source)
+        for source in ("powercap", "hwmon")
+        for socket in (0, 1)
+    ]
+    found = energy_of(*both)
+    assert found.primary == "powercap-total"
+    assert set(found.sources) == {
+        *("powercap-total", "hwmon-total"),
+        *("powercap0", "powercap1", "hwmon0", "hwmon1"),
+    }
+    assert spread(found.joules_per_inference).value == pytest.approx(2.0)
+
+
 def test_a_total_without_one_of_its_parts_is_none() -> None:
     broken = counter("energy/package-1_j", unavailable=coded("error", "broken"))
     found = energy_of(counter(), broken)
-    assert code(found.sources["cpu-package"].energy_j) == "error"
+    assert code(found.sources["test-total"].energy_j) == "error"
     assert spread(found.sources["package-0"].energy_j).value == pytest.approx(800.0)
 
 
@@ -283,12 +298,12 @@ def test_readings_with_their_own_times_are_put_there() -> None:
 
 def test_an_energy_column_with_its_own_times_needs_no_guard() -> None:
     """Rows at both edges of the step say it all, however late they reach us."""
-    stamps = np.arange(0, 32, 0.25)
+    stamps = np.arange(0, 32, 0.2)
     late = _ns(stamps + 0.7)
     window = replace(WINDOW, start_ns=10 * SECOND, end_ns=22 * SECOND, guard_after_s=0.0)
     found = source_of(
         SourceReadings(
-            channel("energy/wall_j", period_s=0.25, scope="wall"),
+            channel("energy/wall_j", period_s=0.2, scope="wall"),
             late,
             list(CURVE.energy_j(stamps)),
         ),
