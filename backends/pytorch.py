@@ -15,14 +15,14 @@ import os
 import re
 import shutil
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
-import numpy as np
 
 from harness.backends.pytorch_operators import operators_of
+from harness.backends.pytorch_options import runnable, settings
 from harness.errors import (
     BackendUnavailable,
     DataError,
@@ -42,56 +42,11 @@ if TYPE_CHECKING:
 _PIP = "pip install 'hw-harness[torch]'"
 _PIP_CUDA = "install a CUDA build of PyTorch (https://pytorch.org/get-started)"
 
-# option -> its values, the default first
-_OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "compile": ("off", "inductor"),
-    "channels_last": ("auto", "on", "off"),
-}
-# What a CPU must say of itself to compute in this type. Without it PyTorch still gives numbers,
-# from reference loops: ResNet-18 in fp16 took 42 times its fp32 time on a CPU without avx512_fp16.
-_ARITHMETIC: Mapping[str, frozenset[str]] = {
-    "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
-    "fp16": frozenset({"avx512_fp16", "asimdhp"}),
-}
-_PRECISIONS = ("fp32", "int8", *_ARITHMETIC)
-
 # TorchScript rewrites a program during its first calls, with operators that later ones do not run.
 _SETTLING_RUNS = 3
 
 # Nothing to wait for on a CPU; a C call that takes nothing, so that no Python frame is timed.
 _nothing: Callable[[], None] = [].clear  # type: ignore[var-annotated]
-
-
-def _settings(options: SessionOptions) -> dict[str, str]:
-    """Every option with its value in force. Raises `UsageError` naming the valid ones."""
-    for key, value in options.options.items():
-        if key not in _OPTIONS:
-            raise UsageError(
-                f"pytorch has no option {key!r}", f"choose one of {', '.join(_OPTIONS)}"
-            )
-        if value not in _OPTIONS[key]:
-            raise UsageError(
-                f"--option {key} is {value!r}", f"choose one of {', '.join(_OPTIONS[key])}"
-            )
-    return {key: options.options.get(key, values[0]) for key, values in _OPTIONS.items()}
-
-
-def _cpu_features() -> frozenset[str]:
-    """The instruction sets that the kernel names; empty where it names none."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return frozenset()
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(found.group(1).split()) if found else frozenset()
-
-
-def _runnable(device: str) -> list[str]:
-    """The precisions that ``device`` really computes in."""
-    if device != "cpu":
-        return list(_PRECISIONS)
-    features = _cpu_features()
-    return [p for p in _PRECISIONS if p not in _ARITHMETIC or _ARITHMETIC[p] & features]
 
 
 class PyTorchBackend:
@@ -121,16 +76,16 @@ class PyTorchBackend:
         return Unavailable(f"pytorch on {device} is not supported yet", "use --device cpu")
 
     def artifact_format(self, precision: str, options: SessionOptions) -> str:
-        settings = _settings(options)
-        runnable = _runnable(options.device)
-        if precision not in runnable:
+        chosen = settings(options)
+        precisions = runnable(options.device)
+        if precision not in precisions:
             raise UsageError(
                 f"pytorch has no {precision} arithmetic on this {options.device}",
-                f"use --precision {' or '.join(runnable)}",
+                f"use --precision {' or '.join(precisions)}",
             )
         if precision != "int8":
             return "torch"
-        if settings["compile"] != "off":
+        if chosen["compile"] != "off":
             raise UsageError(
                 "--option compile=inductor with --precision int8",
                 "leave it out: the int8 program is a graph with its kernels already chosen",
@@ -146,6 +101,7 @@ class PyTorchBackend:
         if artifact.format not in ("torch", "torch-int8"):
             raise ModelError(f"pytorch runs torch artifacts, not {artifact.format!r}")
         _set_threads(options)
+        _claim_inductor_cache()
         key = msgspec.json.encode((artifact, options))
         loaded = self._loaded.get(key)
         if loaded is None:
@@ -171,7 +127,7 @@ class _Loaded:
 
         self.artifact = artifact
         self.options = options
-        self.settings = _settings(options)
+        self.settings = settings(options)
         self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(artifact.precision)
         if self.settings["compile"] == "inductor":
             _prepare_inductor()
@@ -189,7 +145,7 @@ class _Loaded:
             return load(Path(artifact.path))
         from harness.models.torch_source import load_module
 
-        module: Any = load_module(artifact.source, 0).requires_grad_(False)
+        module: Any = load_module(artifact.source, artifact.seed).requires_grad_(False)
         return module if self.dtype is None else module.to(self.dtype)
 
     def _wants_channels_last(self) -> bool:
@@ -211,7 +167,7 @@ class _Loaded:
         import torch
 
         if self.settings["compile"] == "inductor":
-            compiled: Callable[..., Any] = torch.compile(self.module, options={"freezing": True})
+            compiled: Callable[..., Any] = torch.compile(self.module, dynamic=False)
             return compiled
         # a TorchScript method spares the frames of the hooks that it cannot have
         int8 = self.artifact.format == "torch-int8"
@@ -220,6 +176,7 @@ class _Loaded:
 
     def tensor(self, array: Any) -> Any:
         """A tensor as the module takes it: its float type, its layout."""
+        import numpy as np
         import torch
 
         tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array))
@@ -252,7 +209,7 @@ def _host(tensor: Any) -> Any:
 
 
 def _prepare_inductor() -> None:
-    """Keep what inductor compiles among the project's caches, and compile in this very process.
+    """Compile in this very process, without a pool of others beside it.
 
     Raises `BackendUnavailable` where there is no compiler to call.
     """
@@ -263,10 +220,17 @@ def _prepare_inductor() -> None:
             "compile=inductor needs a C++ compiler and there is none",
             "install g++, or leave the option out",
         )
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+def _claim_inductor_cache() -> None:
+    """Keep what inductor compiles among the project's caches, not in the system's temporary folder.
+
+    It settles on a folder and creates it as soon as torch.export is imported, compiling or not.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     root = Path(os.environ.get("HARNESS_CACHE") or Path(base, "harness"))
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root.absolute() / "inductor")
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 class PyTorchSession:
@@ -290,15 +254,24 @@ class PyTorchSession:
         self.enqueue = self._first
         self.synchronize = _nothing
         if loaded.settings["compile"] == "inductor":
-            self._first()  # compiles
+            self._compile()
 
     def _tensors(self, inputs: Arrays) -> list[Any]:
+        import numpy as np
         import torch
 
         loaded = self._open()
         made = [torch.from_numpy(np.array(inputs[spec.name])) for spec in self._specs]
         transfer = loaded.options.boundary == "transfer"
         return made if transfer else [loaded.tensor(tensor) for tensor in made]
+
+    def _compile(self) -> None:
+        from torch._inductor import config
+
+        # Freezing packs weights for oneDNN; as an option of torch.compile it has no effect (torch
+        # 2.13). Precompiled headers go to the system's temporary folder, whatever the cache's is.
+        with config.patch(freezing=True, cpp_cache_precompile_headers=False):
+            self._first()
 
     def _first(self) -> None:
         with _mapped("PyTorch failed to run the model", MeasurementFailed):
@@ -314,6 +287,8 @@ class PyTorchSession:
                 bound.copy_(fresh)
 
     def outputs(self) -> dict[str, NDArray[Any]]:
+        import numpy as np
+
         loaded = self._open()
         named = loaded.outputs(self._results[0])
         return {name: np.array(tensor.detach().numpy()) for name, tensor in named.items()}
@@ -373,7 +348,7 @@ def _runner(loaded: _Loaded, bound: Sequence[Any], results: list[Any]) -> Callab
 def _runtime_facts(loaded: _Loaded) -> dict[str, str]:
     import torch
 
-    settings = loaded.settings
+    chosen = loaded.settings
     facts = {
         "version": str(torch.__version__),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -381,14 +356,14 @@ def _runtime_facts(loaded: _Loaded) -> dict[str, str]:
         "openmp": "on" if torch.backends.openmp.is_available() else "off",
         "threads": str(torch.get_num_threads()),
         "interop_threads": str(torch.get_num_interop_threads()),
-        "compile": settings["compile"],
+        "compile": chosen["compile"],
         "channels_last": "on" if loaded.channels_last else "off",
         "dtype": str(loaded.dtype or "as the model").removeprefix("torch."),
         "boundary": loaded.options.boundary,
     }
     if loaded.artifact.format == "torch-int8":
         facts["quantized_engine"] = torch.backends.quantized.engine
-    if settings["compile"] == "inductor":
+    if chosen["compile"] == "inductor":
         facts["fused_kernels"] = "run as C++ of inductor's own, not among the operators"
     return facts
 

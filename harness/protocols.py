@@ -93,6 +93,7 @@ class Artifact(msgspec.Struct, frozen=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = ()
     quantization: Quantization | None = None
+    seed: int = 0  # of the random weights, where ``source`` draws them
 
 
 class SessionOptions(msgspec.Struct, frozen=True):

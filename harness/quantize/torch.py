@@ -86,6 +86,7 @@ def quantize(
     """
     if job.precision != "int8":
         raise QuantizationError(f"no torch program is made for {job.precision}", "cast the module")
+    _refuse_exported(module)
     kernels = engine()
     with _quiet(), _using(kernels), torch.no_grad():
         graph = _observed(copy.deepcopy(module).eval(), example_inputs, kernels, job)
@@ -96,6 +97,19 @@ def quantize(
         facts = _Facts(kernels, str(torch.__version__))
         program.save(str(target), _extra_files={_FACTS: msgspec.json.encode(facts).decode()})
     return _record(job, kernels)
+
+
+def _refuse_exported(module: nn.Module) -> None:
+    """This route knows layers and functions; an exported program has operators in their place."""
+    for path, inner in module.named_modules():
+        nodes = inner.graph.nodes if isinstance(inner, torch.fx.GraphModule) else ()
+        found = {str(n.target) for n in nodes if isinstance(n.target, torch._ops.OpOverload)}
+        if found:
+            raise QuantizationError(
+                f"{path or 'the model'} is an exported program, whose operators this route cannot "
+                f"quantize: {', '.join(sorted(found))}",
+                "give the module itself (package.module:factory), or use --backend onnxruntime",
+            )
 
 
 def load(target: Path) -> Any:
@@ -213,7 +227,12 @@ def _calibrate(
 
 
 def _slice(column: Any, example: Tensor, start: int, job: QuantizeJob) -> Tensor:
-    """The batch from ``start`` on, wrapping around; one sample where axis 0 is no batch."""
+    """The batch from ``start`` on, wrapping around; one sample where axis 0 is no batch.
+
+    A source's own example comes as it is, without a leading axis of samples.
+    """
+    if column.shape == tuple(example.shape):
+        return torch.from_numpy(column).to(example.dtype)
     count = 1 if column.ndim > example.dim() else job.batch_size
     chosen = column[(start + np.arange(count)) % len(column)].reshape(example.shape)
     return torch.from_numpy(np.ascontiguousarray(chosen)).to(example.dtype)

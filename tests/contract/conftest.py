@@ -54,11 +54,23 @@ def onnx_artifact(folder: Path) -> Made:
     return artifact, draw(1), draw(2)
 
 
+def torch_artifact(folder: Path) -> Made:
+    specs = (TensorSpec("images", "float32", (2, 1, 8, 8)),)
+    shape = specs[0].shape
+    one, other = (np.random.default_rng(seed).random(shape, np.float32) for seed in (1, 2))
+    artifact = Artifact("torch", "", "zoo:digits", "fp32", "", 0, specs)
+    return artifact, {"images": one}, {"images": other}
+
+
 def fake_artifact(folder: Path) -> Made:
     return Artifact("fake", "", "", "fp32", "", 0, SPECS), draw(1), draw(2)
 
 
-ARTIFACTS: dict[str, Callable[[Path], Made]] = {"onnx": onnx_artifact, "fake": fake_artifact}
+ARTIFACTS: dict[str, Callable[[Path], Made]] = {
+    "onnx": onnx_artifact,
+    "torch": torch_artifact,
+    "fake": fake_artifact,
+}
 
 
 @pytest.fixture
