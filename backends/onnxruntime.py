@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
-import numpy as np
 
 from harness.backends.onnxruntime_operators import read_profile
 from harness.errors import (
@@ -195,6 +194,7 @@ class _Binding:
     """Input buffers of the runtime's own allocator (aligned alike in every run), bound once."""
 
     def __init__(self, session: Any, inputs: Mapping[str, Any]) -> None:
+        import numpy as np
         import onnxruntime as ort
 
         self.native = session.io_binding()
@@ -244,6 +244,8 @@ class OnnxRuntimeSession:
 
     def bind(self, inputs: Arrays) -> None:
         """Copy ``inputs`` over the bound ones. Raises `DataError`."""
+        import numpy as np
+
         self._open()
         _check_same(self._shapes, inputs)
         for name, array in inputs.items():
@@ -251,6 +253,8 @@ class OnnxRuntimeSession:
         self._binding.release_outputs()
 
     def outputs(self) -> dict[str, NDArray[Any]]:
+        import numpy as np
+
         self._open()
         values = self._binding.native.get_outputs()
         pairs = zip(self._binding.output_names, values, strict=False)

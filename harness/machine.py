@@ -13,7 +13,6 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -72,6 +71,8 @@ def fingerprint(root: str = "/", devices: Mapping[str, str] | None = None) -> Ma
 
 def software(runtime: Mapping[str, str] | None = None) -> Software:
     """Installed versions, steering variables and the commit; ``runtime`` as the backend says."""
+    from importlib import metadata  # slow to import, and not needed before a run
+
     versions = {"python": platform.python_version()}
     for name in _DISTRIBUTIONS:
         try:

@@ -10,7 +10,7 @@ import click
 from harness.cli.output import print_json
 
 if TYPE_CHECKING:
-    from harness.engine.driver import Outcome
+    from harness.engine.conductor import Outcome
     from harness.protocols import Sink
     from harness.spec import RunSpec
 
@@ -83,14 +83,18 @@ def command(as_json: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> 
 
     Without flags: the built-in digits model on ONNX Runtime, FP32, on the CPU.
     """
-    from harness import spec as specs
-    from harness.engine import driver
+    from harness.engine.process import WorkerProcess
 
-    spec = specs.parse(values)
-    outcome = driver.run(
-        spec,
-        lambda folder: _sinks(folder, spec, live=not (quiet or as_json), tb=not no_tensorboard),
-    )
+    with WorkerProcess() as worker:  # its interpreter starts while the flags are read
+        from harness import spec as specs
+        from harness.engine import driver
+
+        spec = specs.parse(values)
+        outcome = driver.run(
+            spec,
+            lambda folder: _sinks(folder, spec, live=not (quiet or as_json), tb=not no_tensorboard),
+            worker,
+        )
     if as_json:
         print_json(outcome.result)
     elif not quiet:

@@ -25,7 +25,7 @@ from harness.records import result as records
 from harness.records.result import NOT_REACHED, Result
 
 if TYPE_CHECKING:
-    from harness.engine.driver import Evidence
+    from harness.engine.conductor import Evidence
 
 CLOCK = "time.perf_counter_ns (CLOCK_MONOTONIC on Linux), read in the worker around each inference"
 T = TypeVar("T")

@@ -1,225 +1,37 @@
-"""The driver: from a RunSpec to a Result on disk, whatever happens to the workers on the way."""
+"""The driver's front door. Imports little itself, so that the worker starts at once."""
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from harness import machine, models, registry
-from harness.engine.launch import Interrupt, Launch, LaunchRecord
-from harness.engine.messages import Job
-from harness.engine.observer import RunObserver
-from harness.engine.placement import Placement, place, stand_aside
+from harness.engine.placement import boot, place
 from harness.engine.process import WorkerProcess
-from harness.engine.sampling import SamplerProcess
-from harness.errors import MeasurementFailed
-from harness.maybe import Maybe, Unavailable
-from harness.models import Prepared
-from harness.protocols import SessionOptions, Sink
-from harness.records.result import Machine, Result
-from harness.records.store import RunFolder
-from harness.spec import RunSpec
 
-INTERRUPTED_EXIT = 130
+if TYPE_CHECKING:
+    from harness.engine.conductor import Outcome
+    from harness.protocols import Sink
+    from harness.spec import RunSpec
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """A written result, where it lies, and what the process should exit with."""
-
-    result: Result
-    folder: Path
-    exit_code: int
-    missing: tuple[str, ...] = ()  # what --require named and is absent, each with its reason
-    problems: tuple[str, ...] = ()  # what could not be saved or streamed, and why
-
-
-class Evidence(msgspec.Struct, kw_only=True):
-    """All that a run gathered, for `harness.engine.assemble` to turn into a Result."""
-
-    spec: RunSpec
-    id: str
-    started_at: str
-    began_ns: int
-    placement: Placement
-    machine: Machine | None = None
-    prepared: Prepared | None = None
-    launches: list[LaunchRecord] = []
-    samplers: list[SamplerProcess | None] = []
-    files: dict[str, str] = {}
-
-
-def run(spec: RunSpec, sinks: Callable[[Path], Sequence[Sink]] = lambda folder: ()) -> Outcome:
+def run(
+    spec: RunSpec,
+    sinks: Callable[[Path], Sequence[Sink]] = lambda folder: (),
+    worker: WorkerProcess | None = None,
+) -> Outcome:
     """Measure ``spec`` and write the result into a new folder under ``spec.out``.
 
-    ``sinks`` is asked for those that follow the run, given that folder.
+    ``sinks`` is asked for those that follow the run, given that folder. ``worker`` is one that was
+    started early; it is used up.
 
     A worker that fails still leaves a result, with status ``failed``. Raises a `HarnessError` for
     what is wrong before anything can be measured, or when the result cannot be written.
     """
-    return _Run(spec, sinks).execute()
+    with worker or WorkerProcess() as first:
+        placement = place(spec)
+        boot(first, spec, placement)
+        # numpy and all that needs it come in while the worker imports its runtime
+        from harness.engine.conductor import Conductor
 
-
-class _Run:
-    def __init__(self, spec: RunSpec, sinks: Callable[[Path], Sequence[Sink]]) -> None:
-        self.spec = spec
-        self._sinks = sinks
-        self.placement = place(spec)
-        self.options = SessionOptions(
-            device=spec.device,
-            boundary=spec.boundary,
-            threads=self.placement.threads,
-            inter_threads=spec.inter_threads,
-            options=spec.options,
-        )
-        backend = registry.backend(spec.backend)
-        self.format = backend.artifact_format(spec.precision, self.options)
-        self.interrupt = Interrupt()
-        self.folder = RunFolder.create(spec.out, (_short(spec.model), spec.backend, spec.precision))
-        self.evidence = Evidence(
-            spec=spec,
-            id=self.folder.id,
-            started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            began_ns=time.perf_counter_ns(),
-            placement=self.placement,
-        )
-
-    def execute(self) -> Outcome:
-        worker = self._start_worker()  # it imports its runtime while the model is prepared
-        try:
-            prepared = self.evidence.prepared = models.prepare(self.spec, self.format)
-        except BaseException:
-            worker.kill()
-            worker.close()
-            self.folder.discard()
-            raise
-        self.evidence.machine = machine.fingerprint()
-        observer = RunObserver(self.spec, self.folder, self._sinks(self.folder.path))
-        with _interruptible(self.interrupt), stand_aside(self.placement):
-            for index in range(self.spec.launches):
-                worker = worker if index == 0 else self._start_worker()
-                if not self._launch(worker, prepared, observer, index):
-                    break
-        return self._finish(observer)
-
-    def _start_worker(self) -> WorkerProcess:
-        return WorkerProcess(
-            self.spec.backend,
-            self.spec.device,
-            self.placement.environment(),
-            streams=self.spec.concurrency,
-            cpus=self.placement.cpus,
-        )
-
-    def _launch(
-        self, worker: WorkerProcess, prepared: Prepared, observer: RunObserver, index: int
-    ) -> bool:
-        """One launch. False when no other should follow."""
-        sampler = observer.start_sampler(worker.pid, self.placement.rest)
-        launch = Launch(self.spec, worker, sampler, observer, self.interrupt)
-        self.evidence.launches.append(launch.record)
-        try:
-            launch.run(self._job(prepared), observer.plan, verify=index == 0)
-        finally:
-            observer.launch_over(launch)
-        return launch.record.error is None
-
-    def _job(self, prepared: Prepared) -> Job:
-        return Job(
-            artifact=prepared.artifact,
-            inputs_path=prepared.inputs_path,
-            options=self.options,
-            batch_size=self.spec.batch_size,
-            reference=prepared.reference,
-            evaluation_path=prepared.evaluation_path,
-            evaluation_name=prepared.evaluation_name,
-            evaluation_sha256=prepared.evaluation_sha256,
-        )
-
-    def _finish(self, observer: RunObserver) -> Outcome:
-        from harness.engine.assemble import assemble
-
-        self.evidence.samplers = observer.samplers
-        self.evidence.files = {**observer.save_samples(), **self._events()}
-        result = assemble(self.evidence)
-        self.folder.write_result(result)
-        observer.close(result)
-        absent = tuple(missing(self.spec, result))
-        code = self._exit_code(result, absent)
-        return Outcome(result, self.folder.path, code, absent, tuple(observer.problems))
-
-    def _events(self) -> dict[str, str]:
-        found = self.folder.path.glob("events.out.tfevents.*")
-        return {path.name: "TensorBoard events" for path in found}
-
-    def _exit_code(self, result: Result, absent: Sequence[str]) -> int:
-        if result.status == "interrupted":
-            return INTERRUPTED_EXIT
-        if result.status == "failed":
-            raised = next((r.raised for r in self.evidence.launches if r.raised), None)
-            return (raised or MeasurementFailed("")).exit_code
-        return MeasurementFailed.exit_code if absent else 0
-
-
-def missing(spec: RunSpec, result: Result) -> list[str]:
-    """What ``--require`` named and this result does not have, each with the reason."""
-    absent: list[str] = []
-    quantities: dict[str, Maybe[Any]] = {
-        "energy": result.energy
-        if isinstance(result.energy, Unavailable)
-        else result.energy.joules_per_inference,
-        "accuracy": result.accuracy,
-        "memory": result.memory
-        if isinstance(result.memory, Unavailable)
-        else result.memory.window_peak_bytes,
-    }
-    for name in spec.require:
-        if name == "interval":
-            check = next((c for c in result.validity if c.name == "interval"), None)
-            if check is None or check.verdict != "pass":
-                absent.append(
-                    f"--require interval: {check.reason if check else 'nothing was timed'}"
-                )
-        elif isinstance(value := quantities[name], Unavailable):
-            absent.append(f"--require {name}: {value.reason}")
-    return absent
-
-
-def _short(model: str) -> str:
-    """A model's name for a folder: of a path its stem, of a factory its last part."""
-    name = model.replace("\\", "/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
-    for suffix in (".onnx", ".pt2"):
-        name = name.removesuffix(suffix)
-    return name
-
-
-@contextmanager
-def _interruptible(interrupt: Interrupt) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a request, so that what was measured is written.
-
-    A second Ctrl-C is the ordinary KeyboardInterrupt. Off the main thread, signals stay as they
-    are.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def request(signum: int, frame: FrameType | None) -> None:
-        if interrupt.requested:
-            raise KeyboardInterrupt
-        interrupt.requested = True
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return Conductor(spec, sinks, placement).execute(first)

@@ -12,19 +12,15 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from harness import registry
-from harness.analysis.steady import is_steady
-from harness.analysis.stopping import IntervalTracker
 from harness.engine.messages import Event, Go, Job, Verified
 from harness.engine.process import WorkerProcess, raised
-from harness.engine.recorder import Recorder
 from harness.engine.sampling import SamplerProcess
 from harness.engine.timeline import ABORT, STOP, WINDOW
 from harness.errors import HarnessError, MeasurementFailed
@@ -32,6 +28,13 @@ from harness.maybe import Maybe
 from harness.protocols import PhaseProbe, Profiler, ProfilerContext
 from harness.records.result import ErrorInfo
 from harness.spec import RunSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.analysis.stopping import IntervalTracker
+    from harness.engine.recorder import Recorder
 
 TICK_S = 0.1
 _STOP_GRACE_S = 3.0
@@ -44,21 +47,23 @@ class Interrupt:
         self.requested = False
 
 
-class LaunchRecord(msgspec.Struct):
+@dataclass
+class LaunchRecord:
     """What one launch left behind. Times are ns on the common clock."""
 
     load_s: float = 0.0
     first_inference_ms: float = 0.0
     warmup_end: str = ""
     stop_reason: str = ""
-    facts: dict[str, str] = {}
-    idle: dict[str, tuple[int, int]] = {}  # before | after
+    facts: dict[str, str] = field(default_factory=dict)
+    idle: dict[str, tuple[int, int]] = field(default_factory=dict)  # before | after
     window_ns: tuple[int, int] | None = None
-    memory: dict[str, dict[str, Maybe[float]]] = {}  # phase just finished -> figures
+    # phase just finished -> figures
+    memory: dict[str, dict[str, Maybe[float]]] = field(default_factory=dict)
     verified: Verified | None = None
     error: ErrorInfo | None = None
     raised: HarnessError | None = None
-    recorders: list[Recorder] = []
+    recorders: list[Recorder] = field(default_factory=list)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -96,8 +101,8 @@ class Launch:
         self.spec = spec
         self.worker = worker
         self.sampler = sampler
-        self.record = LaunchRecord(recorders=[Recorder(s) for s in worker.timeline.streams])
-        self.tracker = IntervalTracker()
+        self.record = LaunchRecord()
+        self.tracker: IntervalTracker | None = None  # from the warm-up on
         # (stream, timed, starts, ends) that came since the last tick
         self.fresh: list[tuple[int, bool, NDArray[np.int64], NDArray[np.int64]]] = []
         self.phase_began_ns = clock()
@@ -161,6 +166,9 @@ class Launch:
     def _warm_up(self) -> None:
         self._enter("warm-up", "warming up")
         self._send(Go())
+        self._follow()
+        from harness.analysis.steady import is_steady
+
         timeline = self.worker.timeline
         while timeline.command < WINDOW:
             self._pump(TICK_S)
@@ -175,6 +183,14 @@ class Launch:
         self._wait("steady")
         self._snapshot("warm-up")
         self._reset_peaks()
+
+    def _follow(self) -> None:
+        """Begin to read the timeline. What that needs is imported while the worker warms up."""
+        from harness.analysis.stopping import IntervalTracker
+        from harness.engine.recorder import Recorder
+
+        self.tracker = IntervalTracker()
+        self.record.recorders = [Recorder(stream) for stream in self.worker.timeline.streams]
 
     def _window(self) -> None:
         spec, timeline = self.spec, self.worker.timeline
@@ -223,13 +239,17 @@ class Launch:
     def _goal_reached(self) -> bool:
         goal = self.spec.goal
         elapsed_s = (self._clock() - self.phase_began_ns) / 1e9
-        if goal is None or elapsed_s < max(self.spec.floor_s, self.plan.floor_s):
+        if (
+            goal is None
+            or self.tracker is None
+            or elapsed_s < max(self.spec.floor_s, self.plan.floor_s)
+        ):
             return False
         return self.tracker.relative_half_width <= goal
 
     def remaining_s(self, elapsed_s: float) -> float | None:
         """How long this phase will last at most; None where nothing bounds it."""
-        spec, done = self.spec, self.tracker.count
+        spec, done = self.spec, self.tracker.count if self.tracker else 0
         if self.phase == "idle":
             return max(0.0, self.plan.idle_s - elapsed_s)
         if self.phase != "window":
@@ -247,7 +267,7 @@ class Launch:
 
     def _window_bounds(self) -> tuple[int, int] | None:
         windows = [recorder.window() for recorder in self.record.recorders]
-        if not all(len(starts) for starts, _ in windows):
+        if not windows or not all(len(starts) for starts, _ in windows):
             return None
         return min(int(s[0]) for s, _ in windows), max(int(e[-1]) for _, e in windows)
 
@@ -283,7 +303,8 @@ class Launch:
             if not len(starts):
                 continue
             self._last_progress_ns = self._clock()
-            self.tracker.update((ends - starts)[timed])
+            if self.tracker is not None:
+                self.tracker.update((ends - starts)[timed])
             bounds = sorted({0, timed.start, timed.stop, len(starts)})
             for low, high in pairwise(bounds):
                 inside = timed.start <= low < timed.stop

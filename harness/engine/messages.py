@@ -1,7 +1,7 @@
 """What driver and worker say to each other: JSON lines over a socket pair.
 
     driver                                    worker (fresh process)
-      Boot(backend, device, cpus)  ────────>    pins itself, imports the runtime
+      Boot(backend, device, ...)   ────────>    sets its environment, imports the runtime
                                    <────────  imported
       Job(artifact, inputs, ...)   ────────>    loads the model
                                    <────────  loaded
@@ -32,8 +32,11 @@ T = TypeVar("T")
 
 
 class Boot(msgspec.Struct, frozen=True):
+    """Comes with the timeline's descriptor. ``environment`` is set before the runtime loads."""
+
     backend: str
     device: str
+    environment: dict[str, str]
     cpus: tuple[int, ...] | None
     streams: int
     capacity: int
@@ -94,6 +97,17 @@ class Peer:
     def send(self, message: msgspec.Struct) -> None:
         """Raises `OSError` when the other end is gone."""
         self.sock.sendall(msgspec.json.encode(message) + b"\n")
+
+    def send_with_fd(self, message: msgspec.Struct, fd: int) -> None:
+        """`send`, with a file descriptor that the other end gets a copy of."""
+        socket.send_fds(self.sock, [msgspec.json.encode(message) + b"\n"], [fd])
+
+    def receive_with_fd(self, kind: type[T]) -> tuple[T, int]:
+        """The first message and its file descriptor. Raises `EOFError`."""
+        data, fds, _, _ = socket.recv_fds(self.sock, 1 << 16, 1)
+        if not fds:
+            raise EOFError("the other end is gone")
+        return decode(data, kind), fds[0]
 
     def receive(self) -> list[bytes] | None:
         """Whole lines that have arrived, waiting for some. None: the other end has closed."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from harness import registry
 from harness.engine.frames import SamplerJob
@@ -17,9 +15,14 @@ from harness.engine.sampling import SamplerProcess
 from harness.errors import ResultError
 from harness.protocols import ProfilerContext, Progress, Sink
 from harness.records.result import Result
-from harness.records.samples import SAMPLES_NAME, SamplesJournal
 from harness.records.store import RunFolder
 from harness.spec import RunSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.records.samples import SamplesJournal
 
 PUBLISH_EVERY_S = 0.5
 FLUSH_EVERY_S = 1.0
@@ -29,7 +32,8 @@ SERIES_NAME = "series.npz"
 _ENERGY_UNITS = ("J", "W")
 
 
-class Block(msgspec.Struct):
+@dataclass(frozen=True)
+class Block:
     """Iterations that wait to be journalled."""
 
     stream: int
@@ -48,7 +52,7 @@ class RunObserver:
         self.problems: list[str] = []
         self.samplers: list[SamplerProcess | None] = []
         self._folder = folder
-        self._journal: SamplesJournal = folder.journal()
+        self._journal: SamplesJournal | None = None  # from the first iterations on
         self._pending: list[Block] = []
         self._fresh_ms: list[NDArray[np.float64]] = []
         self._published_s = self._flushed_s = 0.0
@@ -56,11 +60,16 @@ class RunObserver:
 
     # -- one launch -----------------------------------------------------------------------------
 
-    def start_sampler(self, pid: int, cpus: tuple[int, ...] | None) -> SamplerProcess | None:
-        """The sampler for one worker; None where ``--sample-rate 0`` switches sampling off."""
+    @property
+    def sampler(self) -> SamplerProcess | None:
+        """The current launch's; None where ``--sample-rate 0`` switches sampling off."""
+        return self.samplers[-1]
+
+    def start_sampler(self, pid: int, cpus: tuple[int, ...] | None) -> None:
+        """Start the sampler for one worker."""
         if self.spec.sample_rate_hz == 0:
             self.samplers.append(None)
-            return None
+            return
         sampler = SamplerProcess()
         context = ProfilerContext(pid, self.spec.device, power_source=self.spec.power_source)
         sampler.start(
@@ -72,14 +81,17 @@ class RunObserver:
             )
         )
         self.samplers.append(sampler)
-        return sampler
+
+    def stop_sampler(self) -> None:
+        """Have the current sampler take its last reading and leave."""
+        if self.sampler is not None:
+            self.sampler.stop()
 
     def plan(self) -> Plan:
         """How long to idle, guard and measure: what the meters found on this machine ask for."""
         from harness.analysis.energy import idle_floor_s, window_floor_s
 
-        sampler = self.samplers[-1]
-        spec = self.spec
+        sampler, spec = self.sampler, self.spec
         if sampler is None or not sampler.wait_ready(SAMPLER_READY_S):
             return Plan(idle_s=spec.idle_s or 0.0)
         silent = sampler.unavailable()
@@ -116,8 +128,7 @@ class RunObserver:
         """The worker is gone: publish and save the rest, and stop the sampler."""
         self._publish(launch)
         self._flush()
-        if launch.sampler is not None:
-            launch.sampler.stop()
+        self.stop_sampler()
         self.launch_index += 1
 
     # -- the end --------------------------------------------------------------------------------
@@ -125,8 +136,8 @@ class RunObserver:
     def save_samples(self) -> dict[str, str]:
         """Pack the journal and the sensors' series; returns the files and what they hold."""
         held: dict[str, str] = {}
-        if self._guarded(self._journal.finish):
-            held[SAMPLES_NAME] = "start and end of every iteration, by launch and stream"
+        if self._journal is not None and self._guarded(self._journal.finish):
+            held["samples.npz"] = "start and end of every iteration, by launch and stream"
         for index, sampler in enumerate(self.samplers):
             if sampler is None or not sampler.channels:
                 continue
@@ -156,26 +167,33 @@ class RunObserver:
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, []
+        if not pending:
+            return
+        if self._journal is None:
+            self._guarded(self._open_journal)
         for b in pending:
+            if self._journal is None:
+                return
             append = partial(self._journal.append, self.launch_index, b.starts, b.ends)
             self._guarded(partial(append, stream=b.stream, timed=b.timed))
 
+    def _open_journal(self) -> None:
+        self._journal = self._folder.journal()
+
     def _publish(self, launch: Launch) -> None:
-        if not self.sinks:
-            self._fresh_ms.clear()
-            return
-        fresh = np.concatenate(self._fresh_ms) if self._fresh_ms else np.empty(0)
-        self._fresh_ms.clear()
+        fresh, self._fresh_ms = self._fresh_ms, []
         progress = _progress(launch, self.launch_index, fresh)
         for sink in self.sinks:
             sink.update(progress)
 
 
-def _progress(launch: Launch, index: int, fresh_ms: NDArray[np.float64]) -> Progress:
+def _progress(launch: Launch, index: int, fresh_ms: list[NDArray[np.float64]]) -> Progress:
     spec, tracker = launch.spec, launch.tracker
     elapsed_s = (time.perf_counter_ns() - launch.phase_began_ns) / 1e9
-    timed = tracker.count if launch.phase in ("window", "idle", "verify") else 0
-    median, half = (tracker.median_ms, tracker.relative_half_width) if timed else (None, None)
+    timed = tracker.count if tracker and launch.phase in ("window", "idle", "verify") else 0
+    median, half = None, None
+    if tracker is not None and timed:
+        median, half = tracker.median_ms, tracker.relative_half_width
     rate = timed * spec.batch_size / max(elapsed_s, 1e-9)
     known = median is not None and half is not None and half < float("inf")
     return Progress(
@@ -188,7 +206,7 @@ def _progress(launch: Launch, index: int, fresh_ms: NDArray[np.float64]) -> Prog
         median_ms=median,
         ci95_ms=(median * (1 - half), median * (1 + half)) if known else None,  # type: ignore[operator]
         wall_time_s=time.time(),  # an event's stamp, never a duration
-        new_latencies_ms=fresh_ms,  # type: ignore[arg-type]
+        new_latencies_ms=[ms for block in fresh_ms for ms in block.tolist()],
         throughput_per_s=rate if timed and launch.phase == "window" else None,
         readings={} if launch.sampler is None else launch.sampler.live(),
     )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from harness.engine.process import WorkerProcess
 from harness.errors import UsageError
 from harness.machine import physical_cores, usable_cpus
 from harness.spec import RunSpec
@@ -25,8 +26,8 @@ class Placement(msgspec.Struct, frozen=True):
     usable: int
 
     def environment(self) -> dict[str, str]:
+        """What is set in the worker beside the user's own variables."""
         return {
-            **os.environ,
             **dict.fromkeys(THREAD_VARIABLES, str(self.threads)),
             # NVML counts devices in PCI order; CUDA does so only when told.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -45,6 +46,24 @@ def place(spec: RunSpec) -> Placement:
     threads = spec.threads or max(1, cores // spec.concurrency)
     rest = tuple(cpu for cpu in allowed if spec.cpus is not None and cpu not in spec.cpus)
     return Placement(threads, spec.cpus, rest or None, len(mine))
+
+
+def boot(worker: WorkerProcess, spec: RunSpec, placement: Placement) -> None:
+    """Have ``worker`` import the runtime where and how ``placement`` says."""
+    worker.boot(
+        spec.backend,
+        spec.device,
+        placement.environment(),
+        streams=spec.concurrency,
+        cpus=placement.cpus,
+    )
+
+
+def booted(spec: RunSpec, placement: Placement) -> WorkerProcess:
+    """A fresh worker, importing its runtime."""
+    worker = WorkerProcess()
+    boot(worker, spec, placement)
+    return worker
 
 
 @contextmanager

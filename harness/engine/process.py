@@ -23,9 +23,31 @@ _EXIT_WAIT_S = 5.0
 
 
 class WorkerProcess:
-    """Starts the worker at once; the job follows when it is ready, while the runtime imports."""
+    """Starts an interpreter at once: it comes up while the driver still makes up its mind."""
 
-    def __init__(
+    def __init__(self) -> None:
+        self._oom_kills = _oom_kills()
+        self._timeline: Timeline | None = None
+        mine, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                # -P: a file in the user's folder must not shadow a module of the runtime.
+                [sys.executable, "-P", "-m", "harness.engine.worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        self.peer = Peer(mine)
+        assert self._process.stdout is not None
+        self.output_fd = self._process.stdout.fileno()
+        os.set_blocking(self.output_fd, False)
+        self._tail: deque[bytes] = deque(maxlen=_STDERR_TAIL_CHUNKS)
+        self._killed_for: str | None = None
+        self._closed = False
+
+    def boot(
         self,
         backend: str,
         device: str,
@@ -35,35 +57,24 @@ class WorkerProcess:
         cpus: tuple[int, ...] | None = None,
         capacity: int = CAPACITY,
     ) -> None:
-        self._oom_kills = _oom_kills()
-        self.timeline = Timeline.create(streams, capacity)
-        mine, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                # -P: a file in the user's folder must not shadow a module of the runtime.
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "harness.engine.worker",
-                    str(theirs.fileno()),
-                    str(self.timeline.fd),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=dict(environment),
-                pass_fds=(theirs.fileno(), self.timeline.fd),
-                start_new_session=True,
-            )
-        self.peer = Peer(mine)
-        self.peer.send(Boot(backend, device, cpus, streams, capacity))
-        assert self._process.stdout is not None
-        self.output_fd = self._process.stdout.fileno()
-        os.set_blocking(self.output_fd, False)
-        self._tail: deque[bytes] = deque(maxlen=_STDERR_TAIL_CHUNKS)
-        self._killed_for: str | None = None
-        self._closed = False
+        """Have it import the runtime of ``backend``."""
+        self._timeline = Timeline.create(streams, capacity)
+        boot = Boot(backend, device, dict(environment), cpus, streams, capacity)
+        with contextlib.suppress(OSError):  # dead already: whoever waits for it finds out why
+            self.peer.send_with_fd(boot, self._timeline.fd)
+
+    @property
+    def timeline(self) -> Timeline:
+        """Where it writes its clock readings, once booted."""
+        assert self._timeline is not None
+        return self._timeline
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.close()
 
     @property
     def pid(self) -> int:
@@ -111,7 +122,8 @@ class WorkerProcess:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self.peer.sock.close()
-        self.timeline.close()
+        if self._timeline is not None:
+            self._timeline.close()
 
     def stderr_tail(self) -> str:
         text = b"".join(self._tail).decode(errors="replace")

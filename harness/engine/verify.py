@@ -26,7 +26,9 @@ def verify(backend: Backend, session: Session, job: Job) -> Verified:
     """
     outputs = session.outputs()
     description = session.describe()
-    batches = _Batches(job.evaluation_path, job.batch_size) if job.evaluation_path else None
+    batches = None
+    if job.evaluation_path:
+        batches = _Batches(job.evaluation_path, job.artifact, job.batch_size)
     if batches is not None and not _non_finite(outputs):
         outputs = batches.run(session)
     if bad := _non_finite(outputs):
@@ -48,27 +50,36 @@ def _finite(array: NDArray[Any]) -> bool:
 
 
 class _Batches:
-    """Evaluation samples cut to the model's batch; the last batch wraps around to stay full."""
+    """Labelled samples, cut to the model's batch; the last batch wraps around to stay full.
 
-    def __init__(self, path: str, batch_size: int) -> None:
+    An input without a batch axis takes one sample a run.
+    """
+
+    def __init__(self, path: str, artifact: Artifact, batch_size: int) -> None:
         with np.load(path, allow_pickle=False) as arrays:
-            self.inputs = {name: arrays[name] for name in arrays.files if name != "labels"}
+            self._inputs = {name: arrays[name] for name in arrays.files if name != "labels"}
             self.labels: NDArray[Any] = arrays["labels"]
-        self.batch_size = batch_size
+        shapes = {spec.name: spec.shape for spec in artifact.inputs}
+        self._single = any(a.ndim > len(shapes[name]) for name, a in self._inputs.items())
+        self._size = 1 if self._single else batch_size
 
     def run(self, session: Session) -> Outputs:
-        """All outputs whose first axis is the batch, over every sample."""
+        """Every output that has one row a sample, over all samples."""
         count = len(self.labels)
         parts: dict[str, list[NDArray[Any]]] = {}
-        for first in range(0, count, self.batch_size):
-            rows = np.arange(first, first + self.batch_size) % count
-            session.bind({name: np.ascontiguousarray(a[rows]) for name, a in self.inputs.items()})
+        for first in range(0, count, self._size):
+            rows = np.arange(first, first + self._size) % count
+            session.bind({name: self._feed(array, rows) for name, array in self._inputs.items()})
             session.enqueue()
             session.synchronize()
             for name, array in session.outputs().items():
-                if array.ndim and len(array) == self.batch_size:
-                    parts.setdefault(name, []).append(array[: count - first])
+                given = array[np.newaxis] if self._single else array
+                if given.ndim and len(given) == self._size:
+                    parts.setdefault(name, []).append(given[: count - first])
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+    def _feed(self, array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+        return np.ascontiguousarray(array[rows[0]] if self._single else array[rows])
 
 
 def _reference_outputs(

@@ -1,7 +1,7 @@
 """The worker: a fresh process that loads one model and loops. Started by `harness.engine.launch`.
 
 Nothing else may live here: no logging, no sampling, no TensorBoard, and no thread but one per
-stream in the throughput scenario. Its environment was set before it started.
+stream in the throughput scenario. Its environment is set before it imports any runtime.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def die_with_parent() -> None:
 class Worker:
     """Walks through the phases of `harness.engine.messages`."""
 
-    def __init__(self, peer: Peer, timeline_fd: int) -> None:
+    def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self._timeline_fd = timeline_fd
         self._sessions: list[Session] = []
 
     def run(self) -> None:
-        boot = self._peer.wait_for(Boot)
+        boot, timeline_fd = self._peer.receive_with_fd(Boot)
+        os.environ.update(boot.environment)
         if boot.cpus is not None:
             os.sched_setaffinity(0, boot.cpus)
         backend = registry.backend(boot.backend)
@@ -60,7 +60,7 @@ class Worker:
             )
         self._peer.send(Event("imported", facts=available.details))
         job = self._peer.wait_for(Job)
-        timeline = Timeline(self._timeline_fd, boot.streams, boot.capacity)
+        timeline = Timeline(timeline_fd, boot.streams, boot.capacity)
         self._load(backend, job, boot.streams)
         self._first_inference()
         self._loop(timeline)
@@ -150,11 +150,11 @@ def _failure(error: BaseException) -> Failure:
 
 
 def main(argv: list[str]) -> int:
-    """``worker CONTROL_FD TIMELINE_FD``."""
+    """``worker CONTROL_FD``."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver owns Ctrl-C
     peer = Peer(socket.socket(fileno=int(argv[0])))
-    worker = Worker(peer, int(argv[1]))
+    worker = Worker(peer)
     try:
         worker.run()
     except (_Finish, EOFError, BrokenPipeError, ConnectionResetError):

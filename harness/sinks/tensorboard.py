@@ -70,6 +70,8 @@ class TensorBoardSink:
 
     def update(self, progress: Progress) -> None:
         """Write what is new and flush it."""
+        if progress.phase in ("build", "load"):
+            return  # the import would compete with the worker's own
         self._write(progress.wall_time_s, lambda feed: _write_progress(feed, progress))
 
     def close(self, result: Result | None) -> None:
