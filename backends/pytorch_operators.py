@@ -49,7 +49,8 @@ def operators_of(run: Callable[[], object]) -> dict[str, dict[str, int]]:
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:
         run()
     # the public event list has the names, but not the argument types
-    events: Any = trace.profiler.kineto_results.events()
+    profiler: Any = trace.profiler
+    events = profiler.kineto_results.events()
     return count_operators(
         (e.name(), e.dtypes(), e.start_thread_id(), e.start_ns(), e.start_ns() + e.duration_ns())
         for e in events

@@ -91,11 +91,8 @@ def loadgen() -> Callable[[], tuple[float, float]] | None:
             summary = (Path(folder) / "mlperf_log_summary.txt").read_text()
         lg.DestroyQSL(qsl)
         lg.DestroySUT(sut)
-        figures = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in summary.splitlines()
-            if ":" in line
-        )
+        pairs = (line.partition(":") for line in summary.splitlines())
+        figures = {name.strip(): value.strip() for name, _, value in pairs}
         per_second = float(figures["QPS w/ loadgen overhead"])
         return 1e9 / per_second, float(figures["Mean latency (ns)"])
 

@@ -56,7 +56,8 @@ def harness_run() -> float:
     """Milliseconds until the first warm-up iteration begins: the clock is the same everywhere."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter_ns()
-        run("-m", "harness", "run", "--warmup", "0", "--iterations", "100", "--quiet", "--out", folder)
+        flags = ["--warmup", "0", "--iterations", "100", "--quiet", "--out", folder]
+        run("-m", "harness", "run", *flags)
         (results,) = Path(folder).iterdir()
         return (int(read_samples(results).start_ns[0]) - began) / 1e6
 

@@ -209,15 +209,16 @@ class Meter:
         """Whether several dies show one counter. Tried again: a pause between reads adds joules."""
         if len(self._counters) < 2:
             return False
-        for _ in range(5):
-            for counter in self._counters:
-                counter.update()
-            raw_j = [counter.raw_uj / 1e6 for counter in self._counters]
-            if max(raw_j) - min(raw_j) <= MIRROR_TOLERANCE_J:
-                break
+        alike = any(self._spread_j() <= MIRROR_TOLERANCE_J for _ in range(5))
         for counter in self._counters:
             counter.joules = 0.0
-        return max(raw_j) - min(raw_j) <= MIRROR_TOLERANCE_J
+        return alike
+
+    def _spread_j(self) -> float:
+        for counter in self._counters:
+            counter.update()
+        raw_j = [counter.raw_uj / 1e6 for counter in self._counters]
+        return max(raw_j) - min(raw_j)
 
     def read(self) -> float | None:
         """Joules since opening; None for a failed reading, and for ever after a fault."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import click
 
-import harness
+from harness import __version__
 from harness.errors import HarnessError
 
 # name -> ("module:function", what ``harness --help`` says)
@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(harness.__version__, prog_name="harness", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="harness", message="%(prog)s %(version)s")
 def cli() -> None:
     pass
 

@@ -90,6 +90,7 @@ def command(as_json: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> 
         from harness.engine import driver
 
         spec = specs.parse(values)
+        _check_power_source(spec.power_source)
         outcome = driver.run(
             spec,
             lambda folder: _sinks(folder, spec, live=not (quiet or as_json), tb=not no_tensorboard),
@@ -104,6 +105,14 @@ def command(as_json: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> 
     for text in [*outcome.problems, *_complaints(outcome)]:
         click.echo(f"harness: {text}", err=True)
     return outcome.exit_code
+
+
+def _check_power_source(name: str) -> None:
+    """Raises `UsageError` for one that nobody knows; ``auto`` needs no look."""
+    if name != "auto":
+        from harness.profiles.power import sources_of
+
+        sources_of(name)
 
 
 def _sinks(folder: Path, spec: RunSpec, *, live: bool, tb: bool) -> list[Sink]:

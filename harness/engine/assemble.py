@@ -99,7 +99,7 @@ def _timing(
         scenario=spec.scenario,
         boundary=spec.boundary,
         clock=CLOCK,
-        mode="closed_loop",
+        mode=_mode(evidence),
         warmup_end=_common([launch.warmup_end for launch in launches]),
         stop_reason=_common([launch.stop_reason for launch in launches]),
         iterations=sum(launch.iterations for launch in launches),
@@ -117,6 +117,14 @@ def _timing(
         between_launch_cv=diagnosis.between_launch_cv,
         method=interval_methods(len(windows)),
     )
+
+
+def _mode(evidence: Evidence) -> str:
+    pause_s = max(record.pause_s for record in evidence.launches)
+    paused = (
+        f", random pauses of up to {pause_s * 1e3:.1f} ms between iterations for the power meter"
+    )
+    return "closed_loop" + (paused if pause_s else "")
 
 
 def _launch(record: LaunchRecord, window: NDArray[np.int64]) -> records.Launch:
@@ -202,10 +210,11 @@ def _launch_energy(
         idle_before=record.idle.get("before"),
         idle_after=record.idle.get("after"),
         load=(int(starts[0]), start_ns),
+        random_phase=record.pause_s > 0,
     )
     foreign = shares.foreign_share(series, start_ns, end_ns, evidence.placement.usable)
     return joules.attribute(
-        [joules.SourceReadings(c, *series[c.name]) for c in meters],  # type: ignore[arg-type]
+        [joules.SourceReadings(c, *series[c.name]) for c in sampler.channels],  # type: ignore[arg-type]
         window,
         device=spec.device.partition(":")[0],
         foreign_cpu_share=present(foreign),

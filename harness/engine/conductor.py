@@ -111,7 +111,7 @@ class Conductor:
         launch = Launch(self.spec, worker, observer.sampler, observer, self.interrupt)
         self.evidence.launches.append(launch.record)
         try:
-            launch.run(self._job(prepared), observer.plan, verify=index == 0)
+            launch.run(self._job(prepared), verify=index == 0)
         finally:
             observer.launch_over(launch)
         return launch.record.error is None

@@ -58,6 +58,7 @@ class LaunchRecord:
     facts: dict[str, str] = field(default_factory=dict)
     idle: dict[str, tuple[int, int]] = field(default_factory=dict)  # before | after
     window_ns: tuple[int, int] | None = None
+    pause_s: float = 0.0  # longest random pause between iterations
     # phase just finished -> figures
     memory: dict[str, dict[str, Maybe[float]]] = field(default_factory=dict)
     verified: Verified | None = None
@@ -66,12 +67,12 @@ class LaunchRecord:
     recorders: list[Recorder] = field(default_factory=list)
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """What the meters on this machine ask of a launch, in seconds."""
+class WindowPlan(msgspec.Struct, frozen=True):
+    """What the meters on this machine ask of a window, in seconds."""
 
-    idle_s: float = 0.0  # before and after
-    guard_s: float = 0.0  # of load after the window
-    floor_s: float = 0.0  # of the window
+    floor_s: float = 0.0
+    guard_s: float = 0.0  # of the same load afterwards
+    pause_s: float = 0.0  # longest random pause between iterations
 
 
 class Observer(Protocol):
@@ -79,6 +80,14 @@ class Observer(Protocol):
 
     def tick(self, launch: Launch) -> None:
         """About ten times a second, and at each change of phase."""
+        ...
+
+    def idle_s(self) -> float:
+        """How long to idle before and after, asked when the model is ready."""
+        ...
+
+    def window_plan(self, iteration_s: float) -> WindowPlan:
+        """Asked after the warm-up, which has shown how long an iteration takes."""
         ...
 
 
@@ -106,7 +115,8 @@ class Launch:
         # (stream, timed, starts, ends) that came since the last tick
         self.fresh: list[tuple[int, bool, NDArray[np.int64], NDArray[np.int64]]] = []
         self.phase_began_ns = clock()
-        self.plan = Plan()
+        self.plan = WindowPlan()
+        self._idle_s = 0.0
         self.phase = "load"
         self._doing = "importing the runtime"
         self._observer = observer
@@ -120,14 +130,11 @@ class Launch:
         self._selector.register(worker.peer.sock, selectors.EVENT_READ, self._on_event)
         self._selector.register(worker.output_fd, selectors.EVENT_READ, self._on_output)
 
-    def run(self, job: Job, plan: Callable[[], Plan], *, verify: bool) -> None:
-        """Conduct it to the end. ``plan`` is asked for when the worker is ready.
-
-        Never raises for what the worker does; the record holds it.
-        """
+    def run(self, job: Job, *, verify: bool) -> None:
+        """Conduct it to the end. Never raises for what the worker does; the record holds it."""
         try:
             self._load(job)
-            self.plan = plan()
+            self._idle_s = self._observer.idle_s()
             self._idle("before")
             self._warm_up()
             self._window()
@@ -153,11 +160,11 @@ class Launch:
         self.record.first_inference_ms = self._wait("ready").seconds * 1e3
 
     def _idle(self, which: str) -> None:
-        if self.plan.idle_s <= 0:
+        if self._idle_s <= 0:
             return
         self._enter("idle", "idling")
         began = self._clock()
-        end = began + round(self.plan.idle_s * 1e9)
+        end = began + round(self._idle_s * 1e9)
         while (now := self._clock()) < end:
             self._last_progress_ns = now
             self._pump(min(TICK_S, (end - now) / 1e9))
@@ -200,6 +207,9 @@ class Launch:
             each, extra = divmod(spec.iterations, len(streams))
             for index, stream in enumerate(streams):
                 stream.limit = each + (index < extra)
+        self.plan = self._observer.window_plan(self._iteration_s())
+        self.record.pause_s = self.plan.pause_s
+        timeline.pause_ns = round(self.plan.pause_s * 1e9)
         timeline.guard_ns = round(self.plan.guard_s * 1e9)
         cap_s = max(spec.cap_s, self.plan.floor_s)
         if cap_s < float("inf"):
@@ -217,6 +227,12 @@ class Launch:
         if self._interrupt.requested:
             self.record.stop_reason = "interrupted"
             self._interrupted()
+
+    def _iteration_s(self) -> float:
+        """What an iteration took at the end of the warm-up."""
+        starts, ends = self.record.recorders[0].warm_up()
+        latest = sorted((ends - starts)[-100:].tolist())
+        return latest[len(latest) // 2] / 1e9 if latest else 0.0
 
     def _await_sampler(self) -> None:
         """Let the sensors be read once more beyond the window's end, while the worker waits."""
@@ -251,7 +267,7 @@ class Launch:
         """How long this phase will last at most; None where nothing bounds it."""
         spec, done = self.spec, self.tracker.count if self.tracker else 0
         if self.phase == "idle":
-            return max(0.0, self.plan.idle_s - elapsed_s)
+            return max(0.0, self._idle_s - elapsed_s)
         if self.phase != "window":
             return None
         left = [max(spec.cap_s, self.plan.floor_s) - elapsed_s]

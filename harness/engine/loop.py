@@ -10,6 +10,7 @@ worker publishes how far it is, obeys the driver, and makes sure that the driver
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from harness.engine.timeline import ABORT, STOP, WINDOW, Stream, Timeline
 
 Call = Callable[[], object]
 CHUNK_NS = 5_000_000
+PAUSE_EVERY = 10  # iterations share a pause; equal to that of `harness.analysis.power_series`
 _FULL_RING_PAUSE_S = 0.001
 
 
@@ -59,6 +61,7 @@ class StreamLoop:
         self._clock = clock
         self._done = 0
         self._chunk = 1
+        self._pause_s = 0.0
         self._driver_pid = os.getppid()
 
     def warm_up(self) -> None:
@@ -96,7 +99,15 @@ class StreamLoop:
         spent_ns = max(end - stream.starts[first], 1)
         self._chunk = max(1, min(CHUNK_NS * count // spent_ns, 2 * self._chunk, stream.capacity))
         self._check_driver()
+        if self._timeline.pause_ns:
+            self._pause()
         return end
+
+    def _pause(self) -> None:
+        """Break step with a sensor that looks only now and then (`analysis.power_series`)."""
+        if self._done % PAUSE_EVERY == 0:
+            self._pause_s = random.uniform(0, self._timeline.pause_ns / 1e9)
+        time.sleep(self._pause_s)
 
     def _check_driver(self) -> None:
         if os.getppid() != self._driver_pid:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from harness import registry
 from harness.engine.frames import SamplerJob
-from harness.engine.launch import Launch, Plan
+from harness.engine.launch import Launch, WindowPlan
 from harness.engine.sampling import SamplerProcess
 from harness.errors import ResultError
-from harness.protocols import ProfilerContext, Progress, Sink
+from harness.protocols import Channel, ProfilerContext, Progress, Sink
 from harness.records.result import Result
 from harness.records.store import RunFolder
 from harness.spec import RunSpec
@@ -87,28 +87,40 @@ class RunObserver:
         if self.sampler is not None:
             self.sampler.stop()
 
-    def plan(self) -> Plan:
-        """How long to idle, guard and measure: what the meters found on this machine ask for."""
-        from harness.analysis.energy import idle_floor_s, window_floor_s
+    def idle_s(self) -> float:
+        """How long to idle before and after: what the meters found here need for a baseline."""
+        from harness.analysis.energy import idle_floor_s
 
-        sampler, spec = self.sampler, self.spec
-        if sampler is None or not sampler.wait_ready(SAMPLER_READY_S):
-            return Plan(idle_s=spec.idle_s or 0.0)
-        silent = sampler.unavailable()
-        meters = [
-            channel
-            for channel in sampler.channels
-            if channel.unit in _ENERGY_UNITS and channel.name not in silent
-        ]
+        if self.sampler is not None:
+            self.sampler.wait_ready(SAMPLER_READY_S)
+        if self.spec.idle_s is not None:
+            return self.spec.idle_s
+        meters = self._meters()
+        return idle_floor_s(_period_s(meters)) if meters else 0.0
+
+    def window_plan(self, iteration_s: float) -> WindowPlan:
+        """How long to measure and guard, and whether to pause: what those meters need."""
+        from harness.analysis.energy import resonance_delay, window_floor_s
+
+        spec, meters = self.spec, self._meters()
         if not meters:
-            return Plan(idle_s=spec.idle_s or 0.0)
-        period_s = max((channel.period_s or 0.0) for channel in meters)
+            return WindowPlan()
         fixed = spec.duration_s is not None or spec.iterations is not None
-        return Plan(
-            idle_s=idle_floor_s(period_s) if spec.idle_s is None else spec.idle_s,
+        counted = {channel.scope for channel in meters if channel.kind == "counter"}
+        sampled = [channel for channel in meters if channel.scope not in counted]
+        return WindowPlan(
+            floor_s=0.0 if fixed else window_floor_s(_period_s(meters), iteration_s),
             guard_s=GUARD_S,
-            floor_s=0.0 if fixed else window_floor_s(period_s),
+            pause_s=resonance_delay(iteration_s, _period_s(sampled) or 0.1) if sampled else 0.0,
         )
+
+    def _meters(self) -> list[Channel]:
+        """The energy and power channels that can be read here."""
+        if self.sampler is None:
+            return []
+        silent = self.sampler.unavailable()
+        found = (channel for channel in self.sampler.channels if channel.name not in silent)
+        return [channel for channel in found if channel.unit in _ENERGY_UNITS]
 
     def tick(self, launch: Launch) -> None:
         """Take in what is new; about twice a second pass it on, once a second save it."""
@@ -185,6 +197,11 @@ class RunObserver:
         progress = _progress(launch, self.launch_index, fresh)
         for sink in self.sinks:
             sink.update(progress)
+
+
+def _period_s(meters: Sequence[Channel]) -> float:
+    """The longest update period of ``meters``; 0 where none states one."""
+    return max((channel.period_s or 0.0 for channel in meters), default=0.0)
 
 
 def _progress(launch: Launch, index: int, fresh_ms: list[NDArray[np.float64]]) -> Progress:

@@ -40,6 +40,7 @@ _PIPE_BYTES = 1 << 20  # minutes of frames, for a driver that is busy elsewhere
 _TAIL_BYTES = 2000
 _F_SETPIPE_SZ = 1031  # Linux; fcntl names it from 3.10 on, but not on every platform
 _HUNG = Unavailable("the sampler hung and was killed", "look for a sensor that does not answer")
+_STAMPS = "time/"  # a meter's own time stamps: for attribution, not for showing
 _MISSING = Unavailable("the sampler had not answered", "see whether the machine is overloaded")
 
 
@@ -290,6 +291,8 @@ class SamplerProcess:
             if column.unavailable is not None or self.lost is not None:
                 continue
             for channel, values in zip(column.channels, column.values, strict=True):
+                if channel.tag.startswith(_STAMPS):
+                    continue
                 used = self._recent(channel)
                 times_ns = np.array(column.times_ns[used], dtype=np.int64)
                 value = live(channel, times_ns, np.array(values[used], dtype=np.float64))
@@ -311,6 +314,8 @@ class SamplerProcess:
         reasons, series = self.unavailable(), self.series()
         summaries: dict[str, Maybe[ChannelSummary]] = {}
         for channel in self.channels:
+            if channel.tag.startswith(_STAMPS):
+                continue
             times_ns, values = series[channel.name]
             reason = reasons.pop(channel.name, None)
             if reason is None or (len(times_ns) and times_ns[-1] >= end_ns):

@@ -25,7 +25,7 @@ FOREVER = 1 << 62
 
 WARM_UP, WINDOW, STOP, ABORT = 0, 1, 2, 3
 
-_COMMAND, _DEADLINE_NS, _GUARD_NS, _HEADER_WORDS = 0, 1, 2, 8
+_COMMAND, _DEADLINE_NS, _GUARD_NS, _PAUSE_NS, _HEADER_WORDS = 0, 1, 2, 3, 8
 _WRITTEN, _CONSUMED, _WINDOW_START, _WINDOW_END, _LIMIT, _STREAM_HEADER = 0, 1, 2, 3, 4, 8
 
 
@@ -95,6 +95,15 @@ class Timeline:
     @guard_ns.setter
     def guard_ns(self, value: int) -> None:
         self._words[_GUARD_NS] = value
+
+    @property
+    def pause_ns(self) -> int:
+        """Longest random pause between iterations, for sensors that could keep step with them."""
+        return self._words[_PAUSE_NS]
+
+    @pause_ns.setter
+    def pause_ns(self, value: int) -> None:
+        self._words[_PAUSE_NS] = value
 
     def close(self) -> None:
         """Unmap and close. Idempotent."""

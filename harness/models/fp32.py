@@ -264,6 +264,7 @@ def _torch(spec: RunSpec, source: Source, cache: Cache) -> Fp32:
         size_bytes=found.size_bytes["fp32"],
         inputs=found.inputs,
         outputs=found.outputs,
+        seed=spec.seed,
     )
     return Fp32(
         artifact=artifact,

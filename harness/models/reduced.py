@@ -152,9 +152,7 @@ def _key(spec: RunSpec, fp32: Fp32, job: QuantizeJob, *libraries: str) -> dict[s
 
 
 def _onnx(spec: RunSpec, fp32: Fp32, job: QuantizeJob, cache: Cache) -> Artifact:
-    import platform
-
-    from harness.quantize.onnx import _cpuinfo, saturates
+    from harness.quantize.onnx import saturates_here
 
     symmetric = spec.backend == "tensorrt"
     target = f"model.{job.precision}.onnx"
@@ -168,7 +166,7 @@ def _onnx(spec: RunSpec, fp32: Fp32, job: QuantizeJob, cache: Cache) -> Artifact
     key = {
         **_key(spec, fp32, job, "onnx", "onnxruntime"),
         "symmetric": symmetric,
-        "narrow": saturates(platform.machine(), _cpuinfo()),
+        "narrow": saturates_here(),
     }
     made = cache.product("onnx-quantized", key, Quantization, build)
     return msgspec.structs.replace(
@@ -184,6 +182,8 @@ def _onnx(spec: RunSpec, fp32: Fp32, job: QuantizeJob, cache: Cache) -> Artifact
 def _torch_int8(
     spec: RunSpec, source: Source, fp32: Fp32, job: QuantizeJob, inputs_path: str, cache: Cache
 ) -> Artifact:
+    from harness.quantize.onnx import saturates_here
+
     target = "model.int8"
 
     def build(folder: Path) -> Quantization:
@@ -203,7 +203,7 @@ def _torch_int8(
         made = cache.by_content("torch-quantized", Quantization, build, source.name)
     else:
         key = _key(spec, fp32, job, "torch", "torchao")
-        key["source"] = fp32.sha256
+        key |= {"source": fp32.sha256, "narrow": saturates_here()}
         made = cache.product("torch-quantized", key, Quantization, build)
     return msgspec.structs.replace(
         fp32.artifact,

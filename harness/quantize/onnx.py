@@ -187,7 +187,7 @@ def _static(
     operators = sorted({*QDQRegistry, *QLinearOpsRegistry})
     ranges = _calibrate(prepared, operators, job, large)
     model = onnx.load(str(prepared))
-    narrow = saturates(platform.machine(), _cpuinfo())
+    narrow = saturates_here()
     quantizer = QDQQuantizer(
         model,
         True,  # per channel
@@ -229,7 +229,7 @@ def _dynamic(prepared: Path, target: Path, job: QuantizeJob, large: bool) -> Qua
         # Left out: Conv. ConvInteger with int8 weights took 3.7 times as long as fp32 (ResNet-18).
         op_types_to_quantize=sorted({*IntegerOpsRegistry} - {"Conv"}),
         per_channel=True,
-        reduce_range=saturates(platform.machine(), _cpuinfo()),
+        reduce_range=saturates_here(),
         weight_type=QuantType.QInt8,
         use_external_data_format=large,
     )
@@ -331,6 +331,11 @@ def feeds(
             name: np.asarray(samples[name][rows if batched[name] else number], order="C")
             for name in shapes
         }
+
+
+def saturates_here() -> bool:
+    """Whether this CPU is one that `saturates`."""
+    return saturates(platform.machine(), _cpuinfo())
 
 
 def _cpuinfo() -> str:

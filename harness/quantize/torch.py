@@ -179,7 +179,7 @@ def _static_mapping(kernels: str, method: str) -> Any:
     from harness.quantize.torch_observers import OBSERVERS
 
     mapping = get_default_qconfig_mapping(kernels)
-    default = mapping.global_qconfig
+    default: Any = mapping.global_qconfig
     ours = OBSERVERS[method].with_args(
         dtype=torch.quint8, qscheme=torch.per_tensor_affine, reduce_range=kernels == "x86"
     )
@@ -190,7 +190,8 @@ def _static_mapping(kernels: str, method: str) -> Any:
 
 
 def _dynamic_mapping() -> Any:
-    from torch.ao.quantization import QConfigMapping, per_channel_dynamic_qconfig
+    from torch.ao.quantization import QConfigMapping
+    from torch.ao.quantization.qconfig import per_channel_dynamic_qconfig
 
     mapping = QConfigMapping()
     for kind in (*_DYNAMIC, nn.functional.linear):
@@ -243,7 +244,7 @@ def _program(graph: Any, examples: tuple[Tensor, ...]) -> Any:
 
     with _blamed(graph, "cannot be quantized"):
         converted = convert_fx(graph).eval()
-        traced = torch.jit.trace(converted, examples, check_trace=False, strict=False)
+        traced: Any = torch.jit.trace(converted, examples, check_trace=False, strict=False)
         return torch.jit.freeze(traced.eval())
 
 
@@ -277,6 +278,8 @@ def _using(name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What torch says of this route to its developers; it still is the fastest one."""
+    from torch.jit._trace import TracerWarning
+
     with warnings.catch_warnings():
         for message in (
             "torch.ao.quantization is deprecated",
@@ -286,7 +289,7 @@ def _quiet() -> Iterator[None]:
             "must run observer before calling calculate_qparams",
         ):
             warnings.filterwarnings("ignore", message)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=TracerWarning)
         yield
 
 

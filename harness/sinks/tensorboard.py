@@ -109,7 +109,7 @@ class _Feed:
         self._wall_time_s = wall_time_s
 
     def add(self, summary: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
         event = Event(summary=summary, step=self._step, wall_time=self._wall_time_s)
         self._writer.write(event.SerializeToString())
@@ -208,7 +208,7 @@ def _open(folder: Path, wall_time_s: float) -> Any:
     with _without_torch():
         try:
             from tensorboardX import RecordWriter
-            from tensorboardX.proto.event_pb2 import Event
+            from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         except Exception as error:  # protobuf has its own kinds for a version that does not fit
             raise ImportError(f"tensorboardX cannot be imported: {error}") from error
     writer = RecordWriter(str(folder.absolute() / f"events.out.tfevents.{wall_time_s:.0f}.harness"))
