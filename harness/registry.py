@@ -31,6 +31,9 @@ PROFILERS: Mapping[str, str] = {
     "power": "harness.profiles.power:PowerProfiler",
 }
 
+_PARTS = ("name", "availability", "artifact_format", "prepare")  # of a Backend
+_REPAIR = "repair or uninstall the plug-in"
+
 
 class Broken(msgspec.Struct, frozen=True):
     """A plug-in that could not be imported."""
@@ -71,9 +74,14 @@ def find_backend(name: str) -> Backend | Broken:
     if ":" not in name and name not in BACKENDS and name not in backend_names():
         raise UsageError(f"unknown backend {name!r}", f"choose one of {', '.join(backend_names())}")
     try:
-        backend: Backend = _load("backends", BACKENDS, name)()
-    except Exception as error:  # whatever a stranger's module raises on import
+        made = _load("backends", BACKENDS, name)()
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does on import
         return Broken(name, _cause(error))
+    lacking = [part for part in _PARTS if not hasattr(made, part)]
+    if lacking:
+        text = f"it is no backend: {type(made).__name__} lacks {', '.join(lacking)}"
+        return Broken(name, Unavailable(text, _REPAIR))
+    backend: Backend = made
     return backend
 
 
@@ -95,11 +103,10 @@ def find_profiler(name: str, context: ProfilerContext) -> Profiler | Broken:
         )
     try:
         profiler: Profiler = _load("profilers", PROFILERS, name)(context)
-    except Exception as error:  # whatever a stranger's module raises on import
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does on import
         return Broken(name, _cause(error))
     return profiler
 
 
-def _cause(error: Exception) -> Unavailable:
-    text = f"it fails to load: {type(error).__name__}: {error}"
-    return Unavailable(text, "repair or uninstall the plug-in")
+def _cause(error: BaseException) -> Unavailable:
+    return Unavailable(f"it fails to load: {type(error).__name__}: {error}", _REPAIR)

@@ -131,13 +131,13 @@ def parse_choice(name: str, text: str, choices: Sequence[str]) -> str:
     return text
 
 
-def parse_pairs(name: str, texts: Sequence[str]) -> dict[str, str]:
+def parse_pairs(name: str, texts: Sequence[str], form: str = "key=value") -> dict[str, str]:
     """``key=value`` texts as a dict. Raises `UsageError`."""
     pairs: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (equals and key.strip()):
-            raise UsageError(f"{name} is {text!r}", "give key=value")
+            raise UsageError(f"{name} is {text!r}", f"give {form}")
         if key.strip() in pairs:
             raise UsageError(f"{name} names {key.strip()!r} twice", "give each key once")
         pairs[key.strip()] = value.strip()
@@ -147,7 +147,7 @@ def parse_pairs(name: str, texts: Sequence[str]) -> dict[str, str]:
 def parse_shapes(name: str, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """``input=1x3x224x224`` texts as shapes; ``input=scalar`` is 0-d. Raises `UsageError`."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for key, value in parse_pairs(name, texts).items():
+    for key, value in parse_pairs(name, texts, "input=1x3x224x224").items():
         if value == "scalar":
             shapes[key] = ()
         elif re.fullmatch(r"\d+([x,]\d+)*", value):
@@ -163,8 +163,13 @@ def parse_cpus(name: str, text: str) -> tuple[int, ...]:
     cpus: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        low = parse_int(name, first.strip(), 0, 4095)
-        cpus.update(range(low, parse_int(name, last.strip(), low, 4095) + 1) if dash else (low,))
+        try:
+            low, high = int(first, 10), int(last if dash else first, 10)
+        except ValueError:
+            low, high = -1, -1
+        if not 0 <= low <= high <= 4095:
+            raise UsageError(f"{name} is {text!r}", "give processors such as 0-3,8")
+        cpus.update(range(low, high + 1))
     return tuple(sorted(cpus))
 
 
@@ -256,9 +261,10 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
         if value is None:
             continue
         if field in _SCALARS:
-            parsed[field] = _SCALARS[field](flag(field), str(value))
+            parsed[field] = _SCALARS[field](flag(field), _utf8(flag(field), str(value)))
         elif field in _LISTS:
-            parsed[field] = _LISTS[field](flag(field), [str(text) for text in value])
+            texts = [_utf8(flag(field), str(text)) for text in value]
+            parsed[field] = _LISTS[field](flag(field), texts)
         elif field == "overhead_check":
             parsed[field] = bool(value)
         else:
@@ -266,6 +272,15 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
     if parsed.get("backend") == "tensorrt":
         parsed.setdefault("device", "cuda:0")
     return _consistent(RunSpec(**parsed))
+
+
+def _utf8(name: str, text: str) -> str:
+    """``text`` itself, if a result file can hold it. Raises `UsageError`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # a byte of the command line that is no UTF-8
+        raise UsageError(f"{name} is {text!r}", "give text in UTF-8") from error
+    return text
 
 
 def _consistent(spec: RunSpec) -> RunSpec:

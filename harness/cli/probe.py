@@ -6,6 +6,7 @@ So each is asked in a process of its own (``python -m harness.cli.probe NAME``),
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from harness.protocols import Available, Channel, ProfilerContext
 
 DEVICES = ("cpu", "cuda:0")
 _PATIENCE_S = 60.0
+_REPAIR = "repair or uninstall the plug-in"
 
 
 class BackendStatus(msgspec.Struct, frozen=True):
@@ -58,11 +60,14 @@ def _answer(child: subprocess.Popen[bytes]) -> dict[str, Maybe[Available]]:
             child.kill()
             return _all(Unavailable(f"it did not answer within {_PATIENCE_S:g} s"))
     if child.returncode == 0:
-        return maybe.decode(out, dict[str, Maybe[Available]])
+        try:
+            return maybe.decode(out, dict[str, Maybe[Available]])
+        except msgspec.DecodeError as error:
+            return _all(Unavailable(f"its answer makes no sense: {error}", _REPAIR))
     last = err.decode(errors="replace").strip().rpartition("\n")[2]
     ended = f"signal {-child.returncode}" if child.returncode < 0 else f"code {child.returncode}"
     text = f"asking it ended the process with {ended}" + (f": {last}" if last else "")
-    return _all(Unavailable(text, "repair or uninstall it"))
+    return _all(Unavailable(text, _REPAIR))
 
 
 def _all(reason: Unavailable) -> dict[str, Maybe[Available]]:
@@ -95,9 +100,10 @@ def _profiler(name: str, context: ProfilerContext) -> ProfilerStatus:
         return ProfilerStatus(name, Unavailable(error.message, error.remedy), ())
     except Exception as error:  # a stranger's plug-in may raise anything; the others still count
         text = f"opening it raised {type(error).__name__}: {error}"
-        return ProfilerStatus(name, Unavailable(text, "repair or uninstall the plug-in"), ())
+        return ProfilerStatus(name, Unavailable(text, _REPAIR), ())
     finally:
-        profiler.close()
+        with contextlib.suppress(Exception):
+            profiler.close()
 
 
 if __name__ == "__main__":

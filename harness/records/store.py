@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 RESULT_NAME = "result.json"
 _FAMILY, _, _VERSION = SCHEMA.rpartition("/")
 _ID = re.compile(r"\d{8}T\d{6}Z-.+")
+_RESTORE = "restore the file, or measure again"
+_NAME_ONE = "give a run folder, a result file, a run id or its beginning, latest or latest~N"
 _LATEST = re.compile(r"latest(~(?P<back>\d{1,6}))?")
 
 
@@ -129,7 +131,9 @@ def read_result(run: Path | str, results: Path | str = "results") -> Result:
             "the run is still going, or was killed before its end",
         ) from error
     except OSError as error:
-        raise ResultError(f"{str(path)!r} cannot be read: {_cause(error)}") from error
+        raise ResultError(
+            f"{str(path)!r} cannot be read: {_cause(error)}", "look at its permissions"
+        ) from error
     return _decode(data, path)
 
 
@@ -181,10 +185,7 @@ def _by_id(name: str, results: Path) -> Path:
     else:
         folders = [folder for folder in folders if name and folder.name.startswith(name)]
     if not folders:
-        raise ResultError(
-            f"no run {name!r} in {str(results)!r}",
-            "give a run folder, a result file, a run id or its beginning, latest or latest~N",
-        )
+        raise ResultError(f"no run {name!r} in {str(results)!r}", _NAME_ONE)
     if len(folders) > 1:
         raise ResultError(
             f"{name!r} begins the ids of {len(folders)} runs: {folders[0].name}, {folders[1].name}"
@@ -198,7 +199,7 @@ def _decode(data: bytes, path: Path) -> Result:
     try:
         raw = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ResultError(f"{str(path)!r} is no JSON, or cut short: {error}") from error
+        raise ResultError(f"{str(path)!r} is no JSON, or cut short: {error}", _RESTORE) from error
     _check_schema(raw, path)
     spec = raw.get("spec")
     if isinstance(spec, dict):  # a spec refuses unknown fields from a user; a reader lets them pass
@@ -206,14 +207,16 @@ def _decode(data: bytes, path: Path) -> Result:
     try:
         return maybe.convert(raw, Result)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise ResultError(f"{str(path)!r} is no valid {SCHEMA}: {error}") from error
+        raise ResultError(f"{str(path)!r} is no valid {SCHEMA}: {error}", _RESTORE) from error
 
 
 def _check_schema(raw: Any, path: Path) -> None:
     schema = raw.get("schema") if isinstance(raw, dict) else None
     family, _, version = str(schema).rpartition("/")
     if family != _FAMILY or not re.fullmatch(r"[1-9][0-9]{0,8}", version):
-        raise ResultError(f"{str(path)!r} is no Harness result: its schema is {schema!r:.60}")
+        raise ResultError(
+            f"{str(path)!r} is no Harness result: its schema is {schema!r:.60}", _NAME_ONE
+        )
     if int(version) > int(_VERSION):
         raise ResultError(
             f"{str(path)!r} has schema {schema}, and this Harness reads up to {SCHEMA}",

@@ -163,15 +163,22 @@ def test_list_gives_every_backend_an_answer_per_device(capsys) -> None:
 
 
 def test_a_backend_that_dies_on_import_is_a_line(tmp_path: Path, monkeypatch, capsys) -> None:
-    """Real plug-in distributions on the path: one segfaults, one raises, one greets on stdout."""
+    """Real plug-in distributions on the path: each misbehaves in a way of its own."""
     modules = {
         "crash": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
         "raise": "raise ImportError('libfoo.so.7 is missing')",
+        "leave": "import sys; sys.exit('no licence')",
+        "stub": "class Backend: name = 'stub'",
+        "babble": (
+            "class Backend:\n"
+            "    name, artifact_format, prepare = 'babble', None, None\n"
+            "    def availability(self, device): return 'of course'\n"
+        ),
         "greet": (
             "print('hello!')\n"
             "from harness.protocols import Available\n"
             "class Backend:\n"
-            "    name = 'greet'\n"
+            "    name, artifact_format, prepare = 'greet', None, None\n"
             "    def availability(self, device): return Available({'on': device})\n"
         ),
     }
@@ -188,6 +195,11 @@ def test_a_backend_that_dies_on_import_is_a_line(tmp_path: Path, monkeypatch, ca
     found = {status.name: status.devices["cpu"] for status in probe.backends()}
     assert "asking it ended the process with signal 11" in found["crash"].reason
     assert "libfoo.so.7 is missing" in found["raise"].reason
+    assert "SystemExit: no licence" in found["leave"].reason
+    assert found["stub"].reason == (
+        "it is no backend: Backend lacks availability, artifact_format, prepare"
+    )
+    assert "its answer makes no sense" in found["babble"].reason
     assert found["greet"] == Available({"on": "cpu"})
     assert isinstance(found["onnxruntime"], Available)
     assert main(["list", "backends"]) == 0
@@ -199,13 +211,13 @@ class Raising:
     channels: tuple[Channel, ...] = ()
 
     def __init__(self, context: ProfilerContext) -> None:
-        self.closed = False
+        pass
 
     def open(self) -> Available | Unavailable:
         raise OSError("the sensor is on fire")
 
     def close(self) -> None:
-        self.closed = True
+        raise OSError("still on fire")
 
 
 def test_a_profiler_that_raises_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
