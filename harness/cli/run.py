@@ -75,6 +75,7 @@ def _with_flags(command: Any) -> Any:
 
 @click.command("run", short_help="Measure one model on one backend.")
 @_with_flags
+@click.option("--overhead-check", is_flag=True, help="Measure what the measuring itself costs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result alone, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--no-tensorboard", is_flag=True, help="Write no TensorBoard events.")

@@ -15,12 +15,13 @@ from typing import Any, TypeAlias
 import msgspec
 
 from harness import machine, models, registry
-from harness.engine.launch import Interrupt, Launch, LaunchRecord
+from harness.engine.launch import Launch
 from harness.engine.messages import Job
 from harness.engine.observer import RunObserver
 from harness.engine.placement import Placement, booted, stand_aside
 from harness.engine.process import WorkerProcess
 from harness.engine.sampling import SamplerProcess
+from harness.engine.watch import Interrupt, LaunchRecord
 from harness.errors import MeasurementFailed
 from harness.maybe import Maybe, Unavailable
 from harness.models import Prepared

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from harness import registry
 from harness.engine.frames import SamplerJob
-from harness.engine.launch import Launch, WindowPlan
+from harness.engine.launch import Launch
 from harness.engine.sampling import SamplerProcess
+from harness.engine.watch import WindowPlan
 from harness.errors import ResultError
 from harness.protocols import Channel, ProfilerContext, Progress, Sink
 from harness.records.result import Result

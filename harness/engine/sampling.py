@@ -171,6 +171,11 @@ class SamplerProcess:
         self._drain_until(lambda: self.ready, timeout_s)
         return self.ready
 
+    def pause(self, stopped: bool) -> None:
+        """Stop the process as Ctrl-Z would, or let it go on."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGSTOP if stopped else signal.SIGCONT)
+
     def stop(self, timeout_s: float = 2.0) -> None:
         """Have it take a last reading and leave; kill it after ``timeout_s``. Idempotent."""
         process, self._stopping = self._process, True

@@ -243,6 +243,21 @@ class Profiles(msgspec.Struct, frozen=True, kw_only=True):
     channels: dict[str, Maybe[ChannelSummary]]
 
 
+class Overhead(msgspec.Struct, frozen=True, kw_only=True):
+    """Latency while watched (sampler, journal, TensorBoard) over latency left alone: ratios.
+
+    Medians over interleaved rounds in one process, each with its 95 % interval between rounds.
+    """
+
+    rounds: int
+    block_s: float
+    median: float
+    median_ci95: tuple[float, float]
+    p99: Maybe[float]
+    p99_ci95: Maybe[tuple[float, float]]
+    method: str
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One validity check. ``threshold`` says what was held against what."""
 
@@ -280,6 +295,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     memory: Maybe[Memory]
     profiles: Maybe[Profiles]
     validity: tuple[Check, ...] = ()
+    overhead: Maybe[Overhead] = Unavailable("not asked for", "--overhead-check")
     artifacts: dict[str, str] = {}  # file name in the run folder -> what it holds
     error: ErrorInfo | None = None
     tags: dict[str, str] = {}
