@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +32,10 @@ class Ran(NamedTuple):
 Harness = Callable[..., Ran]
 
 
-def environment(cache: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(HERE), "HARNESS_CACHE": str(cache)}
+def environment(cache: Path, *path: Path) -> dict[str, str]:
+    """Of the command: ``path`` comes to ``sys.path``."""
+    folders = os.pathsep.join(map(str, (HERE, *path)))
+    return {**os.environ, "PYTHONPATH": folders, "HARNESS_CACHE": str(cache)}
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +47,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def harness(tmp_path: Path, cache: Path) -> Harness:
     """``harness(*args)`` in an empty folder; fails the test if it leaves a process behind."""
 
-    def call(*args: str, timeout_s: float = 120) -> Ran:
+    def call(*args: str, timeout_s: float = 120, path: Sequence[Path] = ()) -> Ran:
         ran = subprocess.run(
             [sys.executable, "-m", "harness", *args],
             cwd=tmp_path,
-            env=environment(cache),
+            env=environment(cache, *path),
             capture_output=True,
             text=True,
             timeout=timeout_s,
