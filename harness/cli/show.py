@@ -14,12 +14,11 @@ from harness.records.store import read_result, result_path
 @json_option
 def command(run: str, results: str, as_json: bool) -> int:
     """Show RUN: a run folder, a result file, a run id or its beginning, or `latest`."""
-    path = result_path(run, results)
-    result = read_result(path)
+    result = read_result(run, results)
     if as_json:
         print_json(result)
     else:
         from harness.sinks.terminal import print_out, render_result
 
-        print_out(render_result(result, path.parent))
+        print_out(render_result(result, result_path(run, results).parent))
     return 0

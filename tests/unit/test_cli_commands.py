@@ -61,6 +61,15 @@ def test_show_as_json_is_the_result(tmp_path: Path, capsys) -> None:
     assert shown == json.loads((folder / "result.json").read_bytes())
 
 
+def test_show_says_that_a_run_has_not_ended(tmp_path: Path, capsys) -> None:
+    (tmp_path / A).mkdir()
+    assert main(["show", A, "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"harness: '{tmp_path / A}' holds no result.json; "
+        "the run is still going, or was killed before its end\n"
+    )
+
+
 def test_show_names_what_it_cannot_read(tmp_path: Path, capsys) -> None:
     write(tmp_path, A, fake_result())
     (tmp_path / A / "result.json").write_bytes(b"{")
