@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from interleaved import in_turn, ratio
 from numpy.typing import NDArray
 
 from harness.backends.onnxruntime import OnnxRuntimeBackend
@@ -127,13 +128,6 @@ def median_ms(call: Call, iterations: int) -> float:
     return statistics.median(times) / 1e6
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """95 % for the median: the order statistics that a fair coin leaves outside in 5 %."""
-    ordered = sorted(values)
-    rank = max(0, math.floor(len(ordered) / 2 - 0.98 * math.sqrt(len(ordered))))
-    return ordered[rank], ordered[-1 - rank]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet18")
@@ -150,14 +144,10 @@ def main() -> None:
             "defaults": hand_written(fp32.path, samples, inputs, folder, advised=False),
             "advised": hand_written(fp32.path, samples, inputs, folder, advised=True),
         }
-        rounds: dict[str, list[float]] = {name: [] for name in calls}
         for call in calls.values():
             median_ms(call, given.iterations)
-        for number in range(given.rounds):
-            names = list(calls)
-            shift = number % len(names)
-            for name in names[shift:] + names[:shift]:
-                rounds[name].append(median_ms(calls[name], given.iterations))
+        measures = {n: partial(median_ms, call, given.iterations) for n, call in calls.items()}
+        rounds = in_turn(measures, given.rounds)
     report(given.model, rounds)
 
 
@@ -166,9 +156,7 @@ def report(model: str, rounds: dict[str, list[float]]) -> None:
     for name, values in rounds.items():
         line = f"  {name:9s} {statistics.median(values):9.3f} ms"
         if name != "ours":
-            ratios = [a / b for a, b in zip(rounds["ours"], values, strict=True)]
-            low, high = interval(ratios)
-            line += f"   ours / {name} = {statistics.median(ratios):.3f} [{low:.3f}, {high:.3f}]"
+            line += f"   ours / {name} = {ratio(rounds['ours'], values)}"
         print(line)
 
 

@@ -8,16 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.distributions import student_t_ppf
-from harness.analysis.quantiles import minimum_count
+from harness.analysis.quantiles import bounding_ranks, minimum_count
 from harness.maybe import Maybe, Unavailable
 from harness.records.result import Overhead
 
-MIN_ROUNDS = 3
-_UPPER = 0.975
+MIN_ROUNDS = minimum_count(0.5)
 METHOD = (
     "interleaved blocks in one process; the median over rounds of the ratio of quantiles, watched "
-    "over left alone; interval: Student's t between rounds on the logarithms of the ratios"
+    "over left alone; interval: order statistics of the rounds"
 )
 
 
@@ -29,9 +27,7 @@ class Round(NamedTuple):
 
 
 def overhead(rounds: Sequence[Round], block_s: float) -> Maybe[Overhead]:
-    """Ratios of median and p99. The estimate is a median over rounds, robust to a disturbed one;
-    the interval is about the mean logarithm, and so widens with every disturbance.
-    """
+    """Ratios of median and p99: medians over rounds, so that a disturbed round does not decide."""
     full = [one for one in rounds if len(one.watched) and len(one.alone)]
     if len(full) < MIN_ROUNDS:
         return Unavailable(
@@ -60,10 +56,10 @@ def overhead(rounds: Sequence[Round], block_s: float) -> Maybe[Overhead]:
 
 
 def _ratio(rounds: Sequence[Round], q: float) -> tuple[float, tuple[float, float]]:
-    logs = np.log([np.quantile(one.watched, q) / np.quantile(one.alone, q) for one in rounds])
-    half = student_t_ppf(_UPPER, len(logs) - 1) * float(logs.std(ddof=1)) / len(logs) ** 0.5
-    centre = float(logs.mean())
+    ratios = np.sort([np.quantile(one.watched, q) / np.quantile(one.alone, q) for one in rounds])
+    ranks = bounding_ranks(len(ratios), len(ratios), 0.5)
+    assert ranks is not None
     return (
-        float(np.exp(np.median(logs))),
-        (float(np.exp(centre - half)), float(np.exp(centre + half))),
+        float(np.median(ratios)),
+        (float(ratios[ranks.low - 1]), float(ratios[ranks.high - 1])),
     )
