@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.analysis import power_series
+from harness.engine import loop as loop_module
 from harness.engine.loop import StreamLoop, timed_chunk
 from harness.engine.recorder import Recorder
 from harness.engine.timeline import ABORT, STOP, WINDOW, Timeline
@@ -156,3 +158,63 @@ def test_a_full_ring_waits_and_loses_nothing(timeline: Timeline) -> None:
     starts, _ = recorder.window()
     assert len(starts) == 40
     assert (starts[1:] > starts[:-1]).all()
+
+
+class Pauses:
+    """Stands in for the loop's random numbers and its sleep; the clock moves while it sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+        self.slept_s: list[float] = []
+        self.drawn: list[tuple[float, float]] = []
+        self._clock = clock
+        monkeypatch.setattr("random.uniform", self.uniform)
+        monkeypatch.setattr("time.sleep", self.sleep)
+
+    def uniform(self, low: float, high: float) -> float:
+        self.drawn.append((low, high))
+        return len(self.drawn) * 1e-6  # every draw is another one
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+        self._clock.now += round(seconds * 1e9)
+
+
+def test_pauses_lie_between_iterations_and_are_redrawn_every_ten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, block = Clock(), Timeline.create(1, 64)
+    pauses = Pauses(monkeypatch, clock)
+    block.command, block.streams[0].limit, block.pause_ns = WINDOW, 35, 2_000_000
+    # Iterations of 20 ms make chunks of one, which is where pauses are made.
+    loop, _ = loop_with(block, clock, 20_000_000)
+    recorder = Recorder(block.streams[0])
+
+    loop.window()
+    recorder.drain()
+    starts, ends = recorder.window()
+
+    # Not a nanosecond of them is inside an iteration ...
+    assert set((ends - starts).tolist()) == {20_000_010}
+    # ... and between two there is the pause, beside one step of the clock. Nothing is drawn before
+    # the tenth iteration, then each draw holds for ten.
+    gaps = (starts[1:] - ends[:-1] - 10).tolist()
+    assert gaps == [0] * 9 + [1000] * 10 + [2000] * 10 + [3000] * 5
+    assert pauses.drawn == [(0, 0.002)] * 3
+    block.close()
+
+
+def test_without_pauses_the_loop_never_sleeps(
+    monkeypatch: pytest.MonkeyPatch, timeline: Timeline
+) -> None:
+    clock = Clock()
+    pauses = Pauses(monkeypatch, clock)
+    timeline.command, timeline.streams[0].limit = WINDOW, 12
+    loop, _ = loop_with(timeline, clock, 20_000_000)
+
+    loop.window()
+
+    assert (pauses.slept_s, pauses.drawn) == ([], [])
+
+
+def test_loop_and_attribution_agree_on_how_long_a_pause_holds() -> None:
+    assert loop_module.PAUSE_EVERY == power_series.PAUSE_EVERY
