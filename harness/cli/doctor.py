@@ -146,11 +146,11 @@ def _clock() -> Finding:
 
 
 def _disk(out: Path) -> Finding:
-    folder = next(path for path in (out, *out.absolute().parents) if path.is_dir())
     try:
+        folder = next(path for path in (out, *out.absolute().parents) if path.is_dir())
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Finding("disk", "unknown", f"{folder}: {error.strerror}")
+        return Finding("disk", "unknown", f"{out}: {error.strerror}", "choose another with --out")
     found = f"{number(free / 1e9, 3)} GB free at {folder}"
     if not os.access(folder, os.W_OK):
         return Finding("disk", "fail", f"{folder} is not writable", "choose another with --out")
