@@ -73,6 +73,13 @@ def code_of(reason: Unavailable) -> str | None:
     return prefix if prefix in get_args(Code) else None
 
 
+def explain(absent: Unavailable) -> str:
+    """``reason; remedy`` for people, without the code that programs go by."""
+    code = code_of(absent)
+    reason = absent.reason.removeprefix(f"{code}:").strip() if code else absent.reason
+    return "; ".join(filter(None, (reason, absent.remedy)))
+
+
 def present(value: Maybe[T]) -> T | None:
     """The value, or None where it is unavailable: for renderers that leave absent things out."""
     return None if isinstance(value, Unavailable) else value

@@ -73,7 +73,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def floor_s(self) -> float:
-        """The window lasts at least this long."""
+        """The window lasts at least this long, unless a fixed count ends it."""
         if self.duration_s is not None:
             return self.duration_s
         return min(DEFAULT_FLOOR_S, self.cap_s)

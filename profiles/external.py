@@ -265,7 +265,12 @@ def _period_s(rows: Sequence[Row]) -> float | None:
 
 
 def parse_path(text: str) -> str:
-    """The file of ``external:FILE``. Raises `UsageError` where it names none."""
+    """The file of ``external:FILE``. Raises `UsageError` where it names none that is there."""
     if not text.removeprefix(PREFIX).strip():
         raise UsageError(f"--power-source is {text!r}", "give external:FILE.csv")
-    return text.removeprefix(PREFIX)
+    path = text.removeprefix(PREFIX)
+    if not os.path.isfile(path):  # noqa: PTH113 (never raises)
+        raise UsageError(
+            f"--power-source names {path!r}, which is no file", "start the meter first"
+        )
+    return path

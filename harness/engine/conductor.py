@@ -22,8 +22,8 @@ from harness.engine.placement import Placement, booted, stand_aside
 from harness.engine.process import WorkerProcess
 from harness.engine.sampling import SamplerProcess
 from harness.engine.watch import Interrupt, LaunchRecord
-from harness.errors import MeasurementFailed
-from harness.maybe import Maybe, Unavailable
+from harness.errors import BackendUnavailable, MeasurementFailed
+from harness.maybe import Maybe, Unavailable, explain
 from harness.models import Prepared
 from harness.protocols import SessionOptions, Sink
 from harness.records.result import Machine, Result
@@ -103,7 +103,15 @@ class Conductor:
                         observer.start_sampler(one.pid, self.placement.rest)
                     if not self._launch(one, prepared, observer, index):
                         break
+        self._refuse_what_never_began()
         return self._finish(observer)
+
+    def _refuse_what_never_began(self) -> None:
+        """No runtime or no such device: an error of the command line's, and not a failed run."""
+        first = self.evidence.launches[0]
+        if isinstance(first.raised, BackendUnavailable) and not first.memory:
+            self.folder.discard()
+            raise first.raised
 
     def _launch(
         self, worker: WorkerProcess, prepared: Prepared, observer: RunObserver, index: int
@@ -174,7 +182,7 @@ def missing(spec: RunSpec, result: Result) -> list[str]:
                     f"--require interval: {check.reason if check else 'nothing was timed'}"
                 )
         elif isinstance(value := quantities[name], Unavailable):
-            absent.append(f"--require {name}: {value.reason}")
+            absent.append(f"--require {name}: {explain(value)}")
     return absent
 
 

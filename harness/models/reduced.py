@@ -10,7 +10,7 @@ from harness.errors import ModelError, QuantizationError
 from harness.models.cache import Cache
 from harness.models.digits import ASSETS, manifest
 from harness.models.fp32 import Fp32, code_sha256, library_versions
-from harness.models.sources import Source, sha256_of
+from harness.models.sources import Source, check_file, sha256_of
 from harness.protocols import Artifact, Quantization
 from harness.quantize.job import CalibrationSource, QuantizeJob
 from harness.spec import RunSpec
@@ -103,6 +103,7 @@ def data_sha256(flag: str, path: Path) -> str:
     from harness.errors import DataError
 
     try:
+        check_file(path)
         return sha256_of([path])
     except ModelError as error:
         raise DataError(f"{flag}: {error.message}", error.remedy) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -28,11 +29,11 @@ def find_source(text: str) -> Source:
         return Source(kind="zoo", name=text)
     path = Path(text)
     suffix = path.suffix.lower()
-    if suffix in {".onnx", ".pt2"} or path.is_file():
-        _check_file(path)
+    if suffix in {".onnx", ".pt2"} or os.path.isfile(path):  # noqa: PTH113 (never raises)
+        check_file(path)
         kind = "pt2" if suffix == ".pt2" else "onnx"
         return Source(kind=kind, name=path.stem, path=str(path.absolute()))
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112
         raise ModelError(f"{text} is a folder", "name the .onnx or .pt2 file in it")
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
         return Source(kind="factory", name=text)
@@ -44,12 +45,13 @@ def find_source(text: str) -> Source:
     )
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raises `ModelError` for what is no readable regular file with something in it."""
     try:
         if path.is_dir():
             raise ModelError(f"{path} is a folder", "name the file in it")
         if path.exists() and not path.is_file():
-            raise ModelError(f"{path} is no regular file", "copy the model into one")
+            raise ModelError(f"{path} is no regular file", "copy it into one")
         with path.open("rb") as file:
             if not file.read(1):
                 raise ModelError(f"{path} is empty", "export or copy it again")

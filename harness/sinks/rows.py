@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from harness.maybe import Maybe, Unavailable, code_of
+from harness.maybe import Maybe, Unavailable, explain
 from harness.records.result import (
     NOT_REACHED,
     Accuracy,
@@ -48,10 +48,8 @@ def plain(text: object) -> str:
 
 
 def why(absent: Unavailable) -> str:
-    """``reason; remedy``, without the code that programs go by."""
-    code = code_of(absent)
-    reason = absent.reason.removeprefix(f"{code}:") if code else absent.reason
-    return plain("; ".join(filter(None, (reason, absent.remedy))))
+    """Why something is absent, fit for a table."""
+    return plain(explain(absent))
 
 
 def title(result: Result) -> str:

@@ -36,6 +36,8 @@ HEADLINES: dict[str, str] = {
     "latency/median_ms": "timing.latency_ms.median",
     "latency/mean_ms": "timing.latency_ms.mean",
     "latency/std_ms": "timing.latency_ms.std",
+    "latency/min_ms": "timing.latency_ms.min",
+    "latency/max_ms": "timing.latency_ms.max",
     "latency/p90_ms": "timing.latency_ms.p90",
     "latency/p95_ms": "timing.latency_ms.p95",
     "latency/p99_ms": "timing.latency_ms.p99",
@@ -55,6 +57,8 @@ HEADLINES: dict[str, str] = {
 
 # Bin edges lie at powers of this, the same in every run: 1 % wide whatever the latency.
 _BIN_GROWTH = 1.01
+# Slower iterations than this share the last bin; but never more than one in twenty of them.
+_CUT_MEDIANS, _CUT_QUANTILE = 3.0, 0.95
 
 
 class TensorBoardSink:
@@ -65,11 +69,13 @@ class TensorBoardSink:
         self.spec = spec
         self.problem: str | None = None  # why the feed ended early
         self._writer: Any = None
-        self._start_s = 0.0
+        self._start_s: float | None = None
         self._step = -1
 
     def update(self, progress: Progress) -> None:
         """Write what is new and flush it."""
+        if self._start_s is None:
+            self._start_s = progress.wall_time_s
         if progress.phase in ("build", "load"):
             return  # the import would compete with the worker's own
         self._write(progress.wall_time_s, lambda feed: _write_progress(feed, progress))
@@ -87,11 +93,12 @@ class TensorBoardSink:
         """One batch of events at one step; nothing once the feed has ended."""
         if self.problem is not None:
             return
+        started_s = wall_time_s if self._start_s is None else self._start_s
         try:
             if self._writer is None:
-                self._writer, self._start_s = _open(self.folder, wall_time_s), wall_time_s
+                self._writer = _open(self.folder, wall_time_s)
             # the wall clock may be set back meanwhile, a step never goes back
-            self._step = max(self._step + 1, round((wall_time_s - self._start_s) * 1e3))
+            self._step = max(self._step + 1, round((wall_time_s - started_s) * 1e3))
             write(_Feed(self._writer, self._step, wall_time_s))
             if not self.folder.exists():
                 raise FileNotFoundError(f"the run folder {str(self.folder)!r} is gone")
@@ -120,10 +127,10 @@ class _Feed:
         if value is not None:
             self.add(scalar(tag, value))
 
-    def histogram(self, tag: str, values: Sequence[float]) -> None:
+    def histogram(self, tag: str, values: Sequence[float], cut: float) -> None:
         from tensorboardX.summary import histogram_raw
 
-        self.add(histogram_raw(tag, **histogram_fields(values)))
+        self.add(histogram_raw(tag, **histogram_fields(values, cut)))
 
     def text(self, tag: str, markdown: str) -> None:
         from tensorboardX.summary import text
@@ -132,8 +139,9 @@ class _Feed:
 
 
 def _write_progress(feed: _Feed, progress: Progress) -> None:
-    if len(progress.new_latencies_ms):
-        feed.histogram("latency/ms", progress.new_latencies_ms)
+    if len(progress.new_latencies_ms) and progress.median_ms is not None:
+        cut_ms = _CUT_MEDIANS * progress.median_ms
+        feed.histogram("latency/ms", progress.new_latencies_ms, cut_ms)
     if progress.phase == "window" and progress.iterations:
         feed.scalar("latency/median_ms", progress.median_ms)
         feed.scalar("throughput/per_s", progress.throughput_per_s)
@@ -175,15 +183,20 @@ def _hyperparameters(result: Result) -> dict[str, str | float]:
     }
 
 
-def histogram_fields(values_ms: Sequence[float]) -> dict[str, Any]:
+def histogram_fields(values_ms: Sequence[float], cut_ms: float) -> dict[str, Any]:
     """A histogram whose bins are 1 % wide from the fastest latency to the slowest, tail included.
 
     tensorboardX's default bins are 10 % wide, which shows a steady latency as one bar. Stretches
-    without data become one empty bin, so a far outlier costs two bins rather than hundreds.
+    without data become one empty bin.
+
+    The last bin holds everything beyond ``cut_ms``: TensorBoard draws thirty equal bins from least
+    to greatest, in which one preempted iteration would squeeze all others into the first. ``sum``
+    and ``num`` are of the true values, and so are all scalars.
     """
     import numpy as np
 
-    values = np.asarray(values_ms, dtype=np.float64)
+    true = np.asarray(values_ms, dtype=np.float64)
+    values = np.minimum(true, max(cut_ms, float(np.quantile(true, _CUT_QUANTILE, method="higher"))))
     floor = np.finfo(np.float64).tiny  # a latency of zero has no logarithm
     bins = np.floor(np.log(np.maximum(values, floor)) / np.log(_BIN_GROWTH)).astype(np.int64)
     filled, counts = np.unique(bins, return_counts=True)
@@ -194,8 +207,8 @@ def histogram_fields(values_ms: Sequence[float]) -> dict[str, Any]:
         "min": float(values.min()),
         "max": float(values.max()),
         "num": len(values),
-        "sum": float(values.sum()),
-        "sum_squares": float(np.square(values).sum()),
+        "sum": float(true.sum()),
+        "sum_squares": float(np.square(true).sum()),
         "bucket_limits": (_BIN_GROWTH ** limits.astype(np.float64)).tolist(),
         "bucket_counts": [full.get(limit, 0) for limit in limits.tolist()],
     }
