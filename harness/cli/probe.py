@@ -11,13 +11,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 import msgspec
 
 from harness import maybe, registry
 from harness.errors import HarnessError
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Available, Channel, ProfilerContext
+from harness.protocols import (
+    Available,
+    Backend,
+    Channel,
+    Precision,
+    ProfilerContext,
+    SessionOptions,
+)
 
 DEVICES = ("cpu", "cuda:0")
 _PATIENCE_S = 60.0
@@ -79,7 +87,24 @@ def ask(name: str) -> dict[str, Maybe[Available]]:
     found = registry.find_backend(name)
     if isinstance(found, registry.Broken):
         return _all(found.cause)
-    return {device: found.availability(device) for device in DEVICES}
+    return {device: _able(found, device) for device in DEVICES}
+
+
+def _able(backend: Backend, device: str) -> Maybe[Available]:
+    """Its availability, with the precisions that it would run."""
+    status = backend.availability(device)
+    if isinstance(status, Unavailable):
+        return status
+    runs = [name for name in get_args(Precision) if _accepts(backend, name, device)]
+    return Available({"runs": " ".join(runs), **status.details})
+
+
+def _accepts(backend: Backend, precision: str, device: str) -> bool:
+    try:
+        backend.artifact_format(precision, SessionOptions(device=device))
+    except Exception:  # a refusal, or whatever a stranger's code raises
+        return False
+    return True
 
 
 def profilers(pid: int, power_source: str = "auto") -> list[ProfilerStatus]:

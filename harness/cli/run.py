@@ -18,35 +18,47 @@ _FLAGS: tuple[tuple[str, str, str], ...] = (
     (
         "--model",
         "NAME|FILE|MODULE:FACTORY",
-        "A zoo model, an ONNX file, a .pt2 program or a factory.",
+        "A zoo model (default: digits), an ONNX file, a .pt2 program or a factory.",
     ),
-    ("--backend", "NAME", "pytorch, onnxruntime, or a plug-in's name."),
-    ("--device", "DEVICE", "cpu, cuda or cuda:N."),
-    ("--precision", "PRECISION", "fp32, int8, fp16 or bf16."),
-    ("--batch-size", "N", "Samples per inference."),
-    ("--dataset", "FILE.npz", "Labelled inputs: arrays by input name, and labels."),
-    ("--calibration", "FILE.npz", "Inputs to calibrate INT8 on."),
-    ("--calibration-method", "METHOD", "minmax, entropy or percentile."),
-    ("--quantization", "MODE", "static or dynamic."),
-    ("--scenario", "SCENARIO", "latency (one at a time) or throughput."),
-    ("--concurrency", "N", "Streams at once in the throughput scenario."),
-    ("--boundary", "BOUNDARY", "compute (on the device) or transfer (host to host)."),
-    ("--duration", "SECONDS", "Length of the timed window; with a goal or cap, its floor."),
+    ("--backend", "NAME", "onnxruntime (default), pytorch, a plug-in, or module:Class."),
+    ("--device", "DEVICE", "cpu (default), cuda or cuda:N."),
+    ("--precision", "PRECISION", "fp32 (default), int8, fp16 or bf16."),
+    ("--batch-size", "N", "Samples per inference. Default: 1."),
+    ("--dataset", "FILE.npz", "Inputs by name, and labels: measures accuracy."),
+    ("--calibration", "FILE.npz", "Inputs by name to calibrate INT8 on."),
+    ("--calibration-method", "METHOD", "minmax (default), entropy or percentile."),
+    ("--quantization", "MODE", "static (default) or dynamic."),
+    ("--scenario", "SCENARIO", "latency (default: one at a time) or throughput."),
+    ("--concurrency", "N", "Streams at once in the throughput scenario. Default: 1."),
+    ("--boundary", "BOUNDARY", "compute (default: on the device) or transfer (host to host)."),
+    ("--duration", "SECONDS", "Length of the timed window; with a goal or a cap, its floor."),
     ("--iterations", "N", "Exactly so many timed iterations."),
-    ("--precision-goal", "PERCENT", "Stop when the median's 95% interval is within ± this."),
+    (
+        "--precision-goal",
+        "PERCENT",
+        "Stop when the median is known to ± this. Default: 1% in 3 to 30 s.",
+    ),
     ("--max-duration", "SECONDS", "Cap of the timed window."),
-    ("--warmup", "SECONDS", "Shortest warm-up; it goes on until latencies are steady."),
-    ("--max-warmup", "SECONDS", "Longest warm-up."),
-    ("--launches", "K", "Fresh worker processes; five or more make a comparison possible."),
-    ("--timeout", "SECONDS", "Give up on a worker that makes no progress for so long."),
-    ("--threads", "N", "Threads per inference; by default one a physical core."),
-    ("--inter-threads", "N", "Threads between operators."),
+    (
+        "--warmup",
+        "SECONDS",
+        "Shortest warm-up; it ends when latencies are steady. Default: 0.5.",
+    ),
+    ("--max-warmup", "SECONDS", "Longest warm-up. Default: 10."),
+    ("--launches", "K", "Fresh worker processes; a comparison needs five. Default: 1."),
+    ("--timeout", "SECONDS", "Give up on a worker without progress for so long. Default: 120."),
+    ("--threads", "N", "Threads per inference. Default: one a physical core."),
+    ("--inter-threads", "N", "Threads between operators. Default: 1."),
     ("--cpus", "LIST", "Processors for the worker, such as 0-3,8."),
-    ("--sample-rate", "HZ", "Rate of the profilers; 0 switches them off."),
-    ("--power-source", "SOURCE", "auto, none, powercap, pyrapl, hwmon or external:FILE.csv."),
-    ("--idle", "SECONDS", "Idle measured before and after, for net energy."),
-    ("--seed", "N", "Seed of drawn inputs and weights."),
-    ("--out", "FOLDER", "Where the run's folder goes."),
+    ("--sample-rate", "HZ", "Rate of the profilers; 0 switches them off. Default: 10."),
+    (
+        "--power-source",
+        "SOURCE",
+        "auto (default), none, powercap, hwmon, jetson, pyrapl, external:FILE.",
+    ),
+    ("--idle", "SECONDS", "Idle before and after, for net energy. Default: what the meter needs."),
+    ("--seed", "N", "Seed of drawn inputs and weights. Default: 0."),
+    ("--out", "FOLDER", "Where the run's folder goes. Default: results."),
 )
 _REPEATED = (
     ("--input-shape", "input_shapes", "NAME=1x3x224x224", "Fixes an input's symbolic dimensions."),
@@ -82,7 +94,15 @@ def _with_flags(command: Any) -> Any:
 def command(as_json: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> int:
     """Measure one model on one backend, and leave a result, its samples and TensorBoard events.
 
-    Without flags: the built-in digits model on ONNX Runtime, FP32, on the CPU.
+    Without flags: the built-in digits model on ONNX Runtime, FP32, on the CPU, until the median is
+    known to 1 %.
+
+    \b
+    Options of the backends (--option KEY=VALUE):
+      onnxruntime   graph_optimization_level=all|extended|basic|disable
+                    execution_mode=sequential|parallel   allow_spinning=on|off
+                    arena=on|off   deterministic=on|off
+      pytorch       compile=off|inductor   channels_last=auto|on|off
     """
     from harness.engine.process import WorkerProcess
 
