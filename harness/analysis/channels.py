@@ -109,12 +109,16 @@ def foreign_share(series: Series, start_ns: int, end_ns: int, cpus: int = 1) -> 
 
 
 def live(channel: Channel, times_ns: Times, values: Values) -> float | None:
-    """The newest figure of ``channel`` under its tag; None where there is none yet.
+    """The newest figure of ``channel`` under its tag; None where there is none, or none any more.
 
     A gauge's last reading. A counter by its tag: ``_per_s`` its rate over about the last second,
-    ``_percent`` a hundred times that, anything else its growth since the first reading.
+    ``_percent`` a hundred times that, anything else its growth since the first reading. Nothing is
+    repeated once no reading has come for a second and for five times the usual gap.
     """
+    now_ns = times_ns[-1] if len(times_ns) else 0
     times_ns, values = _known(times_ns, values)
+    if _stale(times_ns, now_ns):
+        return None
     if channel.kind == "gauge":
         return float(values[-1]) if len(values) else None
     if len(values) < 2:
@@ -125,6 +129,13 @@ def live(channel: Channel, times_ns: Times, values: Values) -> float | None:
     since = min(int(np.searchsorted(times_ns, times_ns[-1] - _LIVE_NS)), len(values) - 2)
     rate = _rates(times_ns[[since, -1]], values[[since, -1]])[0]
     return float(rate * 100 if channel.tag.endswith("_percent") else rate)
+
+
+def _stale(times_ns: Times, now_ns: int) -> bool:
+    if not len(times_ns):
+        return True
+    usual_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0
+    return bool(now_ns - times_ns[-1] > max(_LIVE_NS, HOLD_PERIODS * usual_ns))
 
 
 def _share(series: Series, name: str, start_ns: int, end_ns: int, cpus: int) -> Maybe[float]:

@@ -52,6 +52,7 @@ MIN_ITERATIONS = 32
 DISAGREEMENT = 0.05
 BASELINE_DRIFT = 0.05
 FOREIGN_SHARE = 0.05
+ROUNDING = 0.99  # a window asked for at its floor may begin a little late
 RESOLVABLE = 3.0  # net energy must exceed this many of its standard deviations
 
 # Which scope answers "what does an inference cost?", best first.
@@ -210,7 +211,7 @@ def _refusal(
     if test.verdict == "fail":
         return coded("error", f"self-test: {test.reason}", "see `harness doctor`")
     floor = window_floor_s(meter.period_s, window.iteration_s)
-    if window.seconds < floor:
+    if window.seconds < ROUNDING * floor:
         detail = f"{window.seconds:.3g} s, and this meter needs {floor:.3g} s"
         return coded("window_too_short", detail, f"add --duration {math.ceil(floor)}")
     if isinstance(counter, Unavailable) and isinstance(integral, Unavailable):
@@ -258,7 +259,7 @@ def _idle_power(
     if span is None:
         return coded("not_present", "no idle stretch was recorded", "set --idle")
     start, end = window.span(span)
-    if end - start < 0.999 * MIN_IDLE_S:
+    if end - start < ROUNDING * MIN_IDLE_S:
         detail = f"{end - start:.3g} s of idle where {MIN_IDLE_S:g} s are needed"
         return coded("window_too_short", detail, f"set --idle {MIN_IDLE_S:g}")
     if by_counter and meter.counter is not None:

@@ -182,7 +182,7 @@ def _precision(facts: Facts) -> Check:
     return _check(
         name,
         count > 0,
-        f"{count} operators ran in {facts.precision}",
+        f"{count} operator{'' if count == 1 else 's'} ran in {facts.precision}",
         threshold,
         "see precision.operators: the runtime fell back",
     )

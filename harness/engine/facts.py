@@ -102,11 +102,16 @@ def _throttles(profiles: Maybe[records.Profiles]) -> Maybe[float]:
     return absent or Unavailable("this machine shows no throttle counters", "see harness doctor")
 
 
+# The busiest core's clock tells about the worker; idle cores pull these up and down as they like.
+_IDLE_CLOCKS = ("cpu_mean_mhz", "cpu_min_mhz")
+
+
 def _clock_drift(profiles: Maybe[records.Profiles]) -> Maybe[float]:
-    """Largest relative change of a clock between the window's two ends."""
+    """Largest relative change of a busy clock between the window's two ends."""
     if isinstance(profiles, Unavailable):
         return profiles
-    clocks = {n: c for n, c in profiles.channels.items() if n.endswith("_mhz")}
+    found = profiles.channels.items()
+    clocks = {n: c for n, c in found if n.endswith("_mhz") and n not in _IDLE_CLOCKS}
     read = [c for c in clocks.values() if not isinstance(c, Unavailable)]
     if read:
         return max(abs(float(c.last) / float(c.first) - 1) for c in read)  # type: ignore[arg-type]

@@ -49,6 +49,7 @@ class Launch(Watch):
             self._warm_up()
             self._window()
             self._idle("after")
+            self._rest(self.plan.settle_s)
             self._verify(verify)
         except Ended:
             self.worker.kill()
@@ -72,11 +73,15 @@ class Launch(Watch):
             return
         self._enter("idle", "idling")
         began = self._clock()
-        end = began + round(self._idle_s * 1e9)
+        self._rest(self._idle_s)
+        self.record.idle[which] = (began, self._clock())
+
+    def _rest(self, seconds: float) -> None:
+        """Listen while the worker has nothing to do, which is no lack of progress."""
+        end = self._clock() + round(seconds * 1e9)
         while (now := self._clock()) < end:
             self._last_progress_ns = now
             self._pump(min(TICK_S, (end - now) / 1e9))
-        self.record.idle[which] = (began, self._clock())
 
     def _warm_up(self) -> None:
         self._enter("warm-up", "warming up")

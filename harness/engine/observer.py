@@ -29,6 +29,7 @@ PUBLISH_EVERY_S = 0.5
 FLUSH_EVERY_S = 1.0
 SAMPLER_READY_S = 10.0
 GUARD_S = 1.5
+UNKNOWN_PERIOD_S = 0.5
 SERIES_NAME = "series.npz"
 _ENERGY_UNITS = ("J", "W")
 
@@ -113,6 +114,7 @@ class RunObserver:
             floor_s=0.0 if fixed else window_floor_s(_period_s(meters), iteration_s),
             guard_s=GUARD_S,
             pause_s=resonance_delay(iteration_s, _period_s(sampled) or 0.1) if sampled else 0.0,
+            settle_s=2 * (_period_s(meters) or UNKNOWN_PERIOD_S),
         )
 
     def _meters(self) -> list[Channel]:

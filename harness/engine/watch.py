@@ -75,6 +75,7 @@ class WindowPlan(msgspec.Struct, frozen=True):
     floor_s: float = 0.0
     guard_s: float = 0.0  # of the same load afterwards
     pause_s: float = 0.0  # longest random pause between iterations
+    settle_s: float = 0.0  # of reading on at the end, for what is published late
 
 
 class Observer(Protocol):

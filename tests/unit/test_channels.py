@@ -155,3 +155,17 @@ def test_live_figures_follow_the_tag() -> None:
     assert live(GAUGE, times_ns, values) == 6.5
     assert live(COUNTER, times_ns[:1], values[:1]) is None
     assert live(GAUGE, times_ns[:0], values[:0]) is None
+
+
+@pytest.mark.parametrize(
+    ("every_s", "silent_s", "shown"),
+    [(0.1, 1.0, True), (0.1, 1.1, False), (1.0, 5.0, True), (1.0, 5.1, False)],
+)
+@pytest.mark.parametrize("channel", [GAUGE, COUNTER])
+def test_a_sensor_that_went_silent_is_shown_no_more(
+    channel: Channel, every_s: float, silent_s: float, shown: bool
+) -> None:
+    known = [(every_s * index, 7.0 + index) for index in range(6)]
+    last_s = known[-1][0]
+    times_ns, values = series(*known, (last_s + silent_s / 2, np.nan), (last_s + silent_s, np.nan))
+    assert (live(channel, times_ns, values) is not None) is shown
