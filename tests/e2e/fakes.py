@@ -1,12 +1,59 @@
-"""The shipped fake backend, fed with the artifact that ONNX backends get."""
+"""The shipped fake backend, fed with the artifact that ONNX backends get, and made to misbehave."""
 
 from __future__ import annotations
 
-from harness.protocols import SessionOptions
-from harness.testing.fake_backend import FakeBackend
+import mmap
+import struct
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from harness.protocols import Artifact, SessionOptions
+from harness.testing.fake_backend import FakeBackend, FakeSession
+
+if TYPE_CHECKING:
+    from harness.protocols import Arrays
+
+STAMP = struct.Struct("q")
 
 
 class Fake(FakeBackend):
+    """Two more options: ``grow_us`` makes each inference so much slower than the one before;
+    ``beacon`` names a file that holds when the latest one began (ns of the common clock)."""
+
     def artifact_format(self, precision: str, options: SessionOptions) -> str:
-        super().artifact_format(precision, options)
+        super().artifact_format(precision, _without_ours(options))
         return "onnx"
+
+    def prepare(self, artifact: Artifact, inputs: Arrays, options: SessionOptions) -> FakeSession:
+        session = super().prepare(artifact, inputs, _without_ours(options))
+        return _misbehaving(session, options)
+
+
+def _without_ours(options: SessionOptions) -> SessionOptions:
+    kept = {k: v for k, v in options.options.items() if k not in ("grow_us", "beacon")}
+    return msgspec.structs.replace(options, options=kept)
+
+
+def _misbehaving(session: FakeSession, options: SessionOptions) -> FakeSession:
+    enqueue = session.enqueue
+    grow_s = float(options.options.get("grow_us", "0")) / 1e6
+    path = options.options.get("beacon")
+    beacon = open_beacon(Path(path)) if path else None
+
+    def behave() -> None:
+        if beacon is not None:
+            STAMP.pack_into(beacon, 0, time.perf_counter_ns())
+        if grow_s:
+            time.sleep(grow_s * session.inferences)
+        enqueue()
+
+    session.enqueue = behave  # type: ignore[method-assign]
+    return session
+
+
+def open_beacon(path: Path) -> mmap.mmap:
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), STAMP.size)
