@@ -93,7 +93,7 @@ def ask(name: str) -> dict[str, Maybe[Available]]:
 def _able(backend: Backend, device: str) -> Maybe[Available]:
     """Its availability, with the precisions that it would run."""
     status = backend.availability(device)
-    if isinstance(status, Unavailable):
+    if not isinstance(status, Available):
         return status
     runs = [name for name in get_args(Precision) if _accepts(backend, name, device)]
     return Available({"runs": " ".join(runs), **status.details})
