@@ -209,7 +209,7 @@ def test_a_backend_that_dies_on_import_is_a_line(tmp_path: Path, monkeypatch, ca
         "it is no backend: Backend lacks availability, artifact_format, prepare"
     )
     assert "its answer makes no sense" in found["babble"].reason
-    assert found["greet"] == Available({"on": "cpu"})
+    assert found["greet"] == Available({"runs": "", "on": "cpu"})
     assert isinstance(found["onnxruntime"], Available)
     assert main(["list", "backends"]) == 0
     assert "signal 11" in capsys.readouterr().out
