@@ -22,7 +22,7 @@ from harness.engine.placement import Placement, booted, stand_aside
 from harness.engine.process import WorkerProcess
 from harness.engine.sampling import SamplerProcess
 from harness.engine.watch import Interrupt, LaunchRecord
-from harness.errors import BackendUnavailable, MeasurementFailed
+from harness.errors import BackendUnavailable, MeasurementFailed, ResultError
 from harness.maybe import Maybe, Unavailable, explain
 from harness.models import Prepared
 from harness.protocols import SessionOptions, Sink
@@ -35,7 +35,7 @@ Sinks: TypeAlias = Callable[[Path], Sequence[Sink]]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A written result, where it lies, and what the process should exit with."""
+    """A result, where it lies (see ``problems``), and what the process should exit with."""
 
     result: Result
     folder: Path
@@ -143,10 +143,14 @@ class Conductor:
         self.evidence.samplers = observer.samplers
         self.evidence.files = {**observer.save_samples(), **self._events()}
         result = assemble(self.evidence)
-        self.folder.write_result(result)
-        observer.close(result)
         absent = tuple(missing(self.spec, result))
         code = self._exit_code(result, absent)
+        try:
+            self.folder.write_result(result)
+        except ResultError as error:  # a full disk, say: whoever called still has the result
+            observer.problems.append(str(error))
+            code = code or error.exit_code
+        observer.close(result)
         return Outcome(result, self.folder.path, code, absent, tuple(observer.problems))
 
     def _events(self) -> dict[str, str]:

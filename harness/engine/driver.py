@@ -26,7 +26,7 @@ def run(
     started early; it is used up.
 
     A worker that fails still leaves a result, with status ``failed``. Raises a `HarnessError` for
-    what is wrong before anything can be measured, or when the result cannot be written.
+    what is wrong before anything can be measured. What cannot be written is told by the outcome.
     """
     with worker or WorkerProcess() as first:
         placement = place(spec)

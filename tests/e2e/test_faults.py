@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -166,3 +167,25 @@ def test_a_killed_worker_is_named(start: Start, tmp_path: Path) -> None:
     assert process.returncode == 3
     assert "SIGKILL" in err
     assert json.loads(out)["timing"]["iterations"] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting takes root")
+def test_a_full_disk_still_shows_the_result(harness: Harness, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        (disk / "mine.txt").write_text("mine")
+        flags = ("--option", "latency_us=50", "--duration", "1", "--out", str(disk / "results"))
+        ran = harness("run", "--backend", "fakes:Fake", *flags, "--json")
+        assert ran.code == 2
+        assert "No space left on device" in ran.err
+        assert ran.err.splitlines() == [li for li in ran.err.splitlines() if li[:9] == "harness: "]
+        assert ran.result["timing"]["iterations"] > 1000
+        assert (disk / "mine.txt").read_text() == "mine"
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
