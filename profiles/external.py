@@ -265,12 +265,17 @@ def _period_s(rows: Sequence[Row]) -> float | None:
 
 
 def parse_path(text: str) -> str:
-    """The file of ``external:FILE``. Raises `UsageError` where it names none that is there."""
-    if not text.removeprefix(PREFIX).strip():
-        raise UsageError(f"--power-source is {text!r}", "give external:FILE.csv")
+    """The file of ``external:FILE``. Raises `UsageError` where it names none."""
     path = text.removeprefix(PREFIX)
+    if not path.strip():
+        raise UsageError(f"--power-source is {text!r}", "give external:FILE.csv")
+    return path
+
+
+def require_file(text: str) -> None:
+    """Raises `UsageError` where the file of ``external:FILE`` is not there yet."""
+    path = parse_path(text)
     if not os.path.isfile(path):  # noqa: PTH113 (never raises)
         raise UsageError(
             f"--power-source names {path!r}, which is no file", "start the meter first"
         )
-    return path

@@ -29,6 +29,14 @@ SOURCES: Mapping[str, Callable[[ProfilerContext], Profiler]] = {
     "external": ExternalSource,
 }
 AUTO = ("powercap", "hwmon", "jetson")
+# What each can tell about: scopes, and how to ask for it. Its channels say more once it is open.
+COVERS: Mapping[str, tuple[str, str]] = {
+    "powercap": ("cpu-package, dram, psys", "by default"),
+    "hwmon": ("by chip", "by default"),
+    "jetson": ("soc, rail", "by default"),
+    "pyrapl": ("cpu-package, dram", "--power-source pyrapl"),
+    "external": ("wall", f"--power-source {PREFIX}FILE.csv"),
+}
 CHOICES = ("auto", "none", "powercap", "hwmon", "jetson", "pyrapl", f"{PREFIX}FILE.csv")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from harness.maybe import Maybe, Unavailable
+from harness.maybe import Maybe, Unavailable, explain
 from harness.records.result import Check, Verdict
 
 FOREIGN_LIMIT = 0.05  # of one core
@@ -83,8 +83,7 @@ def _check(name: str, good: bool, reason: str, threshold: str, remedy: str) -> C
 
 
 def _unknown(name: str, why: Unavailable, threshold: str = "") -> Check:
-    text = f"{why.reason}; {why.remedy}" if why.remedy else why.reason
-    return Check(name=name, verdict="unknown", reason=text, threshold=threshold)
+    return Check(name=name, verdict="unknown", reason=explain(why), threshold=threshold)
 
 
 def _limit(name: str, value: Maybe[float], limit: float, reason: str, remedy: str) -> Check:

@@ -16,19 +16,17 @@ import click
 import msgspec
 
 from harness import machine
-from harness.cli import probe
-from harness.cli.list import availability, backend_rows
+from harness.cli import matrix, probe
+from harness.cli.list import backend_rows
 from harness.cli.output import json_option, print_json
-from harness.maybe import Unavailable
 from harness.procfs import read_text
-from harness.protocols import Channel
 from harness.records.result import Machine, Verdict
-from harness.sinks.rows import number, plain, why
+from harness.sinks.rows import number
 
 _DISK_FLOOR_BYTES = 500_000_000
 _FACTS = (
     "cpu", "architecture", "physical_cores", "usable_cpus", "cpu_quota", "memory_class", "virtual",
-    "container", "kernel", "governor", "boost", "clocksource", "load_average",
+    "container", "kernel", "boost", "clocksource",
 )  # fmt: skip
 
 
@@ -44,8 +42,9 @@ class Finding(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     machine: Machine
     findings: tuple[Finding, ...]
-    backends: tuple[probe.BackendStatus, ...]
+    meters: tuple[matrix.MeterStatus, ...]
     profilers: tuple[probe.ProfilerStatus, ...]
+    backends: tuple[probe.BackendStatus, ...]
 
 
 @click.command("doctor")
@@ -67,12 +66,15 @@ def command(out: str, as_json: bool) -> int:
 def examine(out: Path, root: str = "/") -> Report:
     """Everything that doctor tells, of the machine whose files lie below ``root``."""
     described = machine.fingerprint(root)
-    findings = [*_settings(described, root), _clock(), _disk(out), _tensorboard()]
+    findings = [
+        *_settings(described, root), *_facilities(root), _clock(), _disk(out), _tensorboard(),
+    ]  # fmt: skip
     return Report(
         machine=described,
         findings=tuple(findings),
-        backends=tuple(probe.backends()),
+        meters=tuple(matrix.meters(root)),
         profilers=tuple(probe.profilers(os.getpid())),
+        backends=tuple(probe.backends()),
     )
 
 
@@ -91,7 +93,6 @@ def _settings(described: Machine, root: str) -> Iterator[Finding]:
     if load and load[0].replace(".", "").isdigit():
         yield _load(float(load[0]), usable)
     yield _pressure(context.get("pressure_stall") == "on")
-    yield _perf_events(read_text(root, "proc/sys/kernel/perf_event_paranoid"))
 
 
 def _virtual(kind: str) -> Finding:
@@ -124,10 +125,33 @@ def _pressure(on: bool) -> Finding:
     return Finding("pressure stall", "unknown", "the kernel tells nothing about waiting", fix)
 
 
-def _perf_events(level: str | None) -> Finding:
-    if level is None:
-        return Finding("perf events", "unknown", "this kernel has none")
-    return Finding("perf events", "pass", f"perf_event_paranoid is {level}")
+def _facilities(root: str) -> Iterator[Finding]:
+    """What the measuring itself leans on."""
+    yield _steal(read_text(root, "proc/stat") or "")
+    yield _peaks(Path(root) / "proc/self/clear_refs")
+    if hasattr(os, "memfd_create"):
+        yield Finding("shared memory", "pass", "memfd: the timeline touches no disk")
+    else:
+        found = "no memfd: the timeline is a deleted temporary file"
+        yield Finding("shared memory", "warn", found, "measure on Linux, or set TMPDIR to a tmpfs")
+
+
+def _steal(stat: str) -> Finding:
+    times = stat.partition("\n")[0].split()[1:]
+    if len(times) > 7 and any(value != "0" for value in times):
+        return Finding("CPU steal", "pass", "/proc/stat counts it, and the time of other processes")
+    found = "/proc/stat counts nothing: neither steal nor other processes can be seen"
+    return Finding("CPU steal", "unknown", found, "measure on an ordinary Linux kernel")
+
+
+def _peaks(path: Path) -> Finding:
+    """Opening it for writing changes nothing; writing would."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError as error:
+        found = f"{path} cannot be written ({error.strerror}): peaks are sampled, a lower bound"
+        return Finding("memory peaks", "unknown", found, "measure on an ordinary Linux kernel")
+    return Finding("memory peaks", "pass", f"{path} resets them: each phase has its own")
 
 
 def _clock() -> Finding:
@@ -168,31 +192,25 @@ def _tensorboard() -> Finding:
     return Finding("TensorBoard", "pass", f"{version}: tensorboard --logdir results")
 
 
-def channel_row(channel: Channel) -> tuple[str, str, str, str]:
-    """(name, scope, verdict, detail)."""
-    if channel.unavailable is not None:
-        return channel.name, channel.scope, "n/a", why(channel.unavailable)
-    period = "" if channel.period_s is None else f"renewed every {number(channel.period_s, 3)} s"
-    parts = (channel.unit, channel.kind, plain(channel.source), period)
-    return channel.name, channel.scope, "yes", ", ".join(filter(None, parts))
-
-
 def _print(report: Report) -> None:
     from harness.sinks.terminal import print_out, render_table
 
     facts = {**report.machine.context, **report.machine.factors}
-    print_out(render_table(("Machine", ""), [(k, facts[k]) for k in _FACTS if k in facts]))
+    known = [(k, facts[k]) for k in _FACTS if facts.get(k, machine.UNKNOWN) != machine.UNKNOWN]
+    findings = [
+        (f.name, f.verdict, "; ".join(filter(None, (f.found, f.remedy)))) for f in report.findings
+    ]
+    lines = matrix.meter_lines(report.meters)
+    print_out(render_table(("Machine", ""), known))
     click.echo()
-    rows = [(f.name, f.verdict, "; ".join(filter(None, (f.found, f.remedy))))
-            for f in report.findings]  # fmt: skip
-    print_out(render_table(("Conditions", "", ""), rows))
+    print_out(render_table(("Conditions", "", ""), findings))
     click.echo()
-    header = ("Backend", "device", "works", "")
-    print_out(render_table(header, backend_rows(list(report.backends))))
-    for profiler in report.profilers:
-        click.echo()
-        verdict, detail = availability(profiler.status)
-        channels = [channel_row(channel) for channel in profiler.channels]
-        if isinstance(profiler.status, Unavailable):
-            channels = [("", "", verdict, detail)]
-        print_out(render_table((f"Profiler {profiler.name}", "scope", "works", ""), channels))
+    print_out(render_table(("Energy", "scope", "works", ""), lines))
+    if not any(verdict == "yes" for _, _, verdict, _ in lines):
+        click.echo(matrix.NO_METER)
+    click.echo()
+    channels = matrix.profiler_lines(report.profilers)
+    print_out(render_table(("Channels", "scope", "works", ""), channels))
+    click.echo()
+    backends = backend_rows(list(report.backends))
+    print_out(render_table(("Backend", "device", "works", ""), backends))

@@ -10,7 +10,6 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from typing import get_args
 
 import msgspec
@@ -40,7 +39,7 @@ class BackendStatus(msgspec.Struct, frozen=True):
 
 
 class ProfilerStatus(msgspec.Struct, frozen=True):
-    """``channels`` are what `read` returns, those that cannot be read included."""
+    """``channels`` are what `read` returns, or would, those that cannot be read included."""
 
     name: str
     status: Maybe[Available]
@@ -119,8 +118,7 @@ def _profiler(name: str, context: ProfilerContext) -> ProfilerStatus:
         return ProfilerStatus(name, profiler.cause, ())
     try:
         status = profiler.open()
-        channels: Sequence[Channel] = () if isinstance(status, Unavailable) else profiler.channels
-        return ProfilerStatus(name, status, tuple(channels))
+        return ProfilerStatus(name, status, tuple(profiler.channels))
     except HarnessError as error:
         return ProfilerStatus(name, Unavailable(error.message, error.remedy), ())
     except Exception as error:  # a stranger's plug-in may raise anything; the others still count

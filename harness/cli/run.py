@@ -129,11 +129,15 @@ def command(as_json: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> 
 
 
 def _check_power_source(name: str) -> None:
-    """Raises `UsageError` for one that nobody knows; ``auto`` needs no look."""
-    if name != "auto":
-        from harness.profiles.power import sources_of
+    """Raises `UsageError` for one that nobody knows or has; ``auto`` needs no look."""
+    if name == "auto":
+        return
+    from harness.profiles.power import sources_of
 
-        sources_of(name)
+    if "external" in sources_of(name):
+        from harness.profiles.external import require_file
+
+        require_file(name)
 
 
 def _sinks(folder: Path, spec: RunSpec, *, live: bool, tb: bool) -> list[Sink]:

@@ -43,7 +43,7 @@ def test_list_shows_what_works_and_why_the_rest_does_not(harness: Harness, site:
     assert (listed.code, listed.err) == (0, "")
     found: dict[str, Any] = {backend["name"]: backend["devices"] for backend in listed.result}
     assert list(found)[-2:] == ["tally", "tally-broken"]  # after the built-ins
-    assert found["tally"]["cpu"] == {"details": {"version": "1.2.3"}}
+    assert found["tally"]["cpu"] == {"details": {"runs": "fp32", "version": "1.2.3"}}
     assert "cannot count on cuda:0" in found["tally"]["cuda:0"]["unavailable"]
     broken = found["tally-broken"]["cpu"]
     assert "No module named 'libtally_that_nobody_has'" in broken["unavailable"]
