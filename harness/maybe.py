@@ -106,6 +106,8 @@ def convert(obj: Any, kind: type[T]) -> T:
 
 def json_schema(kind: type[Any]) -> dict[str, Any]:
     """The JSON Schema (2020-12) of ``kind``, with each ``Maybe[T]`` as *T or Unavailable*."""
+    from inspect import cleandoc
+
     extra: dict[str, Any] = {}
 
     def hook(marker: Any) -> dict[str, Any]:
@@ -117,4 +119,7 @@ def json_schema(kind: type[Any]) -> dict[str, Any]:
 
     schema = msgspec.json.schema(kind, schema_hook=hook)
     schema.setdefault("$defs", {}).update(extra)
+    for definition in schema["$defs"].values():
+        if "description" in definition:  # a docstring, which Python 3.13 no longer indents
+            definition["description"] = cleandoc(definition["description"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

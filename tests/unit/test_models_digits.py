@@ -11,13 +11,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-import torch
 
 from harness.errors import ModelError, UsageError
 from harness.models import model_names, prepare
 from harness.models.digits import ASSETS, FILES, manifest
 from harness.models.onnx_file import read_structure
-from harness.models.torch_source import load_module
 from harness.spec import RunSpec
 
 
@@ -67,6 +65,11 @@ def test_onnx_equals_torch_and_reaches_the_accuracy(test_split: dict[str, np.nda
     images, labels = test_split["images"], test_split["labels"]
     session = ort.InferenceSession(ASSETS / "digits.onnx", providers=["CPUExecutionProvider"])
     (by_onnx,) = session.run(None, {"images": images})
+    torch = pytest.importorskip(
+        "torch", reason="PyTorch is not installed: pip install 'hw-harness[torch]'"
+    )
+    from harness.models.torch_source import load_module
+
     module = load_module("zoo:digits", seed=0)
     with torch.no_grad():
         by_torch = module(torch.from_numpy(images)).numpy()

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'hw-harness[torch]'")
+
 import torch
 from torch.export import Dim
 

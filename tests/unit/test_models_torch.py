@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'hw-harness[torch]'")
+
 import torch
 
 from harness.errors import DataError, ModelError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import shutil
 import subprocess
@@ -250,6 +251,8 @@ def test_a_folder_that_never_was_is_a_problem_and_not_a_crash(tmp_path: Path) ->
 
 
 def test_the_feed_leaves_torch_unimported_and_importable(tmp_path: Path) -> None:
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed, so nothing would import it")
     code = (
         "import importlib.util, pathlib, sys\n"
         "from harness.protocols import Progress\n"
