@@ -255,6 +255,11 @@ def test_doctor_examines_everything_and_changes_nothing(
     assert str(tmp_path) in findings["disk"]["found"]
     assert findings["TensorBoard"]["verdict"] == "pass"
     assert all(finding["found"] for finding in findings.values())
+    meters = {meter["name"]: meter for meter in report["meters"]}
+    assert list(meters) == ["powercap", "hwmon", "jetson", "pyrapl", "external"]
+    for meter in meters.values():  # it works, or it says why not and what to do
+        readable = [c["name"] for c in meter["channels"] if c["unavailable"] is None]
+        assert readable or meter["status"]["remedy"], meter
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(
         probe, "backends", lambda: [probe.BackendStatus("x", {"cpu": Available()})]
