@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from harness.backends.common import chosen_options, import_framework, nothing
 from harness.backends.onnxruntime_operators import read_profile
 from harness.errors import (
     BackendUnavailable,
@@ -59,23 +60,10 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
 # runs that (fp16), or refuses to load it (bf16).
 _PRECISIONS = ("fp32", "int8")
 
-# Nothing to wait for on a CPU. A function of ours would put a Python frame into the timed
-# interval; clearing an empty list is a C call that takes nothing and returns None.
-_nothing: Callable[[], None] = [].clear
-
 
 def _settings(options: SessionOptions) -> dict[str, str]:
     """Every option with its value in force. Raises `UsageError` naming the valid ones."""
-    for key, value in options.options.items():
-        if key not in _OPTIONS:
-            raise UsageError(
-                f"onnxruntime has no option {key!r}", f"choose one of {', '.join(_OPTIONS)}"
-            )
-        if value not in _OPTIONS[key]:
-            raise UsageError(
-                f"--option {key} is {value!r}", f"choose one of {', '.join(_OPTIONS[key])}"
-            )
-    chosen = {key: options.options.get(key, values[0]) for key, values in _OPTIONS.items()}
+    chosen = chosen_options("onnxruntime", options, _OPTIONS)
     if options.inter_threads > 1 and chosen["execution_mode"] == "sequential":
         raise UsageError(
             f"--inter-threads {options.inter_threads} does nothing in sequential execution",
@@ -93,14 +81,9 @@ class OnnxRuntimeBackend:
         self._loaded: weakref.WeakValueDictionary[bytes, _Loaded] = weakref.WeakValueDictionary()
 
     def availability(self, device: str) -> Available | Unavailable:
-        try:
-            import onnxruntime as ort
-        except ModuleNotFoundError as error:
-            if error.name == "onnxruntime":
-                return Unavailable("onnxruntime is not installed", _PIP)
-            return Unavailable(f"onnxruntime cannot be imported: {error}", _PIP)
-        except Exception as error:  # a broken installation raises anything
-            return Unavailable(f"onnxruntime cannot be imported: {_line(error)}", _PIP)
+        ort: Any = import_framework("onnxruntime", "onnxruntime", _PIP)
+        if isinstance(ort, Unavailable):
+            return ort
         providers = ort.get_available_providers()
         if device == "cpu":
             return Available({"version": ort.__version__, "providers": ", ".join(providers)})
@@ -236,7 +219,7 @@ class OnnxRuntimeSession:
         except Exception as error:
             _raise_mapped(error, "onnxruntime cannot bind the inputs", ModelError)
         self.enqueue = self._first
-        self.synchronize = _nothing
+        self.synchronize = nothing
 
     def _first(self) -> None:
         _run_mapped(self._binding.run)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from harness.backends.common import import_framework, nothing
 from harness.backends.pytorch_operators import operators_of
 from harness.backends.pytorch_options import runnable, settings
 from harness.errors import (
@@ -45,9 +46,6 @@ _PIP_CUDA = "install a CUDA build of PyTorch (https://pytorch.org/get-started)"
 # TorchScript rewrites a program during its first calls, with operators that later ones do not run.
 _SETTLING_RUNS = 3
 
-# Nothing to wait for on a CPU; a C call that takes nothing, so that no Python frame is timed.
-_nothing: Callable[[], None] = [].clear  # type: ignore[var-annotated]
-
 
 class PyTorchBackend:
     """Sessions of one backend object share the loaded module, each with tensors of its own."""
@@ -58,14 +56,9 @@ class PyTorchBackend:
         self._loaded: weakref.WeakValueDictionary[bytes, _Loaded] = weakref.WeakValueDictionary()
 
     def availability(self, device: str) -> Available | Unavailable:
-        try:
-            import torch
-        except ModuleNotFoundError as error:
-            if error.name == "torch":
-                return Unavailable("PyTorch is not installed", _PIP)
-            return Unavailable(f"PyTorch cannot be imported: {error}", _PIP)
-        except Exception as error:  # a broken installation raises anything
-            return Unavailable(f"PyTorch cannot be imported: {_line(error)}", _PIP)
+        torch: Any = import_framework("torch", "PyTorch", _PIP)
+        if isinstance(torch, Unavailable):
+            return torch
         if device == "cpu":
             capability = torch.backends.cpu.get_cpu_capability()
             return Available({"version": str(torch.__version__), "cpu_capability": capability})
@@ -252,7 +245,7 @@ class PyTorchSession:
             self._bound = self._tensors(inputs)
             self._run = _runner(loaded, self._bound, self._results)
         self.enqueue = self._first
-        self.synchronize = _nothing
+        self.synchronize = nothing
         if loaded.settings["compile"] == "inductor":
             self._compile()
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.backends.common import chosen_options
 from harness.protocols import SessionOptions
 
 # option -> its values, the default first
@@ -25,16 +25,7 @@ PRECISIONS = ("fp32", "int8", *ARITHMETIC)
 
 def settings(options: SessionOptions) -> dict[str, str]:
     """Every option with its value in force. Raises `UsageError` naming the valid ones."""
-    for key, value in options.options.items():
-        if key not in OPTIONS:
-            raise UsageError(
-                f"pytorch has no option {key!r}", f"choose one of {', '.join(OPTIONS)}"
-            )
-        if value not in OPTIONS[key]:
-            raise UsageError(
-                f"--option {key} is {value!r}", f"choose one of {', '.join(OPTIONS[key])}"
-            )
-    return {key: options.options.get(key, values[0]) for key, values in OPTIONS.items()}
+    return chosen_options("pytorch", options, OPTIONS)
 
 
 def cpu_features() -> frozenset[str]:

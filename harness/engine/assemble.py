@@ -27,7 +27,7 @@ from harness.records import result as records
 from harness.records.result import NOT_REACHED, Result
 
 if TYPE_CHECKING:
-    from harness.engine.conductor import Evidence
+    from harness.engine.evidence import Evidence
 
 CLOCK = "time.perf_counter_ns (CLOCK_MONOTONIC on Linux), read in the worker around each inference"
 T = TypeVar("T")
@@ -213,6 +213,7 @@ def _launch_energy(
         idle_after=record.idle.get("after"),
         load=(int(starts[0]), start_ns),
         random_phase=record.pause_s > 0,
+        latency_s=float(_latencies(record).mean()) / 1e9,
     )
     foreign = shares.foreign_share(series, start_ns, end_ns, evidence.placement.usable)
     return joules.attribute(

@@ -15,18 +15,18 @@ from typing import Any, TypeAlias
 import msgspec
 
 from harness import machine, models, registry
+from harness.engine.evidence import Evidence
 from harness.engine.launch import Launch
 from harness.engine.messages import Job
 from harness.engine.observer import RunObserver
 from harness.engine.placement import Placement, booted, stand_aside
 from harness.engine.process import WorkerProcess
-from harness.engine.sampling import SamplerProcess
-from harness.engine.watch import Interrupt, LaunchRecord
+from harness.engine.watch import Interrupt
 from harness.errors import BackendUnavailable, MeasurementFailed, ResultError
 from harness.maybe import Maybe, Unavailable, explain
 from harness.models import Prepared
 from harness.protocols import SessionOptions, Sink
-from harness.records.result import Machine, Result
+from harness.records.result import Result
 from harness.records.store import RunFolder
 from harness.spec import RunSpec
 
@@ -42,21 +42,6 @@ class Outcome(msgspec.Struct, frozen=True):
     exit_code: int
     missing: tuple[str, ...] = ()  # what --require named and is absent, each with its reason
     problems: tuple[str, ...] = ()  # what could not be saved or streamed, and why
-
-
-class Evidence(msgspec.Struct, kw_only=True):
-    """All that a run gathered, for `harness.engine.assemble` to turn into a Result."""
-
-    spec: RunSpec
-    id: str
-    started_at: str
-    began_ns: int
-    placement: Placement
-    machine: Machine | None = None
-    prepared: Prepared | None = None
-    launches: list[LaunchRecord] = []
-    samplers: list[SamplerProcess | None] = []
-    files: dict[str, str] = {}
 
 
 class Conductor:

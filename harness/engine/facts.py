@@ -16,7 +16,7 @@ from harness.records import result as records
 from harness.records.result import NOT_REACHED
 
 if TYPE_CHECKING:
-    from harness.engine.conductor import Evidence
+    from harness.engine.evidence import Evidence
 
 Pair = tuple[LaunchRecord, SamplerProcess | None]
 

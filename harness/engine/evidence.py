@@ -1,0 +1,28 @@
+"""All that a run gathered, for `harness.engine.assemble` to turn into a Result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.engine.placement import Placement
+from harness.engine.sampling import SamplerProcess
+from harness.engine.watch import LaunchRecord
+from harness.models import Prepared
+from harness.records.result import Machine
+from harness.spec import RunSpec
+
+
+@dataclass
+class Evidence:
+    """Grows as the run goes; ``launches`` and ``samplers`` go together."""
+
+    spec: RunSpec
+    id: str
+    started_at: str
+    began_ns: int
+    placement: Placement
+    machine: Machine | None = None
+    prepared: Prepared | None = None
+    launches: list[LaunchRecord] = field(default_factory=list)
+    samplers: list[SamplerProcess | None] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
