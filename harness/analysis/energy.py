@@ -69,7 +69,8 @@ class Window:
 
     ``iterations`` of ``batch_size`` inferences ran in it, on ``concurrency`` streams. The guards
     are how long the same load ran before and after. ``load`` is the warm-up, on which meters are
-    tested; ``random_phase`` tells that there were random pauses of `resonance_delay`.
+    tested; ``random_phase`` tells that there were random pauses of `resonance_delay`, without which
+    the mean latency ``latency_s`` follows from the rest.
     """
 
     start_ns: int
@@ -83,6 +84,7 @@ class Window:
     idle_after: Span | None = None
     load: Span | None = None
     random_phase: bool = False
+    latency_s: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -94,7 +96,7 @@ class Window:
 
     @property
     def iteration_s(self) -> float:
-        """Mean latency: streams overlap, each iteration lasts ``concurrency`` times its share."""
+        """From one iteration to the next of its stream, pauses included."""
         return self.seconds / self.iterations * self.concurrency
 
     def span(self, span: Span) -> tuple[float, float]:
@@ -180,7 +182,7 @@ def _source(meter: Meter, window: Window, shared: Maybe[bool]) -> EnergySource:
         idle_after_w=_watts(idle[1]),
         gross_j_per_inference=gross,
         net_j_per_inference=_net(figure, sd, idle, gain, window),
-        energy_delay_product_js=gross.value * window.iteration_s,
+        energy_delay_product_js=gross.value * (window.latency_s or window.iteration_s),
         update_period_s=figure.period_s,
         updates=figure.updates,
         status="ok" if alone else "shared",

@@ -267,7 +267,8 @@ def _lacking(
     slack = spacing / 2 if cells else 0.0
     if times[0] - slack > start or times[-1] + slack < end:
         detail = "the readings begin after or end before the window"
-        return coded("insufficient_samples", detail, "keep sampling beyond both edges")
+        fix = "keep sampling beyond both edges, and faster than a logger writes"
+        return coded("insufficient_samples", detail, fix)
     nearest = max(float(np.min(np.abs(times - edge))) for edge in (start, end))
     if nearest > spacing:
         detail = f"{nearest:.3g} s lie between an edge of the window and the nearest reading"

@@ -136,6 +136,11 @@ def test_batches_and_streams_count_inferences_and_latency() -> None:
     assert found.sources["package-0"].energy_delay_product_js == pytest.approx(0.005)
 
 
+def test_pauses_are_no_latency() -> None:
+    source = source_of(counter(), window=replace(WINDOW, latency_s=0.004))
+    assert source.energy_delay_product_js == pytest.approx(1.0 * 0.004)
+
+
 def test_edges_between_two_readings_are_interpolated() -> None:
     window = replace(WINDOW, start_ns=12_034_000_000, end_ns=19_987_000_000)
     assert spread(source_of(counter(), window=window).energy_j).value == pytest.approx(795.3)
