@@ -214,7 +214,6 @@ def _launch_energy(
         load=(int(starts[0]), start_ns),
         random_phase=record.pause_s > 0,
         latency_s=float(_latencies(record).mean()) / 1e9,
-        latency_s=float(_latencies(record).mean()) / 1e9,
     )
     foreign = shares.foreign_share(series, start_ns, end_ns, evidence.placement.usable)
     return joules.attribute(
