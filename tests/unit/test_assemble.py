@@ -21,7 +21,7 @@ from test_energy import COUNTS, FAILURES, READS, SECOND, WINDOW, counter, number
 
 from harness.analysis.energy import SourceReadings
 from harness.engine.assemble import assemble
-from harness.engine.conductor import Evidence
+from harness.engine.evidence import Evidence
 from harness.engine.frames import Header, Opened, Reading, SamplerJob, Tick
 from harness.engine.placement import Placement
 from harness.engine.recorder import Recorder
