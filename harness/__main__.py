@@ -1,6 +1,6 @@
 """``python -m harness``."""
 
-from harness.cli.main import console
+from harness.cli.entry import console
 
 if __name__ == "__main__":
     console()

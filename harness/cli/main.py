@@ -109,14 +109,3 @@ def _usage(error: click.ClickException) -> str:
 def _fail(text: str, code: int) -> int:
     click.echo(f"harness: {text}", err=True)
     return code
-
-
-def console() -> None:
-    """The console script."""
-    for stream in (sys.stdout, sys.stderr):  # a file name need not fit the locale's encoding
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(main())
-
-
-if __name__ == "__main__":
-    console()

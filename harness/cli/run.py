@@ -104,19 +104,15 @@ def command(as_json: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> 
                     arena=on|off   deterministic=on|off
       pytorch       compile=off|inductor   channels_last=auto|on|off
     """
-    from harness.engine.process import WorkerProcess
+    from harness import spec as specs
+    from harness.engine import driver
 
-    with WorkerProcess() as worker:  # its interpreter starts while the flags are read
-        from harness import spec as specs
-        from harness.engine import driver
-
-        spec = specs.parse(values)
-        _check_power_source(spec.power_source)
-        outcome = driver.run(
-            spec,
-            lambda folder: _sinks(folder, spec, live=not (quiet or as_json), tb=not no_tensorboard),
-            worker,
-        )
+    spec = specs.parse(values)
+    _check_power_source(spec.power_source)
+    outcome = driver.run(
+        spec,
+        lambda folder: _sinks(folder, spec, live=not (quiet or as_json), tb=not no_tensorboard),
+    )
     if as_json:
         print_json(outcome.result)
     elif not quiet:

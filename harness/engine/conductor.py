@@ -72,20 +72,18 @@ class Conductor:
 
     def execute(self, worker: WorkerProcess) -> Outcome:
         """Measure, with ``worker`` (booted already) for the first launch, and write the result."""
-        observer = RunObserver(self.spec, self.folder, self._sinks(self.folder.path))
-        observer.start_sampler(worker.pid, self.placement.rest)
+        observer = RunObserver(
+            self.spec, self.folder, self._sinks(self.folder.path), self.placement.rest
+        )
         try:
             prepared = self.evidence.prepared = models.prepare(self.spec, self.format)
         except BaseException:
-            observer.stop_sampler()
             self.folder.discard()
             raise
         self.evidence.machine = machine.fingerprint()
         with _interruptible(self.interrupt), stand_aside(self.placement):
             for index in range(self.spec.launches):
                 with worker if index == 0 else booted(self.spec, self.placement) as one:
-                    if index > 0:
-                        observer.start_sampler(one.pid, self.placement.rest)
                     if not self._launch(one, prepared, observer, index):
                         break
         self._refuse_what_never_began()
@@ -102,7 +100,7 @@ class Conductor:
         self, worker: WorkerProcess, prepared: Prepared, observer: RunObserver, index: int
     ) -> bool:
         """One launch. False when no other should follow."""
-        launch = Launch(self.spec, worker, observer.sampler, observer, self.interrupt)
+        launch = Launch(self.spec, worker, observer, self.interrupt)
         self.evidence.launches.append(launch.record)
         try:
             launch.run(self._job(prepared), verify=index == 0)

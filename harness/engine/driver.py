@@ -15,20 +15,15 @@ if TYPE_CHECKING:
     from harness.spec import RunSpec
 
 
-def run(
-    spec: RunSpec,
-    sinks: Callable[[Path], Sequence[Sink]] = lambda folder: (),
-    worker: WorkerProcess | None = None,
-) -> Outcome:
+def run(spec: RunSpec, sinks: Callable[[Path], Sequence[Sink]] = lambda folder: ()) -> Outcome:
     """Measure ``spec`` and write the result into a new folder under ``spec.out``.
 
-    ``sinks`` is asked for those that follow the run, given that folder. ``worker`` is one that was
-    started early; it is used up.
+    ``sinks`` is asked for those that follow the run, given that folder.
 
     A worker that fails still leaves a result, with status ``failed``. Raises a `HarnessError` for
     what is wrong before anything can be measured. What cannot be written is told by the outcome.
     """
-    with worker or WorkerProcess() as first:
+    with WorkerProcess() as first:
         placement = place(spec)
         boot(first, spec, placement)
         # numpy and all that needs it come in while the worker imports its runtime

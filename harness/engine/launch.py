@@ -15,7 +15,6 @@ from harness import registry
 from harness.engine.messages import Go, Job
 from harness.engine.overhead import measure_overhead
 from harness.engine.process import WorkerProcess
-from harness.engine.sampling import SamplerProcess
 from harness.engine.timeline import ABORT, FOREVER, STOP, WINDOW
 from harness.engine.watch import TICK_S, Ended, Interrupt, Observer, Watch, WindowPlan
 from harness.maybe import Maybe
@@ -30,11 +29,10 @@ class Launch(Watch):
         self,
         spec: RunSpec,
         worker: WorkerProcess,
-        sampler: SamplerProcess | None,
         observer: Observer,
         interrupt: Interrupt,
     ) -> None:
-        super().__init__(spec, worker, sampler, lambda: observer.tick(self), interrupt)
+        super().__init__(spec, worker, lambda: observer.tick(self), interrupt)
         self.plan = WindowPlan()
         self._observer = observer
         self._idle_s = 0.0
@@ -44,6 +42,8 @@ class Launch(Watch):
         """Conduct it to the end. Never raises for what the worker does; the record holds it."""
         try:
             self._load(job)
+            if self._observer.metered:
+                self._sample()
             self._idle_s = self._observer.idle_s()
             self._idle("before")
             self._warm_up()
@@ -84,8 +84,10 @@ class Launch(Watch):
             self._pump(min(TICK_S, (end - now) / 1e9))
 
     def _warm_up(self) -> None:
+        self._send(Go())  # first: what follows imports a good deal
         self._enter("warm-up", "warming up")
-        self._send(Go())
+        if not self._observer.metered:
+            self._sample()
         self._follow()
         from harness.analysis.steady import is_steady
 
@@ -103,6 +105,9 @@ class Launch(Watch):
         self._wait("steady")
         self._snapshot("warm-up")
         self._reset_peaks()
+
+    def _sample(self) -> None:
+        self.sampler = self._observer.start_sampler(self.worker.pid)
 
     def _follow(self) -> None:
         """Begin to read the timeline. What that needs is imported while the worker warms up."""

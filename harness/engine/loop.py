@@ -10,7 +10,6 @@ worker publishes how far it is, obeys the driver, and makes sure that the driver
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable
 
@@ -106,6 +105,8 @@ class StreamLoop:
     def _pause(self) -> None:
         """Break step with a sensor that looks only now and then (`analysis.power_series`)."""
         if self._done % PAUSE_EVERY == 0:
+            import random
+
             self._pause_s = random.uniform(0, self._timeline.pause_ns / 1e9)
         time.sleep(self._pause_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from harness.engine.launch import Launch
 from harness.engine.sampling import SamplerProcess
 from harness.engine.watch import WindowPlan
 from harness.errors import ResultError
+from harness.maybe import Unavailable
 from harness.protocols import Channel, ProfilerContext, Progress, Sink
 from harness.records.result import Result
 from harness.records.store import RunFolder
@@ -47,13 +49,22 @@ class Block:
 class RunObserver:
     """Follows every launch of one run. A disk or sink that fails is a problem, not an end."""
 
-    def __init__(self, spec: RunSpec, folder: RunFolder, sinks: Sequence[Sink]) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: RunFolder,
+        sinks: Sequence[Sink],
+        cpus: tuple[int, ...] | None = None,
+    ) -> None:
+        """``cpus``: where the sampler may run, None for no choice."""
         self.spec = spec
         self.sinks = sinks
         self.launch_index = 0
+        self.metered = spec.sample_rate_hz > 0 and _may_meter(spec)
         self.problems: list[str] = []
         self.samplers: list[SamplerProcess | None] = []
         self._folder = folder
+        self._cpus = cpus
         self._journal: SamplesJournal | None = None  # from the first iterations on
         self._pending: list[Block] = []
         self._fresh_ms: list[NDArray[np.float64]] = []
@@ -64,14 +75,14 @@ class RunObserver:
 
     @property
     def sampler(self) -> SamplerProcess | None:
-        """The current launch's; None where ``--sample-rate 0`` switches sampling off."""
-        return self.samplers[-1]
+        """The current launch's, once started; ``--sample-rate 0`` switches sampling off."""
+        return self.samplers[self.launch_index] if self.launch_index < len(self.samplers) else None
 
-    def start_sampler(self, pid: int, cpus: tuple[int, ...] | None) -> None:
-        """Start the sampler for one worker."""
+    def start_sampler(self, pid: int) -> SamplerProcess | None:
+        """Start the sampler for one worker. It comes up while the worker warms up."""
         if self.spec.sample_rate_hz == 0:
             self.samplers.append(None)
-            return
+            return None
         sampler = SamplerProcess()
         context = ProfilerContext(pid, self.spec.device, power_source=self.spec.power_source)
         sampler.start(
@@ -79,24 +90,21 @@ class RunObserver:
                 profilers=tuple(registry.profiler_names()),
                 context=context,
                 rate_hz=self.spec.sample_rate_hz,
-                cpus=cpus,
+                cpus=self._cpus,
             )
         )
         self.samplers.append(sampler)
-
-    def stop_sampler(self) -> None:
-        """Have the current sampler take its last reading and leave."""
-        if self.sampler is not None:
-            self.sampler.stop()
+        return sampler
 
     def idle_s(self) -> float:
         """How long to idle before and after: what the meters found here need for a baseline."""
-        from harness.analysis.energy import idle_floor_s
-
-        if self.sampler is not None:
-            self.sampler.wait_ready(SAMPLER_READY_S)
+        if self.sampler is None:
+            return self.spec.idle_s or 0.0  # nothing to wait for: the warm-up can begin
+        self.sampler.wait_ready(SAMPLER_READY_S)
         if self.spec.idle_s is not None:
             return self.spec.idle_s
+        from harness.analysis.energy import idle_floor_s
+
         meters = self._meters()
         return idle_floor_s(_period_s(meters)) if meters else 0.0
 
@@ -104,6 +112,8 @@ class RunObserver:
         """How long to measure and guard, and whether to pause: what those meters need."""
         from harness.analysis.energy import resonance_delay, window_floor_s
 
+        if self.sampler is not None:
+            self.sampler.wait_ready(SAMPLER_READY_S)
         spec, meters = self.spec, self._meters()
         if not meters:
             return WindowPlan()
@@ -143,7 +153,10 @@ class RunObserver:
         """The worker is gone: publish and save the rest, and stop the sampler."""
         self._publish(launch)
         self._flush()
-        self.stop_sampler()
+        if self.sampler is not None:
+            self.sampler.stop()
+        elif len(self.samplers) == self.launch_index:
+            self.samplers.append(None)  # it never came that far
         self.launch_index += 1
 
     # -- the end --------------------------------------------------------------------------------
@@ -200,6 +213,20 @@ class RunObserver:
         progress = _progress(launch, self.launch_index, fresh)
         for sink in self.sinks:
             sink.update(progress)
+
+
+def _may_meter(spec: RunSpec) -> bool:
+    """Whether a look at this machine leaves hope for a power meter, before the sampler answers."""
+    if set(registry.profiler_names()) - set(registry.PROFILERS):
+        return True  # a stranger's profiler may be one
+    context = ProfilerContext(os.getpid(), spec.device, power_source=spec.power_source)
+    profiler = registry.find_profiler("power", context)
+    if isinstance(profiler, registry.Broken):
+        return False
+    try:
+        return not isinstance(profiler.open(), Unavailable)
+    finally:
+        profiler.close()
 
 
 def _period_s(meters: Sequence[Channel]) -> float:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Mapping
 
 from harness import errors
 from harness.engine.messages import Boot, Event, Failure, Peer
+from harness.engine.spawn import take
 from harness.engine.timeline import CAPACITY, Timeline
 from harness.errors import HarnessError, MeasurementFailed
 from harness.maybe import decode
@@ -23,23 +22,14 @@ _EXIT_WAIT_S = 5.0
 
 
 class WorkerProcess:
-    """Starts an interpreter at once: it comes up while the driver still makes up its mind."""
+    """An interpreter that has been started; `boot` tells it what for."""
 
     def __init__(self) -> None:
         self._oom_kills = _oom_kills()
         self._timeline: Timeline | None = None
-        mine, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                # -P: a file in the user's folder must not shadow a module of the runtime.
-                [sys.executable, "-P", "-m", "harness.engine.worker", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-        self.peer = Peer(mine)
+        interpreter = take()
+        self._process = interpreter.process
+        self.peer = Peer(interpreter.sock)
         assert self._process.stdout is not None
         self.output_fd = self._process.stdout.fileno()
         os.set_blocking(self.output_fd, False)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +33,8 @@ def _anonymous_file(size_bytes: int) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("harness-timeline")
     else:
+        import tempfile
+
         fd, path = tempfile.mkstemp()
         os.unlink(path)  # noqa: PTH108
     os.ftruncate(fd, size_bytes)

@@ -85,6 +85,12 @@ class Observer(Protocol):
         """About ten times a second, and at each change of phase."""
         ...
 
+    metered: bool  # there may be a power meter: sampling begins before the warm-up
+
+    def start_sampler(self, pid: int) -> SamplerProcess | None:
+        """Start to read the sensors; None: not at all."""
+        ...
+
     def idle_s(self) -> float:
         """How long to idle before and after, asked when the model is ready."""
         ...
@@ -105,14 +111,13 @@ class Watch:
         self,
         spec: RunSpec,
         worker: WorkerProcess,
-        sampler: SamplerProcess | None,
         tick: Callable[[], None],
         interrupt: Interrupt,
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.spec = spec
         self.worker = worker
-        self.sampler = sampler
+        self.sampler: SamplerProcess | None = None  # from the first inference on
         self.record = LaunchRecord()
         self.tracker: IntervalTracker | None = None  # from the warm-up on
         # (stream, timed, starts, ends) that came since the last tick

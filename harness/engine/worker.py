@@ -13,7 +13,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -93,9 +92,6 @@ class Worker:
             session.enqueue()
             session.synchronize()
         seconds = (time.perf_counter() - began) / len(self._sessions)
-        gc.collect()
-        gc.freeze()
-        gc.disable()
         self._pause(Event("ready", seconds))
 
     def _loop(self, timeline: Timeline) -> None:
@@ -111,7 +107,6 @@ class Worker:
             _in_threads([loop.warm_up for loop in loops], timeline)
             self._pause(Event("steady"))
             _in_threads([loop.window for loop in loops], timeline)
-        gc.enable()
         self._pause(Event("timed"))
 
     def _verify(self, backend: Backend, job: Job) -> None:
@@ -145,12 +140,15 @@ def _in_threads(calls: list[Callable[[], None]], timeline: Timeline) -> None:
 def _failure(error: BaseException) -> Failure:
     if isinstance(error, HarnessError):
         return Failure(type(error).__name__, error.message, error.remedy, "")
+    import traceback
+
     text = f"{type(error).__name__}: {error}"
     return Failure("", " ".join(text.split())[:2000], "", traceback.format_exc()[-8000:])
 
 
 def main(argv: list[str]) -> int:
     """``worker CONTROL_FD``."""
+    gc.disable()  # for good: a pause in an iteration costs more than garbage
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver owns Ctrl-C
     peer = Peer(socket.socket(fileno=int(argv[0])))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Harness
 from onnx import TensorProto, helper
+from running import Harness
 
 from harness.models.digits import ASSETS
 

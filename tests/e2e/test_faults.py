@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Harness, assert_no_orphans, helpers
+from running import Harness, assert_no_orphans, helpers
 
 from harness.records.samples import read_samples
 from harness.records.store import read_result

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import assert_no_orphans
+from running import assert_no_orphans
 
 import harness
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Harness
+from running import Harness
 
 from harness.models.digits import ASSETS
 from harness.protocols import Artifact, TensorSpec

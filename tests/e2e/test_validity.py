@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import Harness, Ran
+from running import Harness, Ran
 
 from harness.machine import usable_cpus
 

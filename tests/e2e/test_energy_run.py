@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import HERE, Harness, Ran, assert_no_orphans, environment
 from fakes import STAMP
+from running import HERE, Harness, Ran, assert_no_orphans, environment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from harness.records.store import read_result

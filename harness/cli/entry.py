@@ -1,0 +1,22 @@
+"""The console script: starts a run's worker first, and only then the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from harness.engine import spawn
+
+
+def console() -> None:
+    """``harness ...``; exits the process."""
+    if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv):
+        spawn.start_early()
+    try:
+        from harness.cli.main import main
+
+        for stream in (sys.stdout, sys.stderr):  # a file name need not fit the locale's encoding
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        code = main()
+    finally:
+        spawn.discard()
+    sys.exit(code)
