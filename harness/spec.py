@@ -51,7 +51,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     threads: int | None = None
     inter_threads: int = 1
     cpus: tuple[int, ...] | None = None
-    sample_rate_hz: float = 10.0  # 0: no sampler
+    sample_rate_hz: float | None = None  # 10, or 20 with a fast power sensor; 0: no sampler
     power_source: str = "auto"
     idle_s: float | None = None
     require: tuple[Requirement, ...] = ()

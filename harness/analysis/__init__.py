@@ -6,6 +6,7 @@ Nothing is imported here, so that a reader of `harness.analysis.metrics` does no
     quantiles       order-statistic intervals under autocorrelation
     steady          is_steady: when warm-up is over
     stopping        IntervalTracker: when the median is known well enough
+    blocks          a window second by second, beside what disturbed it
     drift           diagnose: autocorrelation, drift, outliers, spread between launches
     compare         compare, benjamini_hochberg: launches of two builds, and a verdict
     metrics         what can be compared, which way is better, what change matters

@@ -31,6 +31,7 @@ def merge(launches: Sequence[Profiles]) -> Profiles:
             name: _channel([profiles.channels.get(name, missing) for profiles in launches])
             for name in names
         },
+        blocks=tuple(block for profiles in launches for block in profiles.blocks),
     )
 
 

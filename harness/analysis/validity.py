@@ -17,6 +17,7 @@ FOREIGN_LIMIT = 0.05  # of one core
 STEAL_LIMIT = 0.01
 DRIFT_LIMIT = 0.03
 CLOCK_DRIFT_LIMIT = 0.03
+DISTURBED_LIMIT = 0.2  # of the blocks
 SAMPLER_CPU_LIMIT = 0.02
 SAMPLER_GAP_PERIODS = 5.0
 TIMER_LIMIT = 0.01
@@ -34,6 +35,7 @@ class Facts(msgspec.Struct, kw_only=True):
     drift_p: Maybe[float]
     foreign_share: Maybe[float]
     steal_share: Maybe[float]
+    disturbed_blocks: Maybe[tuple[int, int]]  # how many, of how many
     throttle_events: Maybe[float]
     clock_drift: Maybe[float]
     threads: int
@@ -58,6 +60,7 @@ def checks(facts: Facts) -> tuple[Check, ...]:
                " of a core", "stop them, or set --cpus"),
         _limit("steal", facts.steal_share, STEAL_LIMIT, "the hypervisor took {:.1%} of a core",
                "measure on a quieter host"),
+        _blocks(facts),
         _limit("throttled", facts.throttle_events, 0, "{:g} throttle events in the window",
                "cool the machine or lower its load"),
         _limit("clocks", facts.clock_drift, CLOCK_DRIFT_LIMIT, "clocks drifted by {:.1%}",
@@ -131,6 +134,20 @@ def _drift(facts: Facts) -> Check:
     good = abs(facts.drift) <= DRIFT_LIMIT or facts.drift_p >= 0.05
     reason = f"last third's median {facts.drift:+.2%} against the first (p = {facts.drift_p:.2g})"
     return _check("drift", good, reason, threshold, "warm up longer, or look for heat")
+
+
+def _blocks(facts: Facts) -> Check:
+    threshold = f"at most {DISTURBED_LIMIT:.0%} of the blocks with foreign load or steal"
+    if isinstance(facts.disturbed_blocks, Unavailable):
+        return _unknown("disturbed blocks", facts.disturbed_blocks, threshold)
+    disturbed, blocks = facts.disturbed_blocks
+    return _check(
+        "disturbed blocks",
+        disturbed <= DISTURBED_LIMIT * blocks,
+        f"{disturbed} of {blocks} blocks of about a second were disturbed",
+        threshold,
+        "see profiles.blocks; measure on a quieter machine",
+    )
 
 
 def _affinity(facts: Facts) -> Check:

@@ -50,7 +50,7 @@ _FLAGS: tuple[tuple[str, str, str], ...] = (
     ("--threads", "N", "Threads per inference. Default: one a physical core."),
     ("--inter-threads", "N", "Threads between operators. Default: 1."),
     ("--cpus", "LIST", "Processors for the worker, such as 0-3,8."),
-    ("--sample-rate", "HZ", "Rate of the profilers; 0 switches them off. Default: 10."),
+    ("--sample-rate", "HZ", "Rate of the profilers; 0 switches them off. Default: 10 or 20."),
     (
         "--power-source",
         "SOURCE",

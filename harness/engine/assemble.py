@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from harness import machine
 from harness.analysis import channels as shares
 from harness.analysis import energy as joules
+from harness.analysis.blocks import blocks
 from harness.analysis.drift import Diagnosis, diagnose
 from harness.analysis.energy_pool import pool
 from harness.analysis.latency import interval_methods, latency_stats
@@ -169,13 +171,22 @@ def _merged_profiles(timed: Sequence[Pair]) -> Maybe[records.Profiles]:
     if not timed:
         return NOT_REACHED
     found = [
-        sampler.profiles(*record.window_ns)
-        for record, sampler in timed
-        if sampler is not None and record.window_ns is not None
+        _profiles(index, record, sampler)
+        for index, (record, sampler) in enumerate(timed)
+        if sampler is not None
     ]
     if not found:
         return Unavailable("sampling was switched off", "give --sample-rate above 0")
     return merge(found)
+
+
+def _profiles(index: int, record: LaunchRecord, sampler: SamplerProcess) -> records.Profiles:
+    assert record.window_ns is not None
+    windows = [recorder.window() for recorder in record.recorders]
+    starts = np.concatenate([starts for starts, _ in windows])
+    ends = np.concatenate([ends for _, ends in windows])
+    cut = blocks(index, starts, ends, sampler.series(), sampler.channels)
+    return msgspec.structs.replace(sampler.profiles(*record.window_ns), blocks=cut)
 
 
 def _energy(evidence: Evidence, timed: Sequence[Pair]) -> Maybe[records.Energy]:

@@ -42,13 +42,14 @@ def validity_facts(
         foreign_share=_worst_share(timed, shares.foreign_share),
         steal_share=_worst_share(timed, shares.steal_share),
         throttle_events=_throttles(profiles),
+        disturbed_blocks=_disturbed(profiles),
         clock_drift=_clock_drift(profiles),
         threads=evidence.placement.threads,
         concurrency=spec.concurrency,
         usable_cpus=evidence.placement.usable,
         sampler_cpu_share=sampled if isinstance(sampled, Unavailable) else sampled.cpu_share,
         sampler_gap_s=sampled if isinstance(sampled, Unavailable) else sampled.gap_max_s,
-        sampler_period_s=1 / spec.sample_rate_hz if spec.sample_rate_hz else 0.0,
+        sampler_period_s=0.0 if isinstance(sampled, Unavailable) else 1 / sampled.requested_rate_hz,
         timer_share=NOT_REACHED
         if isinstance(timing, Unavailable)
         else clock_cost_ms() / max(timing.latency_ms.median, 1e-9),
@@ -58,6 +59,18 @@ def validity_facts(
         else sum(counts.get(spec.precision, 0) for counts in operators.values()),
         precision=spec.precision,
     )
+
+
+def _disturbed(profiles: Maybe[records.Profiles]) -> Maybe[tuple[int, int]]:
+    """How many blocks were disturbed, of how many."""
+    if isinstance(profiles, Unavailable):
+        return profiles
+    if not profiles.blocks:
+        return Unavailable("the window was not cut into blocks", "lengthen --duration")
+    for block in profiles.blocks:
+        if isinstance(block.disturbed, Unavailable):
+            return block.disturbed
+    return sum(block.disturbed is True for block in profiles.blocks), len(profiles.blocks)
 
 
 def _half_width(timing: Maybe[records.Timing]) -> Maybe[float]:

@@ -26,7 +26,7 @@ class SamplerJob(msgspec.Struct, frozen=True, kw_only=True):
 
     profilers: tuple[str, ...]
     context: ProfilerContext
-    rate_hz: float
+    rate_hz: float | None  # None: what the sensors found ask for
     cpus: tuple[int, ...] | None = None
     fd: int = -1
 
@@ -44,6 +44,7 @@ class Header(msgspec.Struct, frozen=True, tag="header", array_like=True):
     """Profilers in the order that `Reading.profiler` and `Failed.profiler` index."""
 
     opened: tuple[Opened, ...]
+    rate_hz: float
 
 
 class Reading(msgspec.Struct, frozen=True, array_like=True):

@@ -167,7 +167,7 @@ class Launch(Watch):
         """Let the sensors be read once more beyond the window's end, while the worker waits."""
         if self.sampler is None:
             return
-        ended, patience_ns = self._clock(), round(3e9 / self.spec.sample_rate_hz)
+        ended, patience_ns = self._clock(), round(3e9 / (self.sampler.rate_hz or 10))
         while (
             not self.sampler.ended
             and self.sampler.last_ns < ended

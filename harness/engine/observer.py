@@ -60,7 +60,7 @@ class RunObserver:
         self.spec = spec
         self.sinks = sinks
         self.launch_index = 0
-        self.metered = spec.sample_rate_hz > 0 and _may_meter(spec)
+        self.metered = spec.sample_rate_hz != 0 and _may_meter(spec)
         self.problems: list[str] = []
         self.samplers: list[SamplerProcess | None] = []
         self._folder = folder

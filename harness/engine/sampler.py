@@ -20,7 +20,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -30,6 +30,7 @@ from harness.errors import UsageError
 from harness.maybe import Unavailable
 from harness.protocols import Profiler, ProfilerContext
 
+RATE_HZ, FAST_RATE_HZ = 10.0, 20.0
 _WALL_EVERY_NS = 1_000_000_000
 _PR_SET_PDEATHSIG = 1
 
@@ -37,6 +38,19 @@ _PR_SET_PDEATHSIG = 1
 def next_deadline_ns(start_ns: int, period_ns: int, now_ns: int) -> int:
     """The first point after ``now_ns`` of the grid that begins at ``start_ns``."""
     return start_ns + ((now_ns - start_ns) // period_ns + 1) * period_ns
+
+
+def default_rate_hz(opened: Sequence[Opened]) -> float:
+    """10 Hz, or 20 Hz where a power or energy sensor renews itself more often than that."""
+    periods = [
+        channel.period_s
+        for one in opened
+        if one.unavailable is None
+        for channel in one.channels
+        if channel.unit in ("J", "W") and channel.unavailable is None
+    ]
+    fast = any(period_s is not None and period_s < 1 / RATE_HZ for period_s in periods)
+    return FAST_RATE_HZ if fast else RATE_HZ
 
 
 class Sampler:
@@ -54,11 +68,13 @@ class Sampler:
         self._opened: list[Opened] = []
         self._profilers: dict[int, Profiler] = {}
         self._wall_due_ns = 0
+        self.rate_hz = 0.0  # decided when the profilers are open
 
     def open(self) -> None:
         """Open every profiler and send the `Header`."""
         self._opened = [self._open(i, name) for i, name in enumerate(self._job.profilers)]
-        self._send(Header(tuple(self._opened)))
+        self.rate_hz = self._job.rate_hz or default_rate_hz(self._opened)
+        self._send(Header(tuple(self._opened), self.rate_hz))
 
     def run(self, wait: Callable[[float], bool]) -> None:
         """Tick on the grid until ``wait(seconds)`` says that it is over; then once more.
@@ -67,7 +83,7 @@ class Sampler:
         channels, or lost one.
         """
         start_ns = self._clock()
-        period_ns = round(1e9 / self._job.rate_hz)
+        period_ns = round(1e9 / self.rate_hz)
         over = False
         while not over:
             self.tick()
@@ -78,7 +94,7 @@ class Sampler:
         for index, profiler in self._profilers.items():
             channels = tuple(profiler.channels)
             self._opened[index] = msgspec.structs.replace(self._opened[index], channels=channels)
-        self._send(Header(tuple(self._opened)))
+        self._send(Header(tuple(self._opened), self.rate_hz))
 
     def tick(self) -> None:
         """Read every profiler once and send what they gave."""

@@ -97,7 +97,7 @@ class SamplerProcess:
         The kernel ends it with the *thread* that calls this, so call from one that lasts.
         A process that cannot be started is `lost`, not raised.
         """
-        self._requested, self._rate_hz = job.profilers, job.rate_hz
+        self._requested = job.profilers
         self._fd, theirs = os.pipe()
         os.set_blocking(self._fd, False)
         with contextlib.suppress(OSError):  # over the user's limit, or not Linux: 64 KiB will do
@@ -134,6 +134,11 @@ class SamplerProcess:
     def ready(self) -> bool:
         """Whether every profiler has been opened or refused, and read once."""
         return len(self._ticks_ns) > 0
+
+    @property
+    def rate_hz(self) -> float:
+        """How often it tries to read; 0 until its profilers are open."""
+        return self._rate_hz
 
     @property
     def last_ns(self) -> int:
@@ -226,6 +231,7 @@ class SamplerProcess:
 
     def _take(self, frame: Frame) -> list[tuple[str, Reading]]:
         if isinstance(frame, Header):
+            self._rate_hz = frame.rate_hz
             self._describe(frame)
             return []
         columns = self._columns or []

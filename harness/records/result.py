@@ -238,9 +238,26 @@ class Sampler(msgspec.Struct, frozen=True, kw_only=True):
     cpu_share: Maybe[float]  # of one core
 
 
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """About a second of a timed window. Shares are of one core's time."""
+
+    launch: int
+    start_s: float  # since the window's start
+    seconds: float
+    iterations: int
+    median_ms: Maybe[float]
+    foreign_share: Maybe[float]
+    steal_share: Maybe[float]
+    pressure_share: Maybe[float]  # of the time, in which some task waited for a CPU
+    clock_mhz: Maybe[float]  # of the fastest core
+    temperature_c: Maybe[float]
+    disturbed: Maybe[bool]  # foreign load or steal beyond the limits of the validity checks
+
+
 class Profiles(msgspec.Struct, frozen=True, kw_only=True):
     sampler: Maybe[Sampler]
     channels: dict[str, Maybe[ChannelSummary]]
+    blocks: tuple[Block, ...] = ()
 
 
 class Overhead(msgspec.Struct, frozen=True, kw_only=True):

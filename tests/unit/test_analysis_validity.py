@@ -24,6 +24,7 @@ GOOD = Facts(
     drift_p=0.5,
     foreign_share=0.0,
     steal_share=0.0,
+    disturbed_blocks=(0, 10),
     throttle_events=0.0,
     clock_drift=0.0,
     threads=2,
@@ -38,8 +39,8 @@ GOOD = Facts(
     precision="int8",
 )
 NAMES = (
-    "steady", "interval", "drift", "foreign load", "steal", "throttled", "clocks", "affinity",
-    "sampler", "timer", "finite outputs", "precision ran",
+    "steady", "interval", "drift", "foreign load", "steal", "disturbed blocks", "throttled",
+    "clocks", "affinity", "sampler", "timer", "finite outputs", "precision ran",
 )  # fmt: skip
 
 
@@ -113,8 +114,8 @@ def test_verdicts_at_and_beyond_each_limit(
 def test_one_fact_moves_one_check() -> None:
     """Each evidence that is missing makes its own check unknown and leaves the others alone."""
     fields = (
-        "half_width", "drift", "foreign_share", "steal_share", "throttle_events", "clock_drift",
-        "sampler_gap_s", "timer_share", "non_finite", "integer_nodes",
+        "half_width", "drift", "foreign_share", "steal_share", "disturbed_blocks",
+        "throttle_events", "clock_drift", "sampler_gap_s", "timer_share", "non_finite", "integer_nodes",
     )  # fmt: skip
     moved = []
     for field in fields:

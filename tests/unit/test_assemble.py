@@ -94,7 +94,7 @@ def sampled(readings: list[SourceReadings]) -> SamplerProcess:
     sampler = SamplerProcess()
     channels = tuple(item.channel for item in readings)
     refused = None if readings else NOT_THERE
-    sampler._take(Header((Opened("power", channels, refused),)))
+    sampler._take(Header((Opened("power", channels, refused),), 10.0))
     times = readings[0].times_ns if readings else [round(t * SECOND) for t in READS]
     for index, t_ns in enumerate(times):
         values = tuple(_known(item.values[index]) for item in readings)
@@ -256,7 +256,7 @@ def test_a_forbidden_counter_is_unknown_with_a_remedy() -> None:
         with nobody():
             assert isinstance(profiler.open(), Available)  # there are clocks
         sampler = SamplerProcess()
-        sampler._take(Header((Opened("clocks", tuple(profiler.channels), None),)))
+        sampler._take(Header((Opened("clocks", tuple(profiler.channels), None),), 10.0))
         profiler.close()
     window = (WINDOW.start_ns, WINDOW.end_ns)
     result = assemble(evidence(sampler, launch(window)))

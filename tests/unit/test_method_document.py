@@ -9,7 +9,7 @@ import pytest
 from test_analysis_validity import GOOD
 
 from harness.analysis import energy, validity
-from harness.engine import observer, overhead
+from harness.engine import observer, overhead, sampler
 from harness.profiles.power import SOURCES
 from harness.profiles.powercap import GRANT, UNMASK
 from harness.spec import DEFAULT_CAP_S, DEFAULT_FLOOR_S, DEFAULT_GOAL, RunSpec
@@ -63,7 +63,7 @@ def test_numbers_are_those_of_the_code() -> None:
         f"at least {DEFAULT_FLOOR_S:g} s and at most {DEFAULT_CAP_S:g} s",
         f"`--warmup` ({RunSpec().warmup_s:g} s)",
         f"`--max-warmup` ({RunSpec().max_warmup_s:g} s)",
-        f"({RunSpec().sample_rate_hz:g} Hz)",
+        f"({sampler.RATE_HZ:g} Hz, or {sampler.FAST_RATE_HZ:g} Hz where a power sensor",
         f"for {observer.GUARD_S:g} s after it",
         f"**Floor**: {energy.MIN_WINDOW_S:g} s, {energy.MIN_PERIODS} periods of the meter, or "
         f"{energy.MIN_ITERATIONS} iterations",

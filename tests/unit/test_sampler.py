@@ -18,8 +18,8 @@ import pytest
 
 from harness import registry
 from harness.engine import sampler as sampler_module
-from harness.engine.frames import Failed, Frame, Header, SamplerJob, Tick, pack, unpack
-from harness.engine.sampler import Sampler, next_deadline_ns
+from harness.engine.frames import Failed, Frame, Header, Opened, SamplerJob, Tick, pack, unpack
+from harness.engine.sampler import Sampler, default_rate_hz, next_deadline_ns
 from harness.engine.sampling import SamplerProcess
 from harness.errors import ResultError
 from harness.maybe import Unavailable
@@ -40,7 +40,7 @@ def test_deadlines_lie_on_the_first_grid_and_in_the_future() -> None:
 
 def test_frames_survive_being_cut_anywhere() -> None:
     frames: list[Frame] = [
-        Header(()),
+        Header((), 10.0),
         Tick(5, 7, None, ()),
         Failed(0, Unavailable("broken", "mend it")),
     ]
@@ -355,3 +355,15 @@ def test_the_sampler_imports_no_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("period_s", "rate_hz"), [(None, 10.0), (0.1, 10.0), (0.02, 20.0), (0.001, 20.0)]
+)
+def test_a_fast_power_sensor_is_read_twice_as_often(period_s: float | None, rate_hz: float) -> None:
+    meter = Channel("power/gpu0_w", "W", "gauge", "power/gpu0_w", period_s=period_s)
+    other = Channel("cpu_max_mhz", "MHz", "gauge", "clocks/cpu_max_mhz", period_s=0.001)
+    opened = [Opened("power", (meter,), None), Opened("clocks", (other,), None)]
+    assert default_rate_hz(opened) == rate_hz
+    refused = Opened("power", (meter,), Unavailable("forbidden"))
+    assert default_rate_hz([refused]) == 10.0
