@@ -4,7 +4,7 @@ Inputs and outputs are bound, so that a timed call neither allocates nor copies 
 
     prepare ── inputs copied into buffers of the runtime's own allocator, outputs bound unallocated
     1st enqueue ── the runtime allocates the outputs and leaves them in the binding
-    every other enqueue ── the same buffers again, through the runtime's C method and nothing else
+    every other enqueue ── the same buffers again, through the runtime's own method and nothing else
     bind ── inputs copied over, outputs unbound, since other data may have outputs of other shapes
 """
 
@@ -191,8 +191,8 @@ class _Binding:
             self.native.bind_ortvalue_input(name, value)
             self.values[name] = value
         self.release_outputs()
-        # The public method looks for CUDA-graph-like capture of other providers in Python first.
-        self.run = partial(session._sess.run_with_iobinding, self.native._iobinding, None)
+        # The public method, as a user's own loop would call it: what it costs is part of the call.
+        self.run = partial(session.run_with_iobinding, self.native)
 
     def release_outputs(self) -> None:
         """Have the next run allocate the outputs; the runs after it reuse them."""
@@ -203,7 +203,7 @@ class _Binding:
 class OnnxRuntimeSession:
     """One stream: its own buffers over a shared `onnxruntime.InferenceSession`.
 
-    After the first inference ``enqueue`` is the runtime's own C method. It raises foreign
+    After the first inference ``enqueue`` is the runtime's own method. It raises foreign
     exceptions then: mapping them would cost a Python frame inside the timed interval.
     """
 

@@ -115,7 +115,8 @@ def test_one_fact_moves_one_check() -> None:
     """Each evidence that is missing makes its own check unknown and leaves the others alone."""
     fields = (
         "half_width", "drift", "foreign_share", "steal_share", "disturbed_blocks",
-        "throttle_events", "clock_drift", "sampler_gap_s", "timer_share", "non_finite", "integer_nodes",
+        "throttle_events", "clock_drift", "sampler_gap_s", "timer_share", "non_finite",
+        "integer_nodes",
     )  # fmt: skip
     moved = []
     for field in fields:

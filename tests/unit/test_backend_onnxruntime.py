@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -170,28 +169,17 @@ def test_timed_calls_reuse_the_buffers_of_the_first(doubler: Path) -> None:
     session.enqueue()
     native = session._binding.native
     first = native.get_outputs()[0].data_ptr()
-    assert isinstance(session.enqueue, partial)  # the C method, no function of ours
+    assert isinstance(session.enqueue, partial)  # the runtime's method, no function of ours
     for _ in range(5):
         session.enqueue()
         assert native.get_outputs()[0].data_ptr() == first
 
 
-def test_the_timed_call_costs_no_more_than_the_public_method(doubler: Path) -> None:
+def test_the_timed_call_is_the_public_method_and_nothing_around_it(doubler: Path) -> None:
     session: Any = prepare(doubler, ONES)
     session.enqueue()
-    native = ort.InferenceSession(str(doubler), providers=["CPUExecutionProvider"])
-    binding = native.io_binding()
-    binding.bind_cpu_input("x", ONES["x"])
-    binding.bind_output("y", "cpu")
-    public = partial(native.run_with_iobinding, binding)
-    ours, theirs = [], []
-    for _ in range(30):
-        for call, times in ((session.enqueue, ours), (public, theirs)):
-            began = time.perf_counter_ns()
-            for _ in range(50):
-                call()
-            times.append(time.perf_counter_ns() - began)
-    assert min(ours) <= min(theirs)
+    assert session.enqueue.func == session._loaded.session.run_with_iobinding
+    assert session.enqueue.args == (session._binding.native,)
 
 
 def test_the_callers_arrays_are_not_used_afterwards(doubler: Path) -> None:
