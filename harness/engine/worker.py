@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from harness import registry
 from harness.engine.loop import StreamLoop
@@ -170,13 +169,10 @@ def _report(peer: Peer, error: BaseException) -> int:
     return 1
 
 
-def _run(argv: list[str]) -> Any:
-    code = main(argv)
+def start() -> None:
+    """The process's whole life: ``argv[1]`` is its end of the socket."""
+    code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
     # Frameworks may crash while they unload; what was measured is already with the driver.
     os._exit(code)
-
-
-if __name__ == "__main__":
-    _run(sys.argv[1:])

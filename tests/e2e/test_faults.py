@@ -160,7 +160,7 @@ def test_a_killed_sampler_costs_its_channels_only(start: Start, tmp_path: Path) 
 def test_a_killed_worker_is_named(start: Start, tmp_path: Path) -> None:
     process = start(*FAKE, "--option", "latency_us=1000", "--duration", "60", "--json")
     wait_for_window(tmp_path)
-    (worker,) = [p for p in helpers(tmp_path) if "harness.engine.worker" in p.cmdline()]
+    (worker,) = [p for p in helpers(tmp_path) if "harness.engine.worker" in " ".join(p.cmdline())]
     psutil.Process(worker.pid).kill()
     out, err = process.communicate(timeout=30)
 
