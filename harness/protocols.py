@@ -57,6 +57,7 @@ class Available(msgspec.Struct, frozen=True):
 class TensorSpec(msgspec.Struct, frozen=True):
     """One input or output. ``shape`` is concrete: batch and symbolic dimensions are resolved.
 
+    A dimension of an output that is known only once it has run is -1.
     ``dtype`` is a numpy name (``float32``, ``int64``, ``bool``, ...).
     """
 

@@ -70,6 +70,8 @@ def _notes(pair: Pair) -> list[Text]:
 
 
 def _note(row: PairRow) -> str:
+    if isinstance(row.a, Unavailable) and row.a == row.b:
+        return why(row.a)
     sides = (("A", row.a), ("B", row.b))
     absent = [f"{side}: {why(value)}" for side, value in sides if isinstance(value, Unavailable)]
     if absent:
