@@ -8,7 +8,8 @@ The file is CSV with a header. Columns, of which the first and one more must be 
 
 It may still be written while it is read; a last line without its end is left until it is whole.
 Rows are handed out one a `read`, each with its own time, so a logger that writes in bursts loses
-nothing as long as it logs less often than the sampler reads.
+nothing. One that logs more often than the sampler reads has as many rows joined as it takes: their
+powers are averaged over time, which is exact, and the last one's energy and time stand for all.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +39,8 @@ TIME_COLUMNS = ("time_s", "time", "timestamp")
 FUTURE_S = 1.0  # a reading further ahead of this machine's clock than this is none
 STEP_S = 0.1  # the wall clock may be slewed, but a jump makes its times useless
 _MAX_PERIOD_ROWS = 100
+FAST_READ_S = 0.05  # how often a fast meter is read by default
+HEADROOM = 1.2  # rows are joined a little beyond what keeps up, so that a backlog shrinks
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -156,8 +159,10 @@ class ExternalSource:
         self._partial = b""
         self._table: Table | None = None
         self._rows: deque[Row] = deque()
+        self._times_s: deque[float] = deque(maxlen=_MAX_PERIOD_ROWS)
+        self._handed_s: float | None = None  # the time of the last row handed out
+        self._reads_s: deque[float] = deque(maxlen=11)
         self._clock = WallClock()
-        self._period_s: float | None = None
         self._fault: Unavailable | None = None
         self._first_j: float | None = None
 
@@ -178,8 +183,8 @@ class ExternalSource:
         if self._table.malformed and not self._rows:
             detail = f"{self._path} has no valid row: {self._table.problem}"
             return coded("error", detail, "give a CSV file as documented")
-        self._period_s = _period_s(self._rows)
         self._rows.clear()
+        self._handed_s = self._times_s[-1] if self._times_s else None
         return Available({"file": str(self._path), "columns": ", ".join(self._table.columns)})
 
     @property
@@ -198,6 +203,7 @@ class ExternalSource:
     def _channel(
         self, name: str, unit: str, kind: Literal["gauge", "counter"], facts: dict[str, float]
     ) -> Channel:
+        period_s = _period_s(self._times_s)
         return Channel(
             name=name,
             unit=unit,
@@ -205,7 +211,7 @@ class ExternalSource:
             tag=name,
             scope="wall",
             source="external",
-            period_s=self._period_s,
+            period_s=period_s and period_s * self._joined(),
             unavailable=self._fault,
             facts=facts,
         )
@@ -218,9 +224,11 @@ class ExternalSource:
                 self._poll()
             except (OSError, ValueError) as error:
                 self._fault = coded("error", f"{self._path}: {error}", "keep the log in one piece")
-        if self._fault is not None or not self._rows:
+        self._reads_s.append(time.perf_counter())
+        joined = self._joined()
+        if self._fault is not None or len(self._rows) < joined:
             return [None] * count
-        row = self._rows.popleft()
+        row = self._join([self._rows.popleft() for _ in range(joined)])
         values = []
         if row.energy_j is not None:
             self._first_j = row.energy_j if self._first_j is None else self._first_j
@@ -228,6 +236,31 @@ class ExternalSource:
         if row.power_w is not None:
             values.append(row.power_w)
         return [*values, self._clock.monotonic_s(row.time_s)]
+
+    def _joined(self) -> int:
+        """How many rows make one reading."""
+        period_s = _period_s(self._times_s)
+        if period_s is None:
+            return 1
+        every_s = max(FAST_READ_S, _period_s(self._reads_s) or 0.0)
+        if every_s <= 1.05 * period_s:
+            return 1  # reading keeps up
+        return math.ceil(HEADROOM * every_s / period_s - 0.01)
+
+    def _join(self, rows: Sequence[Row]) -> Row:
+        """One row for several: each power is the mean since the row before."""
+        before_s, self._handed_s = self._handed_s, rows[-1].time_s
+        edges_s = [before_s, *(row.time_s for row in rows)]
+        pairs = [
+            (row.power_w, end_s - start_s)
+            for row, (start_s, end_s) in zip(rows, pairwise(edges_s), strict=True)
+            if row.power_w is not None and start_s is not None and end_s is not None
+        ]
+        if not pairs:  # the very first row has no known length
+            return rows[-1]
+        joules = sum(power_w * seconds for power_w, seconds in pairs)
+        power_w = joules / sum(seconds for _, seconds in pairs)
+        return Row(rows[-1].time_s, power_w, rows[-1].energy_j)
 
     def _poll(self) -> None:
         """Take in whatever was appended. Raises `OSError`, or `ValueError` for a spoiled file."""
@@ -251,6 +284,7 @@ class ExternalSource:
         row = self._table.parse(line, now_s)
         if row is not None:
             self._rows.append(row)
+            self._times_s.append(row.time_s)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -258,9 +292,8 @@ class ExternalSource:
             self._fd = -1
 
 
-def _period_s(rows: Sequence[Row]) -> float | None:
-    times = [row.time_s for row in rows][-_MAX_PERIOD_ROWS:]
-    gaps = [after - before for before, after in pairwise(times)]
+def _period_s(times_s: Iterable[float]) -> float | None:
+    gaps = [after - before for before, after in pairwise(times_s)]
     return median(gaps) if len(gaps) >= 5 else None
 
 

@@ -93,6 +93,36 @@ def test_rows_come_one_by_one_with_their_own_times(tmp_path: Path, clock: list[f
     assert meter.read() == [60.0, 60.0, 502.0]
 
 
+def test_a_meter_that_logs_faster_than_it_is_read_loses_no_joule(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    """A log at 100 Hz, read at 10 Hz: twelve rows a reading before long, and no joule lost."""
+    path = tmp_path / "meter.csv"
+    start_s = 1_700_000_000.0
+    old = "".join(f"{start_s - 1 + row / 100:.2f},7\n" for row in range(100))
+    path.write_text("time_s,power_w\n" + old)
+    meter = opened(path)
+    assert meter.channels[0].period_s == pytest.approx(0.06, rel=1e-3)
+    readings, row = [], 0
+    for _ in range(60):
+        clock[0] += 0.1
+        clock[1] += 0.1
+        fresh = ""
+        for _ in range(10):
+            power_w = 20.0 + row % 7
+            fresh += f"{start_s + row / 100:.2f},{power_w}\n"
+            row += 1
+        append(path, fresh)
+        readings.append(meter.read())
+    known = [(power, at) for power, at in readings if power is not None and at is not None]
+    assert meter.channels[0].period_s == pytest.approx(0.12, rel=1e-3)
+    assert known[-1][1] > 505.8  # of 506: nothing is left waiting
+    ends = [499.99, *(at for _, at in known)]
+    joules = sum(power * (end - begin) for (power, end), begin in zip(known, ends, strict=False))
+    handed_out_j = sum((20.0 + k % 7) / 100 for k in range(round((known[-1][1] - 499.99) * 100)))
+    assert joules == pytest.approx(handed_out_j, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "line",
     [
