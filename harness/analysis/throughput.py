@@ -33,7 +33,7 @@ def throughput(launches: Sequence[Streams], batch_size: int, concurrency: int) -
         method += f"; interval: Student's t between {len(rates)} launches"
     else:
         value = float(np.mean(rates))
-        interval = _within(launches, batch_size)
+        interval = _within(launches, value)
         method += "; interval: Student's t on batches within launches, blind to their spread"
     return Throughput(
         inferences_per_s=value,
@@ -55,7 +55,8 @@ def _rate(streams: Streams) -> float:
     return count / ((closed - opened) / 1e9)
 
 
-def _within(launches: Sequence[Streams], batch_size: int) -> Maybe[tuple[float, float]]:
+def _within(launches: Sequence[Streams], value: float) -> Maybe[tuple[float, float]]:
+    """``value`` with the relative uncertainty of the mean time between two completions."""
     gaps = [np.diff(np.sort(np.concatenate([ends for _, ends in streams]))) for streams in launches]
     series = np.concatenate(gaps).astype(np.float64)
     if len(series) < BATCHED_FROM:
@@ -66,5 +67,5 @@ def _within(launches: Sequence[Streams], batch_size: int) -> Maybe[tuple[float, 
     means = batch_means(series)
     mean = float(means.mean())
     half = student_t_ppf(_UPPER, len(means) - 1) * float(means.std(ddof=1)) / len(means) ** 0.5
-    slow, fast = mean + half, max(mean - half, 1e-9)
-    return batch_size / (slow / 1e9), batch_size / (fast / 1e9)
+    relative = half / mean
+    return value / (1 + relative), value / max(1 - relative, 1e-9)

@@ -15,7 +15,8 @@ def console() -> None:
         from harness.cli.main import main
 
         for stream in (sys.stdout, sys.stderr):  # a file name need not fit the locale's encoding
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            if stream is not None:  # closed by the shell
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         code = main()
     finally:
         spawn.discard()

@@ -5,6 +5,7 @@ A command's module is imported when the command runs, so that ``harness --help``
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -42,8 +43,8 @@ its error bar, and leaves a result file and TensorBoard events in one folder per
   harness compare RUN_A RUN_B                    is B faster than A, and is that certain?
 """
 
-_EPILOG = """Exit codes: 0 fine; 1 a gate failed; 2 bad usage or input; 3 the measurement failed;
-4 nothing could be compared; 5 inconclusive where --strict asks; 130 interrupted."""
+_EPILOG = """Exit codes: 0 fine; 2 bad usage or input; 3 the measurement failed, or something
+required is absent; 4 nothing could be compared; 130 interrupted."""
 
 
 class LazyGroup(click.Group):
@@ -81,7 +82,8 @@ def main(args: Sequence[str] | None = None) -> int:
         # not cli.main(): it turns a reader who has left into exit code 1, which is a gate's
         with cli.make_context("harness", list(sys.argv[1:] if args is None else args)) as context:
             code = cli.invoke(context)
-        sys.stdout.flush()  # here, so that a reader who has left is noticed here
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, so that a reader who has left is noticed here
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as done:  # --help and --version
         return done.exit_code
@@ -98,6 +100,11 @@ def main(args: Sequence[str] | None = None) -> int:
         # as after `| head`: nobody reads on; the interpreter must not flush into the pipe at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(f"the output cannot be written: {error.strerror}", 2)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -26,7 +26,7 @@ from harness.engine.sampling import SamplerProcess
 from harness.engine.watch import LaunchRecord
 from harness.maybe import Maybe, Unavailable, present
 from harness.records import result as records
-from harness.records.result import NOT_REACHED, Result
+from harness.records.result import NOT_ASKED, NOT_REACHED, Result
 
 if TYPE_CHECKING:
     from harness.engine.evidence import Evidence
@@ -239,7 +239,7 @@ def _overhead(evidence: Evidence) -> Maybe[records.Overhead]:
     """Of the first launch that was checked."""
     record = next((record for record in evidence.launches if record.overhead), None)
     if record is None:
-        return Unavailable("not asked for", "--overhead-check")
+        return NOT_ASKED
     starts, ends = (
         np.concatenate(parts) for parts in zip(*(r.all() for r in record.recorders), strict=True)
     )

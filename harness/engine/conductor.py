@@ -31,6 +31,7 @@ from harness.records.store import RunFolder
 from harness.spec import RunSpec
 
 INTERRUPTED_EXIT = 130
+IMPATIENT_S = 5.0  # until then a further Ctrl-C is the same one
 Sinks: TypeAlias = Callable[[Path], Sequence[Sink]]
 
 
@@ -185,17 +186,20 @@ def _short(model: str) -> str:
 def _interruptible(interrupt: Interrupt) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a request, so that what was measured is written.
 
-    A second Ctrl-C is the ordinary KeyboardInterrupt. Off the main thread, signals stay as they
-    are.
+    A second one, a while later, is the ordinary KeyboardInterrupt. Off the main thread, signals
+    stay as they are.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    first_s = [0.0]
+
     def request(signum: int, frame: FrameType | None) -> None:
-        if interrupt.requested:
+        if not interrupt.requested:
+            interrupt.requested, first_s[0] = True, time.monotonic()
+        elif time.monotonic() - first_s[0] > IMPATIENT_S:
             raise KeyboardInterrupt
-        interrupt.requested = True
 
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -29,4 +29,9 @@ def run(spec: RunSpec, sinks: Callable[[Path], Sequence[Sink]] = lambda folder: 
         # numpy and all that needs it come in while the worker imports its runtime
         from harness.engine.conductor import Conductor
 
-        return Conductor(spec, sinks, placement).execute(first)
+        conductor = Conductor(spec, sinks, placement)
+        try:
+            return conductor.execute(first)
+        except BaseException:
+            conductor.folder.discard()  # if nothing is in it yet
+            raise

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 from collections import deque
 from collections.abc import Mapping
 
@@ -36,6 +38,7 @@ class WorkerProcess:
         self._tail: deque[bytes] = deque(maxlen=_STDERR_TAIL_CHUNKS)
         self._killed_for: str | None = None
         self._closed = False
+        self._scratch: str | None = None
 
     def boot(
         self,
@@ -49,7 +52,10 @@ class WorkerProcess:
     ) -> None:
         """Have it import the runtime of ``backend``."""
         self._timeline = Timeline.create(streams, capacity)
-        boot = Boot(backend, device, dict(environment), cpus, streams, capacity)
+        # Temporary files of a worker that is killed go with this folder.
+        self._scratch = tempfile.mkdtemp(prefix="harness-")
+        environment = {**environment, "TMPDIR": self._scratch}
+        boot = Boot(backend, device, environment, cpus, streams, capacity)
         with contextlib.suppress(OSError):  # dead already: whoever waits for it finds out why
             self.peer.send_with_fd(boot, self._timeline.fd)
 
@@ -114,6 +120,8 @@ class WorkerProcess:
         self.peer.sock.close()
         if self._timeline is not None:
             self._timeline.close()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def stderr_tail(self) -> str:
         text = b"".join(self._tail).decode(errors="replace")

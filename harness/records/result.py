@@ -19,6 +19,7 @@ SCHEMA = "harness.result/1"
 
 Status = Literal["complete", "degraded", "failed", "interrupted"]
 Verdict = Literal["pass", "warn", "fail", "unknown"]
+NOT_ASKED = Unavailable("not asked for", "--overhead-check")
 NOT_REACHED = Unavailable("the run ended before this was measured", "see `error`")
 
 
@@ -312,7 +313,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     memory: Maybe[Memory]
     profiles: Maybe[Profiles]
     validity: tuple[Check, ...] = ()
-    overhead: Maybe[Overhead] = Unavailable("not asked for", "--overhead-check")
+    overhead: Maybe[Overhead] = NOT_ASKED
     artifacts: dict[str, str] = {}  # file name in the run folder -> what it holds
     error: ErrorInfo | None = None
     tags: dict[str, str] = {}

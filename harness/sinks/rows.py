@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from harness.maybe import Maybe, Unavailable, explain
 from harness.records.result import (
+    NOT_ASKED,
     NOT_REACHED,
     Accuracy,
     Energy,
@@ -91,7 +92,7 @@ def rows(result: Result) -> list[Row]:
             continue
         for index, (name, value, note) in enumerate(describe(record)):
             out.append(Row("" if index else section, name, value, plain(note)))
-    return [*out, *_validity(result)]
+    return [*out, *_overhead(result), *_validity(result)]
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
@@ -267,6 +268,24 @@ def _fidelity(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:
     yield "SQNR", *_maybe(fidelity.sqnr_db, lambda value: f"{value:.2f} dB")
     yield "agreement", *_maybe(fidelity.top1_agreement, lambda v: f"{v:.2%}", "same top-1 class")
     yield "max error", number(fidelity.max_abs_error), ""
+
+
+def _overhead(result: Result) -> Iterator[Row]:
+    """Only where it was asked for."""
+    found = result.overhead
+    if isinstance(found, Unavailable):
+        if found != NOT_ASKED:
+            yield Row("Overhead", "", "n/a", why(found))
+        return
+    note = f"watched over left alone, 95 % interval {_range(found.median_ci95)}"
+    yield Row("Overhead", "median", f"{found.median:.4f}", note)
+    if isinstance(found.p99, Unavailable) or isinstance(found.p99_ci95, Unavailable):
+        return
+    yield Row("", "p99", f"{found.p99:.4f}", f"95 % interval {_range(found.p99_ci95)}")
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def _validity(result: Result) -> Iterator[Row]:
