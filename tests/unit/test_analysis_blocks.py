@@ -14,7 +14,7 @@ from harness.maybe import Unavailable
 from harness.protocols import Channel
 
 S = 1_000_000_000
-TIMES = np.arange(-1, 12, dtype=np.int64) * S  # a reading a second, beyond both edges
+TIMES = np.arange(-10, 60, dtype=np.int64) * S // 10  # at 10 Hz, beyond both edges
 
 
 def iterations(per_s: int = 10, seconds: int = 4) -> tuple[Any, Any]:
@@ -28,8 +28,8 @@ def series(busy: list[float], steal: list[float] | None = None) -> dict[str, Any
     """Counters: the machine is busy ``busy[k]`` seconds in second k, of which the worker 0.5."""
 
     def counter(growth: list[float]) -> Any:
-        padded = [growth[0], *growth, *[growth[-1]] * (len(TIMES) - len(growth) - 2)]
-        return TIMES, np.concatenate([[0.0], np.cumsum(padded)])
+        seconds = np.clip(TIMES[:-1] // S, 0, len(growth) - 1)
+        return TIMES, np.concatenate([[0.0], np.cumsum(np.array(growth)[seconds] / 10)])
 
     found = {
         "machine_busy_s": counter(busy),
