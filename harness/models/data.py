@@ -128,6 +128,8 @@ def _read(path: Path, where: str) -> dict[str, Array]:
             if isinstance(archive, np.ndarray):
                 raise DataError(f"{where} is one bare array", "save it with numpy.savez")
             return {name: archive[name] for name in archive.files}
+    except DataError:
+        raise
     except OSError as error:
         reason = error.strerror or "it is no .npz file"
         raise DataError(f"cannot read {where}: {reason}", "check the path") from error
