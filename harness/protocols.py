@@ -33,6 +33,8 @@ __all__ = [
     "Backend",
     "Channel",
     "Description",
+    "DeviceMemory",
+    "DeviceTimed",
     "Maybe",
     "PhaseProbe",
     "Profiler",
@@ -143,6 +145,36 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free everything. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """A session that can also time its inferences with the device's own events.
+
+    Events are recorded by `Session.enqueue` around the work that it starts; nothing is read back
+    before the window has ended.
+    """
+
+    def arm(self, iterations: int) -> None:
+        """Make events for the next ``iterations`` inferences; those after them go without."""
+        ...
+
+    def device_times_ms(self) -> NDArray[Any]:
+        """Device time of each inference since `arm`, in order, float64 [N], N at most as armed."""
+        ...
+
+
+@runtime_checkable
+class DeviceMemory(Protocol):
+    """A session that knows what its framework allocated on the device."""
+
+    def device_memory(self) -> Mapping[str, Maybe[int]]:
+        """Bytes by name, ``allocator_peak_bytes`` among them where there is an allocator."""
+        ...
+
+    def reset_device_peak(self) -> None:
+        """Restart the peak."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -39,8 +39,9 @@ def assemble(evidence: Evidence) -> Result:
     """The Result of one run, complete or not."""
     timed = _timed(evidence)
     windows = [_latencies(record) for record, _ in timed]
+    energies = [_launch_energy(evidence, record, sampler) for record, sampler in timed]
     diagnosis = diagnose(windows) if windows else None
-    timing = _timing(evidence, windows, diagnosis) if diagnosis else NOT_REACHED
+    timing = _timing(evidence, windows, diagnosis, energies) if diagnosis else NOT_REACHED
     profiles = _merged_profiles(timed)
     verified = next((r.verified for r in evidence.launches if r.verified), None)
     validity = checks(validity_facts(evidence, timed, timing, diagnosis, profiles))
@@ -62,7 +63,7 @@ def assemble(evidence: Evidence) -> Result:
         throughput=throughput(_bounds(timed), spec.batch_size, spec.concurrency)
         if windows
         else NOT_REACHED,
-        energy=_energy(evidence, timed),
+        energy=pool(energies) if timed else NOT_REACHED,
         memory=_memory(evidence),
         profiles=profiles,
         validity=validity,
@@ -92,12 +93,15 @@ def _bounds(timed: Sequence[Pair]) -> list[list[tuple[NDArray[np.int64], NDArray
 
 
 def _timing(
-    evidence: Evidence, windows: Sequence[NDArray[np.int64]], diagnosis: Diagnosis
+    evidence: Evidence,
+    windows: Sequence[NDArray[np.int64]],
+    diagnosis: Diagnosis,
+    energies: Sequence[Maybe[records.Energy]],
 ) -> records.Timing:
     spec = evidence.spec
     launches = tuple(
-        _launch(record, window)
-        for (record, _), window in zip(_timed(evidence), windows, strict=True)
+        _launch(pair, window, energy)
+        for pair, window, energy in zip(_timed(evidence), windows, energies, strict=True)
     )
     return records.Timing(
         scenario=spec.scenario,
@@ -131,18 +135,36 @@ def _mode(evidence: Evidence) -> str:
     return "closed_loop" + (paused if pause_s else "")
 
 
-def _launch(record: LaunchRecord, window: NDArray[np.int64]) -> records.Launch:
+def _launch(pair: Pair, window: NDArray[np.int64], energy: Maybe[records.Energy]) -> records.Launch:
+    record, sampler = pair
     assert record.window_ns is not None
+    stats = latency_stats([window])
     return records.Launch(
         iterations=len(window),
         warmup_iterations=sum(len(recorder.warm_up()[0]) for recorder in record.recorders),
         warmup_end=record.warmup_end,
         stop_reason=record.stop_reason,
         window_s=(record.window_ns[1] - record.window_ns[0]) / 1e9,
-        median_ms=float(np.median(window)) / 1e6,
+        median_ms=stats.median,
         first_inference_ms=record.first_inference_ms,
         load_s=record.load_s,
+        mean_ms=stats.mean,
+        p90_ms=stats.p90,
+        p95_ms=stats.p95,
+        p99_ms=stats.p99,
+        joules_per_inference=_of(energy, _joules_per_inference),
+        average_power_w=_of(energy, lambda found: found.sources[found.primary].average_power_w),
+        memory_peak_bytes=_peak(record, sampler, "window")[1],
     )
+
+
+def _of(energy: Maybe[records.Energy], read: Callable[[records.Energy], Maybe[T]]) -> Maybe[T]:
+    return energy if isinstance(energy, Unavailable) else read(energy)
+
+
+def _joules_per_inference(energy: records.Energy) -> Maybe[float]:
+    found = energy.joules_per_inference
+    return found if isinstance(found, Unavailable) else found.value
 
 
 def _common(values: Sequence[str]) -> str:
@@ -187,12 +209,6 @@ def _profiles(index: int, record: LaunchRecord, sampler: SamplerProcess) -> reco
     ends = np.concatenate([ends for _, ends in windows])
     cut = blocks(index, starts, ends, sampler.series(), sampler.channels)
     return msgspec.structs.replace(sampler.profiles(*record.window_ns), blocks=cut)
-
-
-def _energy(evidence: Evidence, timed: Sequence[Pair]) -> Maybe[records.Energy]:
-    if not timed:
-        return NOT_REACHED
-    return pool([_launch_energy(evidence, record, sampler) for record, sampler in timed])
 
 
 def _launch_energy(
@@ -258,24 +274,31 @@ def _memory(evidence: Evidence) -> Maybe[records.Memory]:
     if not evidence.launches or not evidence.launches[0].memory:
         return NOT_REACHED
     record, sampler = evidence.launches[0], evidence.samplers[0]
-    kept, peaks = "host_rss_hwm", {}
-    for phase in ("warm-up", "window"):
-        peak = _figure(record, phase, "peak_bytes")
-        if isinstance(peak, Unavailable) and phase in record.memory:
-            kept, peak = "host_rss_sampled", _sampled_peak(record, sampler, phase) or peak
-        peaks[phase] = peak
+    (_, warmup_peak), (kind, window_peak) = (
+        _peak(record, sampler, phase) for phase in ("warm-up", "window")
+    )
     return records.Memory(
-        kind=kept,
+        kind=kind,
         baseline_bytes=_figure(record, "imported", "rss_bytes"),
         loaded_bytes=_figure(record, "loaded", "rss_bytes"),
-        warmup_peak_bytes=peaks["warm-up"],
-        window_peak_bytes=peaks["window"],
+        warmup_peak_bytes=warmup_peak,
+        window_peak_bytes=window_peak,
         window_uss_bytes=_figure(record, "window", "uss_bytes"),
         window_pss_bytes=_figure(record, "window", "pss_bytes"),
         device=Unavailable("the model ran on the CPU", "none needed")
         if evidence.spec.device == "cpu"
         else Unavailable("this backend has no view of device memory"),
     )
+
+
+def _peak(
+    record: LaunchRecord, sampler: SamplerProcess | None, phase: str
+) -> tuple[str, Maybe[int]]:
+    """What kind of peak a phase has, and the peak in bytes."""
+    peak = _figure(record, phase, "peak_bytes")
+    if isinstance(peak, Unavailable) and phase in record.memory:
+        return "host_rss_sampled", _sampled_peak(record, sampler, phase) or peak
+    return "host_rss_hwm", peak
 
 
 def _figure(record: LaunchRecord, phase: str, name: str) -> Maybe[int]:

@@ -20,6 +20,7 @@ SCHEMA = "harness.result/1"
 Status = Literal["complete", "degraded", "failed", "interrupted"]
 Verdict = Literal["pass", "warn", "fail", "unknown"]
 NOT_ASKED = Unavailable("not asked for", "--overhead-check")
+NOT_KEPT = Unavailable("this result does not say it of each launch", "measure again")
 NOT_REACHED = Unavailable("the run ended before this was measured", "see `error`")
 
 
@@ -116,6 +117,16 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     median_ms: float
     first_inference_ms: float
     load_s: float
+    # A launch is what comparisons repeat, so whatever is compared has one figure per launch.
+    mean_ms: Maybe[float] = NOT_KEPT
+    p90_ms: Maybe[float] = NOT_KEPT
+    p95_ms: Maybe[float] = NOT_KEPT
+    p99_ms: Maybe[float] = NOT_KEPT
+    device_median_ms: Maybe[float] = NOT_KEPT
+    joules_per_inference: Maybe[float] = NOT_KEPT  # gross, of the primary source
+    average_power_w: Maybe[float] = NOT_KEPT  # of the primary source
+    memory_peak_bytes: Maybe[int] = NOT_KEPT  # in the window
+    device_memory_peak_bytes: Maybe[int] = NOT_KEPT
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
