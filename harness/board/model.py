@@ -46,6 +46,12 @@ METRICS: dict[str, Metric] = {
 }
 
 
+# What else must be alike, where both entries give it, for one to be the reference of the other.
+PAIRED_BY = (
+    "backend", "device", "machine", "batch_size", "scenario", "boundary", "concurrency", "threads",
+)  # fmt: skip
+
+
 class Figure(msgspec.Struct, frozen=True):
     """A value, in the unit of its metric, with its 95 % interval where one is known."""
 
@@ -62,11 +68,17 @@ class Histogram(msgspec.Struct, frozen=True):
 
 
 class Aurora(msgspec.Struct, frozen=True):
-    """The score is never shown without its components (ratios, above 1 is better)."""
+    """The score is never shown without its components (ratios, above 1 is better).
+
+    ``weights`` are those used, adding up to 1; ``penalty`` (0 to 1, a factor of the score) is below
+    1 where more accuracy was lost than is tolerated. `harness.analysis.compression.aurora`.
+    """
 
     score: float
     components: dict[str, float]
     missing: tuple[str, ...] = ()
+    weights: dict[str, float] = {}
+    penalty: float = 1.0
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,11 +91,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     random_weights: bool = False
     figures: dict[str, Figure] = {}
     missing: dict[str, str] = {}
+    derived: dict[str, str] = {}  # metric name -> how the figure was computed from others
     latencies: Histogram | None = None
     reference: str | None = None
     ratios: dict[str, float] = {}  # size_ratio, speedup, accuracy_drop, energy_ratio, ...
     aurora: Aurora | None = None
-    info: dict[str, str] = {}  # backend, device, machine, library, category, input shape, ...
+    info: dict[str, str] = {}  # `PAIRED_BY`, and library, category, input_shape, method, ...
 
 
 class Board(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,163 @@
+"""What compressing a model gained and cost: ratios against a reference, and the AURORA score.
+
+Here R is the reference (FP32 unless told otherwise) and C the compressed model.
+
+    size_ratio               R / C                above 1: C is smaller
+    size_reduction_pct       100 (1 - C / R)      percent; above 0: C is smaller
+    speedup                  R / C of latency     above 1: C is faster
+    memory_reduction_mb      R - C                MB; above 0: C needs less
+    accuracy_drop            R - C                in the accuracy's own unit; above 0: C is worse
+    accuracy_retention_pct   100 C / R            percent; 100: nothing was lost
+    energy_ratio             R / C of joules      above 1: C needs less per inference
+    energy_reduction         1 - C / R            share of the joules saved, at most 1
+
+A size, latency or energy of zero is a quantity that nobody measured, so no ratio comes of it. Watts
+are not joules: where the source gave power alone, there is no energy ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from harness.board.model import PAIRED_BY, Aurora, Entry
+
+RATIOS = (
+    "size_ratio", "size_reduction_pct", "speedup", "memory_reduction_mb", "accuracy_drop",
+    "accuracy_retention_pct", "energy_ratio", "energy_reduction",
+)  # fmt: skip
+
+# What was kept counts as much as any two gains; the three gains count alike.
+AURORA_WEIGHTS: dict[str, float] = {
+    "accuracy_retention": 0.4,
+    "speedup": 0.2,
+    "size_ratio": 0.2,
+    "energy_ratio": 0.2,
+}
+# The share of the reference's accuracy that may be lost before the score falls off.
+AURORA_TOLERANCE = 0.01
+
+
+def ratios(reference: Entry, entry: Entry) -> dict[str, float]:
+    """The ratios, named as above, of ``entry`` against ``reference``; those that exist."""
+    found: dict[str, float] = {}
+    if (size := _gain(reference, entry, "model_size_mb")) is not None:
+        found |= {"size_ratio": size, "size_reduction_pct": 100 * (1 - 1 / size)}
+    if (speedup := _gain(reference, entry, "latency_ms")) is not None:
+        found["speedup"] = speedup
+    if (memory := _values(reference, entry, "memory_mb")) is not None:
+        found["memory_reduction_mb"] = memory[0] - memory[1]
+    if (accuracy := _values(reference, entry, "accuracy")) is not None:
+        found["accuracy_drop"] = accuracy[0] - accuracy[1]
+        if accuracy[0] > 0:
+            found["accuracy_retention_pct"] = 100 * accuracy[1] / accuracy[0]
+    if (energy := _gain(reference, entry, "energy_j")) is not None:
+        found |= {"energy_ratio": energy, "energy_reduction": 1 - 1 / energy}
+    return {name: found[name] for name in RATIOS if name in found and math.isfinite(found[name])}
+
+
+def aurora(
+    ratios: Mapping[str, float],
+    weights: Mapping[str, float] = AURORA_WEIGHTS,
+    tolerance: float = AURORA_TOLERANCE,
+) -> Aurora | None:
+    """The AURORA score of a compressed model: 100 is as good as the reference, more is better.
+
+        score = 100 * penalty * product of component ** weight
+
+    over accuracy retention, speedup, size ratio and energy ratio, each above 1 where better. The
+    weights of missing components are shared out among those present, in proportion.
+
+    penalty = 1 / (1 + (excess / tolerance)²), where excess is the share of the reference's accuracy
+    lost beyond ``tolerance``: 1 up to the tolerance, a half at twice the tolerance, a tenth at four
+    times, smooth throughout. Without it, speed could buy off any loss.
+
+    None without an accuracy retention (a score blind to accuracy would praise a model for being
+    broken), and without at least one gain to weigh against it.
+    """
+    known = _components(ratios)
+    components = {name: known[name] for name in weights if name in known}
+    if "accuracy_retention" not in components or len(components) < 2:
+        return None
+    total = sum(weights[name] for name in components)
+    shares = {name: weights[name] / total for name in components}
+    mean = math.prod(value ** shares[name] for name, value in components.items())
+    excess = max(0.0, 1 - components["accuracy_retention"] - tolerance)
+    penalty = 1 / (1 + (excess / tolerance) ** 2)
+    return Aurora(
+        score=100 * penalty * mean,
+        components=components,
+        missing=tuple(name for name in weights if name not in components),
+        weights=shares,
+        penalty=penalty,
+    )
+
+
+def why_no_aurora(ratios: Mapping[str, float]) -> str:
+    """Why `aurora` gave no score."""
+    if "accuracy_retention_pct" not in ratios:
+        return "no accuracy of both this precision and its reference; a score needs it"
+    return "neither speedup nor size nor energy ratio is known; a score needs one of them"
+
+
+def with_ratios(entries: Sequence[Entry], reference: str = "fp32") -> tuple[Entry, ...]:
+    """The entries, each with its ratios and score against the same model at ``reference``.
+
+    Partners agree in everything of `PAIRED_BY` that both give. Of several, the one from the same
+    run is taken, or else the last. An entry that is the reference itself, or has no partner, has no
+    ratios.
+    """
+    partners: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.precision == reference:
+            partners[entry.model].append(entry)
+    return tuple(
+        entry if entry.precision == reference else _compared(entry, partners[entry.model])
+        for entry in entries
+    )
+
+
+def _compared(entry: Entry, references: Sequence[Entry]) -> Entry:
+    alike = [other for other in references if _comparable(entry, other)]
+    if not alike:
+        return entry
+    partner = next((other for other in reversed(alike) if other.run == entry.run), alike[-1])
+    found = ratios(partner, entry)
+    score = aurora(found)
+    return msgspec.structs.replace(
+        entry,
+        reference=partner.precision,
+        ratios=found,
+        aurora=score,
+        missing=entry.missing if score else {**entry.missing, "aurora": why_no_aurora(found)},
+    )
+
+
+def _comparable(a: Entry, b: Entry) -> bool:
+    return all(a.info[key] == b.info[key] for key in PAIRED_BY if key in a.info and key in b.info)
+
+
+def _components(ratios: Mapping[str, float]) -> dict[str, float]:
+    """AURORA's components by name, from those of `RATIOS` that are there."""
+    found = {name: ratios[name] for name in AURORA_WEIGHTS if name in ratios}
+    if "accuracy_retention_pct" in ratios:
+        found["accuracy_retention"] = ratios["accuracy_retention_pct"] / 100
+    return found
+
+
+def _values(reference: Entry, entry: Entry, metric: str) -> tuple[float, float] | None:
+    if metric not in reference.figures or metric not in entry.figures:
+        return None
+    return reference.figures[metric].value, entry.figures[metric].value
+
+
+def _gain(reference: Entry, entry: Entry, metric: str) -> float | None:
+    """How many times smaller the metric is than the reference's; None unless both are above 0."""
+    pair = _values(reference, entry, metric)
+    if pair is None or min(pair) <= 0:
+        return None
+    gain = pair[0] / pair[1]
+    return gain if 0 < gain < math.inf else None
