@@ -14,6 +14,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -53,6 +54,8 @@ _STEERING = (
 )  # fmt: skip
 _CPU = "sys/devices/system/cpu"
 _GIT_TIMEOUT_S = 2.0
+# of a pull request GITHUB_REF_NAME is no branch, so its head comes first
+_CI_BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_BRANCH", "HARNESS_BRANCH")
 
 
 def fingerprint(root: str = "/", devices: Mapping[str, str] | None = None) -> Machine:
@@ -79,30 +82,71 @@ def software(runtime: Mapping[str, str] | None = None) -> Software:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    found = revision(Path.cwd())
     return Software(
         versions=versions,
         runtime=dict(runtime or {}),
         environment={k: v for k, v in sorted(os.environ.items()) if k.startswith(_STEERING)},
-        commit=commit(Path.cwd()),
+        commit=found.commit,
+        branch=found.branch,
+        commit_time=found.commit_time,
+        dirty=found.dirty,
     )
+
+
+class Revision(NamedTuple):
+    """What lies in a folder, as git knows it. All None outside of git, but for the branch, which a
+    CI system may name."""
+
+    commit: str | None = None  # with ``-dirty`` where tracked files differ from it
+    branch: str | None = None
+    commit_time: str | None = None  # ISO 8601, as the committer's clock had it
+    dirty: bool | None = None
 
 
 def commit(folder: Path) -> str | None:
     """The git commit of ``folder``, ``-dirty`` where tracked files differ; None outside of git."""
-    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "status"]
-    command += ["--porcelain=v2", "--branch", "--untracked-files=no"]
+    return revision(folder).commit
+
+
+def revision(folder: Path) -> Revision:
+    """The commit, branch and time of what lies in ``folder``."""
+    told = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    lines = (told or "").splitlines()
+    heads = dict(line.split(" ", 3)[1:3] for line in lines if line.startswith("# branch."))
+    branch = heads.get("branch.head", "(detached)")
+    branch_known = _ci_branch() if branch == "(detached)" else branch
+    head = heads.get("branch.oid", "(initial)")
+    if head == "(initial)":
+        return Revision(branch=branch_known)
+    dirty = any(not line.startswith("#") for line in lines)
+    time = _git(folder, "show", "--no-patch", "--no-show-signature", "--format=%cI", head)
+    return Revision(
+        commit=head + ("-dirty" if dirty else ""),
+        branch=branch_known,
+        commit_time=(time or "").strip() or None,
+        dirty=dirty,
+    )
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git answers about ``folder``; None where it has no answer."""
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False
         )
-    except (OSError, subprocess.TimeoutExpired):  # no git, or a tree too large to ask
+    except (OSError, ValueError, subprocess.TimeoutExpired):  # no git, or a tree too large to ask
         return None
-    lines = done.stdout.splitlines()
-    heads = [line.split()[2] for line in lines if line.startswith("# branch.oid ")]
-    if done.returncode or not heads or heads[0] == "(initial)":
-        return None
-    dirty = any(not line.startswith("#") for line in lines)
-    return heads[0] + ("-dirty" if dirty else "")
+    return None if done.returncode else done.stdout
+
+
+def _ci_branch() -> str | None:
+    """The branch that a CI system checked out, whose checkouts are detached."""
+    told = {name: os.environ.get(name, "").strip() for name in _CI_BRANCHES}
+    if os.environ.get("GITHUB_REF_TYPE") == "tag":
+        told["GITHUB_REF_NAME"] = ""
+    return next((branch for branch in told.values() if branch and branch.isprintable()), None)
 
 
 def usable_cpus(root: str = "/") -> tuple[int, ...]:

@@ -87,6 +87,9 @@ class Software(msgspec.Struct, frozen=True, kw_only=True):
     runtime: dict[str, str]  # as the backend reports itself
     environment: dict[str, str]  # the variables that steer threads and libraries
     commit: str | None
+    branch: str | None = None
+    commit_time: str | None = None  # ISO 8601
+    dirty: bool | None = None  # tracked files differed from the commit
 
 
 class LatencyStats(msgspec.Struct, frozen=True, kw_only=True):

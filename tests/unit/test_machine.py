@@ -6,12 +6,21 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness import machine
-from harness.machine import commit, fingerprint, physical_cores, software, usable_cpus
+from harness.machine import (
+    Revision,
+    commit,
+    fingerprint,
+    physical_cores,
+    revision,
+    software,
+    usable_cpus,
+)
 
 CPU = "sys/devices/system/cpu"
 
@@ -201,15 +210,27 @@ def test_software_names_what_steers_and_imports_nothing(monkeypatch: pytest.Monk
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_the_commit_and_whether_it_is_what_lies_there(tmp_path: Path) -> None:
-    def git(*words: str) -> str:
+@pytest.fixture
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """``git(*words)`` in an empty folder, away from any CI system."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    for name in (*machine._CI_BRANCHES, "GITHUB_REF_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*words: str) -> str:
         identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
         command = ["git", *identity, *words]
         return subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, check=True
         ).stdout
 
+    return call
+
+
+def test_the_commit_and_whether_it_is_what_lies_there(
+    tmp_path: Path, git: Callable[..., str]
+) -> None:
     assert commit(tmp_path) is None
     git("init", "-q")
     assert commit(tmp_path) is None
@@ -220,5 +241,31 @@ def test_the_commit_and_whether_it_is_what_lies_there(tmp_path: Path) -> None:
     assert commit(tmp_path) == head
     (tmp_path / "untracked").write_text("no matter")
     assert commit(tmp_path) == head
+    assert revision(tmp_path).dirty is False
     (tmp_path / "file").write_text("other")
     assert commit(tmp_path) == f"{head}-dirty"
+    assert revision(tmp_path).dirty is True
+
+
+def test_the_branch_is_what_git_says_or_the_ci_system(
+    tmp_path: Path, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert revision(tmp_path) == Revision()
+    monkeypatch.setenv("HARNESS_BRANCH", "told")
+    assert revision(tmp_path) == Revision(branch="told")
+    git("init", "-q", "-b", "feature/x")
+    assert revision(tmp_path) == Revision(branch="feature/x")
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-11-21T05:03:01+01:00")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    head = git("rev-parse", "HEAD").strip()
+    assert revision(tmp_path) == Revision(head, "feature/x", "2026-11-21T05:03:01+01:00", False)
+    git("checkout", "-q", "--detach")
+    assert revision(tmp_path).branch == "told"
+    monkeypatch.setenv("GITHUB_REF_NAME", "12/merge")
+    monkeypatch.setenv("GITHUB_HEAD_REF", "fix")
+    assert revision(tmp_path).branch == "fix"
+    monkeypatch.setenv("GITHUB_HEAD_REF", "")
+    assert revision(tmp_path).branch == "12/merge"
+    monkeypatch.setenv("GITHUB_REF_TYPE", "tag")
+    assert revision(tmp_path).branch == "told"
+    assert revision(tmp_path / "nowhere") == Revision(branch="told")
