@@ -3,7 +3,8 @@
 The events lie in the run folder itself, so ``tensorboard --logdir results`` shows run ids as runs.
 
     live    latency/ms (histogram), latency/median_ms, throughput/per_s, one scalar per sensor
-    final   `HEADLINES` as scalars, an hparams row of them against what was asked, a text summary
+    final   `HEADLINES` as scalars, an hparams row of them against what was asked, a text summary;
+            the tags of the Compression Board, by model and precision (`harness.sinks.board_tags`)
 
 A step is a millisecond since the first event: it grows through every phase and launch, and two runs
 laid over each other start together. Sensor readings cover all phases, latencies the timed windows.
@@ -18,13 +19,17 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.board.results import entry_of
 from harness.maybe import Unavailable
 from harness.records.lookup import lookup
 from harness.records.result import Result
+from harness.sinks.board_tags import write_entry, write_running
+from harness.sinks.histograms import Distribution, histogram_fields
 from harness.sinks.markdown import render_markdown
 from harness.spec import RunSpec
 
@@ -55,10 +60,8 @@ HEADLINES: dict[str, str] = {
     "model/size_ratio": "precision.size_ratio",
 }
 
-# Bin edges lie at powers of this, the same in every run: 1 % wide whatever the latency.
-_BIN_GROWTH = 1.01
-# Slower iterations than this share the last bin; but never more than one in twenty of them.
-_CUT_MEDIANS, _CUT_QUANTILE = 3.0, 0.95
+# Slower iterations than this share the last bin of a live histogram.
+_CUT_MEDIANS = 3.0
 
 
 class TensorBoardSink:
@@ -71,6 +74,7 @@ class TensorBoardSink:
         self._writer: Any = None
         self._start_s: float | None = None
         self._step = -1
+        self._latencies = Distribution()  # of all windows
 
     def update(self, progress: Progress) -> None:
         """Write what is new and flush it."""
@@ -78,16 +82,22 @@ class TensorBoardSink:
             self._start_s = progress.wall_time_s
         if progress.phase in ("build", "load"):
             return  # the import would compete with the worker's own
-        self._write(progress.wall_time_s, lambda feed: _write_progress(feed, progress))
+        self._latencies.add(progress.new_latencies_ms)
+        self._write(progress.wall_time_s, partial(self._follow, progress, self._writer is None))
 
     def close(self, result: Result | None) -> None:
         """Write the final figures of ``result`` and close the file."""
         if result is not None:
-            self._write(time.time(), lambda feed: _write_result(feed, result))
+            self._write(time.time(), lambda feed: _write_result(feed, result, self._latencies))
         if self._writer is not None:
             with contextlib.suppress(OSError):  # what is left to flush could not be written before
                 self._writer.close()
             self._writer = None
+
+    def _follow(self, progress: Progress, first: bool, feed: _Feed) -> None:
+        if first:
+            write_running(feed, self.spec)
+        _write_progress(feed, progress)
 
     def _write(self, wall_time_s: float, write: Callable[[_Feed], None]) -> None:
         """One batch of events at one step; nothing once the feed has ended."""
@@ -127,10 +137,10 @@ class _Feed:
         if value is not None:
             self.add(scalar(tag, value))
 
-    def histogram(self, tag: str, values: Sequence[float], cut: float) -> None:
+    def histogram(self, tag: str, fields: dict[str, Any]) -> None:
         from tensorboardX.summary import histogram_raw
 
-        self.add(histogram_raw(tag, **histogram_fields(values, cut)))
+        self.add(histogram_raw(tag, **fields))
 
     def text(self, tag: str, markdown: str) -> None:
         from tensorboardX.summary import text
@@ -141,7 +151,7 @@ class _Feed:
 def _write_progress(feed: _Feed, progress: Progress) -> None:
     if len(progress.new_latencies_ms) and progress.median_ms is not None:
         cut_ms = _CUT_MEDIANS * progress.median_ms
-        feed.histogram("latency/ms", progress.new_latencies_ms, cut_ms)
+        feed.histogram("latency/ms", histogram_fields(progress.new_latencies_ms, cut_ms))
     if progress.phase == "window" and progress.iterations:
         feed.scalar("latency/median_ms", progress.median_ms)
         feed.scalar("throughput/per_s", progress.throughput_per_s)
@@ -149,8 +159,10 @@ def _write_progress(feed: _Feed, progress: Progress) -> None:
         feed.scalar(tag, value)
 
 
-def _write_result(feed: _Feed, result: Result) -> None:
+def _write_result(feed: _Feed, result: Result, latencies: Distribution) -> None:
     from tensorboardX.summary import hparams
+
+    write_entry(feed, entry_of(result), latencies.fields())
 
     for tag, value in headline_values(result).items():
         feed.scalar(tag, value)
@@ -180,37 +192,6 @@ def _hyperparameters(result: Result) -> dict[str, str | float]:
         "concurrency": spec.concurrency,
         "threads": "default" if spec.threads is None else str(spec.threads),
         "status": result.status,
-    }
-
-
-def histogram_fields(values_ms: Sequence[float], cut_ms: float) -> dict[str, Any]:
-    """A histogram whose bins are 1 % wide from the fastest latency to the slowest, tail included.
-
-    tensorboardX's default bins are 10 % wide, which shows a steady latency as one bar. Stretches
-    without data become one empty bin.
-
-    The last bin holds everything beyond ``cut_ms``: TensorBoard draws thirty equal bins from least
-    to greatest, in which one preempted iteration would squeeze all others into the first. ``sum``
-    and ``num`` are of the true values, and so are all scalars.
-    """
-    import numpy as np
-
-    true = np.asarray(values_ms, dtype=np.float64)
-    values = np.minimum(true, max(cut_ms, float(np.quantile(true, _CUT_QUANTILE, method="higher"))))
-    floor = np.finfo(np.float64).tiny  # a latency of zero has no logarithm
-    bins = np.floor(np.log(np.maximum(values, floor)) / np.log(_BIN_GROWTH)).astype(np.int64)
-    filled, counts = np.unique(bins, return_counts=True)
-    # bin b covers [g^b, g^(b+1)]; an empty bin ends where a filled one starts without a neighbour
-    limits = np.union1d(filled, filled + 1)
-    full = dict(zip((filled + 1).tolist(), counts.tolist(), strict=True))
-    return {
-        "min": float(values.min()),
-        "max": float(values.max()),
-        "num": len(values),
-        "sum": float(true.sum()),
-        "sum_squares": float(np.square(true).sum()),
-        "bucket_limits": (_BIN_GROWTH ** limits.astype(np.float64)).tolist(),
-        "bucket_counts": [full.get(limit, 0) for limit in limits.tolist()],
     }
 
 

@@ -107,7 +107,7 @@ def test_a_failed_run_writes_no_headline_and_no_session(tmp_path: Path) -> None:
     feed(tmp_path, fake_failure())
     tags = read(tmp_path).Tags()
     assert not set(tags["scalars"]) & (set(HEADLINES) - {"latency/median_ms", "throughput/per_s"})
-    assert tags["tensors"] == ["summary/text_summary"]
+    assert tags["tensors"] == ["digits/metadata/info/text_summary", "summary/text_summary"]
 
 
 def test_the_summary_is_the_markdown_table(tmp_path: Path) -> None:
