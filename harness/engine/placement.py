@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from harness.devices import ORDER, device_order
 from harness.engine.process import WorkerProcess
 from harness.errors import UsageError
 from harness.machine import physical_cores, usable_cpus
@@ -29,8 +30,8 @@ class Placement(msgspec.Struct, frozen=True):
         """What is set in the worker beside the user's own variables."""
         return {
             **dict.fromkeys(THREAD_VARIABLES, str(self.threads)),
-            # NVML counts devices in PCI order; CUDA does so only when told.
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            # All of Harness's processes must mean the same device by cuda:N.
+            ORDER: device_order(),
         }
 
 
