@@ -11,8 +11,8 @@ Here R is the reference (FP32 unless told otherwise) and C the compressed model.
     energy_ratio             R / C of joules      above 1: C needs less per inference
     energy_reduction         1 - C / R            share of the joules saved, at most 1
 
-A size, latency or energy of zero is a quantity that nobody measured, so no ratio comes of it. Watts
-are not joules: where the source gave power alone, there is no energy ratio.
+A size, latency or energy of zero is a quantity that nobody measured, so no ratio comes of it.
+Joules per inference are those measured, or else derived by `with_energy`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from harness.board.model import PAIRED_BY, Aurora, Entry
+from harness.board.model import PAIRED_BY, Aurora, Entry, Figure
 
 RATIOS = (
     "size_ratio", "size_reduction_pct", "speedup", "memory_reduction_mb", "accuracy_drop",
@@ -110,6 +110,7 @@ def with_ratios(entries: Sequence[Entry], reference: str = "fp32") -> tuple[Entr
     run is taken, or else the last. An entry that is the reference itself, or has no partner, has no
     ratios.
     """
+    entries = [with_energy(entry) for entry in entries]
     partners: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.precision == reference:
@@ -117,6 +118,28 @@ def with_ratios(entries: Sequence[Entry], reference: str = "fp32") -> tuple[Entr
     return tuple(
         entry if entry.precision == reference else _compared(entry, partners[entry.model])
         for entry in entries
+    )
+
+
+def with_energy(entry: Entry) -> Entry:
+    """The entry with joules per inference, where its source gave average power alone.
+
+    power x mean latency / batch size, where one inference runs at a time; a median is no mean.
+    """
+    figures, info = entry.figures, entry.info
+    absent = "energy_j" in figures or not {"power_mw", "latency_ms"} <= figures.keys()
+    if absent or info.get("latency_statistic") == "median" or info.get("concurrency", "1") != "1":
+        return entry
+    batch = info.get("batch_size", "1")
+    if not batch.isdecimal() or int(batch) == 0 or figures["power_mw"].value <= 0:
+        return entry
+    joules = figures["power_mw"].value / 1e3 * figures["latency_ms"].value / 1e3 / int(batch)
+    how = "average power x latency" + ("" if batch == "1" else f" / batch size {batch}")
+    return msgspec.structs.replace(
+        entry,
+        figures={**figures, "energy_j": Figure(joules)},
+        derived={**entry.derived, "energy_j": how},
+        missing={name: why for name, why in entry.missing.items() if name != "energy_j"},
     )
 
 

@@ -49,6 +49,7 @@ METRICS: dict[str, Metric] = {
 # What else must be alike, where both entries give it, for one to be the reference of the other.
 PAIRED_BY = (
     "backend", "device", "machine", "batch_size", "scenario", "boundary", "concurrency", "threads",
+    "latency_statistic",
 )  # fmt: skip
 
 

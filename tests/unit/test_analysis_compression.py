@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from harness.analysis.compression import (
     RATIOS,
     aurora,
     ratios,
+    with_energy,
     with_ratios,
 )
 from harness.board.model import Entry, Figure
@@ -22,6 +24,10 @@ from harness.board.model import Entry, Figure
 def entry(precision: str = "int8", model: str = "net", **figures: float) -> Entry:
     found = {name: Figure(value) for name, value in figures.items()}
     return Entry(model=model, precision=precision, run="r", figures=found)
+
+
+def on(base: Entry, run: str, **info: str) -> Entry:
+    return msgspec.structs.replace(base, run=run, info=info)
 
 
 FP32 = entry("fp32", accuracy=0.8, latency_ms=10.0, model_size_mb=40.0, memory_mb=200.0,
@@ -62,6 +68,34 @@ def test_an_accuracy_of_zero_in_the_reference_leaves_the_drop_alone() -> None:
 
 def test_power_is_not_energy() -> None:
     assert ratios(entry("fp32", power_mw=9.0), entry(power_mw=3.0)) == {}
+
+
+def test_joules_are_derived_from_power_and_mean_latency() -> None:
+    found = with_energy(entry(power_mw=500.0, latency_ms=4.0))  # 0.5 W for 4 ms
+    assert found.figures["energy_j"].value == pytest.approx(0.002)
+    assert found.derived == {"energy_j": "average power x latency"}
+    batch = with_energy(on(entry(power_mw=500.0, latency_ms=4.0), "r", batch_size="8"))
+    assert batch.figures["energy_j"].value == pytest.approx(0.00025)
+    two = with_ratios([entry("fp32", power_mw=500.0, latency_ms=8.0),
+                       entry(power_mw=500.0, latency_ms=4.0)])  # fmt: skip
+    assert two[1].ratios == pytest.approx(
+        {"speedup": 2, "energy_ratio": 2, "energy_reduction": 0.5}
+    )
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{"latency_statistic": "median"}, {"concurrency": "4"}, {"batch_size": "0"},
+     {"batch_size": "x"}],
+)  # fmt: skip
+def test_joules_are_not_derived_where_the_product_is_none(info: dict[str, str]) -> None:
+    base = on(entry(power_mw=500.0, latency_ms=4.0), "r", **info)
+    assert with_energy(base) == base
+
+
+def test_measured_joules_stay_and_no_power_is_no_energy() -> None:
+    for base in (INT8, entry(power_mw=0.0, latency_ms=4.0), entry(power_mw=5.0)):
+        assert with_energy(base) == base
 
 
 def test_a_ratio_that_overflows_is_none() -> None:
@@ -143,12 +177,6 @@ def test_entries_are_paired_by_model() -> None:
 def test_any_two_precisions_compare() -> None:
     found = with_ratios([entry("fp16", latency_ms=4.0), entry("int4", latency_ms=1.0)], "fp16")
     assert found[1].ratios == {"speedup": 4.0} and found[1].reference == "fp16"
-
-
-def on(base: Entry, run: str, **info: str) -> Entry:
-    import msgspec
-
-    return msgspec.structs.replace(base, run=run, info=info)
 
 
 def test_only_like_is_compared_with_like() -> None:
