@@ -19,6 +19,7 @@ from harness.errors import HarnessError
 # name -> ("module:function", what ``harness --help`` says)
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("harness.cli.run:command", "Measure a model on a runtime and leave a result."),
+    "sweep": ("harness.cli.sweep:command", "Measure a matrix of cells, continued where it stopped."),
     "compare": ("harness.cli.compare:command", "Compare two runs on the same machine."),
     "show": ("harness.cli.show:command", "Show a run that lies in the results folder."),
     "list": (

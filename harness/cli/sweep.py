@@ -1,0 +1,156 @@
+"""``harness sweep``: a matrix of cells, measured launch by launch, continued where it stopped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.output import json_option, print_json
+
+if TYPE_CHECKING:
+    from harness.sweep.folder import Attempt
+    from harness.sweep.plan import Plan
+    from harness.sweep.runner import Step
+
+
+@click.command("sweep")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", default="results", show_default=True, metavar="FOLDER")
+@click.option("--label", metavar="TEXT", help="Name of this night. Default: the date and commit.")
+@click.option("--new", is_flag=True, help="Begin another sweep, even where one can be continued.")
+@click.option("--only", metavar="GLOB", multiple=True, help="Only cells of such names.")
+@click.option("--shard", metavar="I/N", help="Every N-th cell from the I-th on.")
+@click.option("--wait", default="6h", show_default=True, help="For other sweeps: 30s, 5m or 6h.")
+@click.option("--dry-run", is_flag=True, help="List the cells and run nothing.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@json_option
+def command(
+    file: Path,
+    out: str,
+    label: str | None,
+    new: bool,
+    only: tuple[str, ...],
+    shard: str | None,
+    wait: str,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Measure every cell that FILE.toml asks for, each in several launches, interleaved.
+
+    Results go to a folder of the sweep's own, results/NAME-LABEL. Run the same command again to
+    continue: finished launches stay, failed ones are tried again. Sweeps that need the same GPU or
+    processors wait for each other. Exit code 3: a cell failed; the others were measured.
+
+    \b
+      harness sweep nightly.toml
+      harness sweep nightly.toml --shard 1/4 --label 2026-11-21
+      harness compare nightly-2026-11-20 nightly-2026-11-21
+    """
+    from harness.spec import parse_text
+    from harness.sweep.plan import parse_shard, read_plan
+
+    whole = read_plan(file)
+    plan = whole.only(only)
+    if shard is not None:
+        plan = plan.shard(*parse_shard(shard))
+    wait_s = _seconds(wait)
+    if label is not None:
+        label = _label(parse_text("--label", label))
+    if dry_run:
+        return _list(plan, as_json)
+    return _run(whole, plan, Path(out), label, new, wait_s, quiet=quiet, as_json=as_json)
+
+
+def _run(
+    whole: Plan,
+    plan: Plan,
+    out: Path,
+    label: str | None,
+    new: bool,
+    wait_s: float,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    from harness.sweep import locks, runner
+    from harness.sweep.folder import DONE, open_sweep, summary
+
+    folder = open_sweep(whole, out, label, new)
+    say = _nothing if quiet or as_json else _say
+    left = len(runner.remaining(plan, folder.done()))
+    total = len(plan.cells) * plan.launches
+    say(f"sweep {folder.manifest.id}: {left} of {total} launches of {len(plan.cells)} cells to run")
+    attempts: list[Attempt] = []
+    needed = locks.needs([one.spec for one in plan.cells]) if left else {}
+    with locks.held(needed, wait_s, lambda name: say(f"waiting for {name}")) as descriptors:
+        attempts += runner.run(plan, folder, descriptors, lambda step: _tell(step, say))
+    if as_json:
+        print_json(summary(attempts, folder))
+    failed = [attempt for attempt in attempts if attempt.status not in DONE]
+    for attempt in failed:
+        click.echo(f"harness: {attempt.cell}: {attempt.status}: {attempt.reason}", err=True)
+    if not quiet and not as_json:
+        click.echo(str(folder.path))
+    return 3 if failed else 0
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _nothing(text: str) -> None:
+    pass
+
+
+def _tell(step: Step, say: Callable[[str], None]) -> None:
+    """One line before a launch, and one after it."""
+    attempt = step.attempt
+    if attempt is None:
+        left = "" if step.remaining_s is None else f"  {_duration(step.remaining_s)} left"
+        place = f"[{step.number}/{step.total}]"
+        say(f"{place} {step.cell.name}  launch {step.launch} of {step.launches}{left}")
+        return
+    median = "" if step.median_ms is None else f"  median {step.median_ms:.4g} ms"
+    reason = f": {attempt.reason}" if attempt.reason else ""
+    say(f"    {attempt.status}{median}  {attempt.seconds:.1f} s{reason}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), int(seconds // 3600)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{hours} h {minutes - 60 * hours} min" if hours else f"{minutes} min"
+
+
+def _seconds(text: str) -> float:
+    """``30s``, ``5m``, ``6h`` or plain seconds. Raises `UsageError`."""
+    from harness.errors import UsageError
+
+    found = re.fullmatch(r"(\d{1,7})([smh]?)", text)
+    if not found:
+        raise UsageError(f"--wait is {text!r}", "give a time such as 30s, 5m or 6h")
+    return int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _label(text: str) -> str:
+    from harness.errors import UsageError
+
+    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,60}", text) or text.startswith("."):
+        raise UsageError(f"--label is {text!r}", "give up to 60 letters, digits, or _ . + -")
+    return text
+
+
+def _list(plan: Plan, as_json: bool) -> int:
+    """The cells in the order of the first round."""
+    if as_json:
+        print_json({"name": plan.name, "launches": plan.launches, "cells": plan.cells})
+        return 0
+    for one in plan.cells:
+        click.echo(f"{one.cell.key}  {one.cell.name}")
+    click.echo(f"{len(plan.cells)} cells, {plan.launches} launches of each")
+    return 0

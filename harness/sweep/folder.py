@@ -1,0 +1,226 @@
+"""The folder of one sweep: what it asks for, what it ran on, and what is done.
+
+    results/nightly-2026-11-21-4f9c2d1/
+        sweep.json        the plan and the state of machine and software that it began on
+        attempts.jsonl    every launch that was tried, one line each, failed ones with the cause
+        logs/             what the runs printed
+        <run id>/...      the runs
+
+The results are the truth: a launch is done when its ``result.json`` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness import machine, maybe
+from harness.errors import ResultError, UsageError
+from harness.records.cell import Cell, cell_of
+from harness.records.store import iter_results, write_atomically
+from harness.sweep.plan import FILES, Plan
+
+SCHEMA = "harness.sweep/1"
+MANIFEST = "sweep.json"
+_GIT_TIMEOUT_S = 10.0
+DONE = ("complete", "degraded")
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Written once, before the first launch."""
+
+    schema: str = SCHEMA
+    id: str
+    name: str
+    label: str
+    plan_sha256: str
+    launches: int
+    created_at: str
+    cells: tuple[Cell, ...]
+    # what must be the same for launches to be repetitions of each other
+    state: dict[str, str]
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One launch that was tried."""
+
+    cell: str
+    launch: int
+    status: str  # of the result, or refused | timeout | crashed
+    started_at: str
+    seconds: float
+    run: str = ""  # the run's id, where it left one
+    reason: str = ""
+
+
+class SweepFolder:
+    """Created or continued by `open_sweep`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    def done(self) -> set[tuple[str, int]]:
+        """(cell key, launch) of every launch that has a finished result."""
+        found = set()
+        for result in iter_results(self.path):
+            if isinstance(result, ResultError) or result.status not in DONE:
+                continue
+            launch = result.tags.get("launch", "")
+            if result.tags.get("sweep") == self.manifest.id and launch.isdecimal():
+                found.add((cell_of(result).key, int(launch)))
+        return found
+
+    def record(self, attempt: Attempt) -> None:
+        """Append one attempt. Raises `ResultError`."""
+        line = msgspec.json.encode(attempt) + b"\n"
+        try:
+            with (self.path / "attempts.jsonl").open("ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # another shard may write here too
+                file.write(line)
+        except OSError as error:
+            raise ResultError(
+                f"{str(self.path)!r} cannot be written: {error.strerror}", "free some space"
+            ) from error
+
+
+def open_sweep(plan: Plan, out: Path, label: str | None, new: bool) -> SweepFolder:
+    """The folder of this plan under this label, continued where it was begun before.
+
+    Without a label it is the date and the commit. Raises `UsageError` where what is there was begun
+    from another file, machine or software, and `ResultError` where it cannot be written.
+    """
+    state = {**_state(), "model and data files": _files_sha256(plan)}
+    label = label or _default_label(state)
+    path = out / f"{plan.name}-{label}"
+    if new:
+        path = _next(path)
+    manifest = _read(path)
+    if manifest is None:
+        manifest = _create(path, plan, label, state)
+    else:
+        _same(manifest, plan, state)
+    return SweepFolder(path, manifest)
+
+
+def _create(path: Path, plan: Plan, label: str, state: dict[str, str]) -> Manifest:
+    manifest = Manifest(
+        id=path.name,
+        name=plan.name,
+        label=label,
+        plan_sha256=plan.sha256,
+        launches=plan.launches,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        cells=tuple(one.cell for one in plan.cells),
+        state=state,
+    )
+    try:
+        (path / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"sweep folder {str(path)!r} cannot be made: {error.strerror}",
+            "name a writable folder with --out",
+        ) from error
+    write_atomically(path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+    return manifest
+
+
+def _read(path: Path) -> Manifest | None:
+    try:
+        manifest = maybe.decode((path / MANIFEST).read_bytes(), Manifest)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ResultError(
+            f"{str(path / MANIFEST)!r} cannot be read: {error}", "restore it, or give --new"
+        ) from error
+    if manifest.schema != SCHEMA:
+        raise ResultError(
+            f"{str(path / MANIFEST)!r} has schema {manifest.schema!r:.60}, not {SCHEMA}",
+            "upgrade with pip install -U hw-harness, or give --new",
+        )
+    return manifest
+
+
+def _same(manifest: Manifest, plan: Plan, state: Mapping[str, str]) -> None:
+    """Launches of one sweep repeat each other, so nothing may have changed since it began."""
+    changed = [
+        f"{name} ({manifest.state.get(name, 'absent')} then, {state.get(name, 'absent')} now)"
+        for name in sorted({*manifest.state, *state})
+        if manifest.state.get(name) != state.get(name)
+    ]
+    if manifest.plan_sha256 != plan.sha256:
+        changed.insert(0, "the sweep file")
+    if changed:
+        raise UsageError(
+            f"sweep {manifest.id} was begun before this changed: {', '.join(changed)}",
+            "give --new to begin another, or --label NAME",
+        )
+
+
+def _next(path: Path) -> Path:
+    """``path``, or with the first number after it that is free."""
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}.{number}")
+    return candidate
+
+
+def _default_label(state: Mapping[str, str]) -> str:
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    commit = state.get("commit", "")[:7]
+    return f"{date}-{commit}" if commit else date
+
+
+def _state() -> dict[str, str]:
+    software = machine.software()
+    state = {"machine": machine.fingerprint().fingerprint, **software.versions}
+    if software.commit:
+        state["commit"] = software.commit
+        state["uncommitted changes"] = _diff_sha256()
+    return state
+
+
+def _files_sha256(plan: Plan) -> str:
+    """Of the contents of all files that cells name."""
+    texts = {str(one.fields.get(field)) for one in plan.cells for field in FILES}
+    total = hashlib.sha256()
+    for path in sorted(Path(text) for text in texts):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:12]
+
+
+def _diff_sha256() -> str:
+    """Of what differs from the commit: two dirty trees of one commit are two builds."""
+    command = ["git", "--no-optional-locks", "diff", "HEAD", "--no-ext-diff", "--binary"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            command, cwd=Path.cwd(), capture_output=True, timeout=_GIT_TIMEOUT_S, check=False
+        )
+        if not done.returncode:
+            return hashlib.sha256(done.stdout).hexdigest()[:12] if done.stdout else "none"
+    return f"unknown, pid {os.getpid()}"  # what cannot be compared is not the same
+
+
+def summary(attempts: list[Attempt], folder: SweepFolder) -> dict[str, Any]:
+    """What ``harness sweep --json`` prints."""
+    return {
+        "schema": SCHEMA,
+        "id": folder.manifest.id,
+        "folder": str(folder.path),
+        "cells": len(folder.manifest.cells),
+        "launches": folder.manifest.launches,
+        "done": len(folder.done()),
+        "attempts": attempts,
+    }

@@ -1,0 +1,232 @@
+"""From a sweep file to the cells that it asks for.
+
+    name = "nightly"
+    launches = 5                    # of every cell, interleaved
+    time_limit_s = 900              # of one launch of one cell
+
+    [defaults]                      # any field of a run, as `spec` in a result names it
+    duration_s = 5
+
+    [matrix]                        # a list per field; every combination is a cell
+    model = ["digits", "models/detector.onnx"]
+    precision = ["fp32", "int8"]
+
+    [[include]]                     # one cell more, with the defaults
+    model = "resnet18"
+    backend = "pytorch"
+
+    [[exclude]]                     # cells that match every line of it are left out
+    model = "models/*"
+    precision = "fp32"
+
+Paths are relative to the file's folder. Whatever does not make sense is refused before anything is
+measured: a key, field or value that is unknown, an exclusion that matches nothing, a cell that
+comes twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness import spec as specs
+from harness.errors import UsageError
+from harness.records.cell import Cell, spec_cell
+from harness.spec import RunSpec
+
+DEFAULT_LAUNCHES = 5
+DEFAULT_TIME_LIMIT_S = 1800.0
+_KEYS = ("name", "launches", "time_limit_s", "defaults", "matrix", "include", "exclude")
+FILES = ("model", "dataset", "calibration")
+_OURS = ("launches", "out")  # fields of a run that the sweep itself decides
+# an FP32 run calibrates nothing, so these go with the other precisions of a matrix alone
+_QUANTIZING = ("calibration", "calibration_method", "quantization")
+
+Fields = dict[str, Any]
+
+
+class SweepCell(msgspec.Struct, frozen=True):
+    """One cell: its identity, and its fields as `harness.spec.parse` takes them."""
+
+    cell: Cell
+    fields: Fields
+
+    @property
+    def spec(self) -> RunSpec:
+        return specs.parse(self.fields)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a sweep file asks for."""
+
+    name: str
+    sha256: str  # of the file
+    launches: int
+    time_limit_s: float
+    cells: tuple[SweepCell, ...]
+
+    def only(self, globs: Sequence[str]) -> Plan:
+        """The cells whose names match one of ``globs``. Raises `UsageError` for an idle glob."""
+        for glob in globs:
+            if not any(fnmatchcase(one.cell.name, glob) for one in self.cells):
+                names = ", ".join(one.cell.name for one in self.cells[:3])
+                raise UsageError(f"--only {glob!r} matches no cell", f"cells are {names}, ...")
+        chosen = [one for one in self.cells if any(fnmatchcase(one.cell.name, g) for g in globs)]
+        return msgspec.structs.replace(self, cells=tuple(chosen)) if globs else self
+
+    def shard(self, index: int, count: int) -> Plan:
+        """Every ``count``-th cell from the ``index``-th (from 1) on."""
+        return msgspec.structs.replace(self, cells=self.cells[index - 1 :: count])
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a sweep file. Raises `UsageError` that names the file, the key and the value."""
+    try:
+        data = path.read_bytes()
+        raw = tomllib.loads(data.decode())
+    except OSError as error:
+        raise UsageError(
+            f"sweep file {str(path)!r} cannot be read: {error.strerror}", "name a TOML file"
+        ) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{str(path)!r} is no TOML: {error}", "mend the file") from error
+    try:
+        return _plan(raw, path, hashlib.sha256(data).hexdigest())
+    except UsageError as error:
+        raise UsageError(f"{str(path)!r}: {error.message}", error.remedy) from error
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``2/8`` as (2, 8). Raises `UsageError`."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"--shard is {text!r}", "give i/n with i from 1 to n, such as 1/4")
+    return int(found[1]), int(found[2])
+
+
+def _plan(raw: Mapping[str, Any], path: Path, sha256: str) -> Plan:
+    _known(raw, _KEYS, "key")
+    matrix = _fields(raw.get("matrix", {}), "matrix")
+    defaults = _fields(raw.get("defaults", {}), "defaults")
+    include = [_fields(one, "include") for one in _tables(raw, "include")]
+    if not matrix and not include:
+        raise UsageError("it asks for no cell", "give a [matrix] or an [[include]]")
+    excluded = [_fields(one, "exclude") for one in _tables(raw, "exclude")]
+    wanted = _without(_product(matrix) if matrix else [], excluded, defaults)
+    cells = [_cell({**defaults, **fields}, path.parent) for fields in [*wanted, *include]]
+    return Plan(
+        name=_name(raw.get("name", path.stem)),
+        sha256=sha256,
+        launches=specs.parse_int("launches", str(raw.get("launches", DEFAULT_LAUNCHES)), 1, 1000),
+        time_limit_s=specs.parse_number(
+            "time_limit_s", str(raw.get("time_limit_s", DEFAULT_TIME_LIMIT_S)), 1, 604_800
+        ),
+        cells=_unique(cells),
+    )
+
+
+def _name(value: Any) -> str:
+    name = re.sub(r"[^A-Za-z0-9_.]+", "_", str(value))[:40].strip("._")
+    if not name:
+        raise UsageError(f"name is {value!r}", "give letters and digits")
+    return name
+
+
+def _tables(raw: Mapping[str, Any], key: str) -> list[Any]:
+    found = raw.get(key, [])
+    if not isinstance(found, list):
+        raise UsageError(f"{key} is {found!r:.80}", f"give [[{key}]] tables")
+    return found
+
+
+def _fields(table: Any, where: str) -> Fields:
+    """The table itself, if its keys are fields of a run."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{where} is {table!r:.80}", f"give it as a table, [{where}]")
+    _known(table, [f for f in RunSpec.__struct_fields__ if f not in _OURS], f"field in [{where}]")
+    return table
+
+
+def _known(table: Mapping[str, Any], known: Sequence[str], kind: str) -> None:
+    for key in table:
+        if key not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(key, known, 1) or get_close_matches(f"{key}_s", known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise UsageError(f"unknown {kind} {key!r}", hint)
+
+
+def _product(matrix: Fields) -> list[Fields]:
+    for field, values in matrix.items():
+        if not isinstance(values, list) or not values:
+            raise UsageError(f"matrix.{field} is {values!r:.80}", "give a list of values")
+    combinations = itertools.product(*matrix.values())
+    return [dict(zip(matrix, values, strict=True)) for values in combinations]
+
+
+def _without(cells: list[Fields], excluded: Sequence[Fields], defaults: Fields) -> list[Fields]:
+    for rule in excluded:
+        left = [cell for cell in cells if not (rule and _matches({**defaults, **cell}, rule))]
+        if len(left) == len(cells):
+            raise UsageError(f"exclude {rule} matches no cell of the matrix", "mend or remove it")
+        cells = left
+    return cells
+
+
+def _matches(cell: Fields, rule: Fields) -> bool:
+    """Whether each field of ``rule`` holds in ``cell``: a value, a list of them, or a glob."""
+    standard = RunSpec()
+    return all(
+        any(
+            fnmatchcase(_text(cell.get(field, getattr(standard, field))), _text(value))
+            for value in (values if isinstance(values, list) else [values])
+        )
+        for field, values in rule.items()
+    )
+
+
+def _cell(fields: Fields, folder: Path) -> SweepCell:
+    values = {field: _value(field, value, folder) for field, value in fields.items()}
+    if values.get("precision", "fp32") == "fp32":
+        values = {field: values[field] for field in values if field not in _QUANTIZING}
+    return SweepCell(spec_cell(specs.parse(values)), values)
+
+
+def _value(field: str, value: Any, folder: Path) -> Any:
+    """As `specs.parse` takes it: a text, or a list of texts for a field that repeats."""
+    if field == "overhead_check":
+        return bool(value)
+    if isinstance(value, dict):
+        return [f"{key}={_text(one)}" for key, one in value.items()]  # a shape may be a list
+    if isinstance(value, list):
+        texts = [_text(one) for one in value]
+        return ",".join(texts) if field == "cpus" else texts
+    if field in FILES and (folder / str(value)).is_file():
+        return str((folder / str(value)).resolve())
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "x".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _unique(cells: Sequence[SweepCell]) -> tuple[SweepCell, ...]:
+    if not cells:
+        raise UsageError("every cell is excluded", "remove an exclusion")
+    seen: dict[str, SweepCell] = {}
+    for one in cells:
+        if one.cell.key in seen:
+            raise UsageError(f"the cell {one.cell.name} comes twice", "remove one of them")
+        seen[one.cell.key] = one
+    return tuple(cells)

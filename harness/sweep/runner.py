@@ -1,0 +1,191 @@
+"""Run what is left of a sweep, one launch at a time, each in a ``harness run`` of its own.
+
+    round 1   a b c d        launches of a cell are spread over the night, and every other round
+    round 2   d c b a        goes backwards, so that a slow drift of the machine falls on all cells
+    round 3   a b c d        alike
+
+A cell that fails is recorded, left out of later rounds, and the sweep goes on. A launch that
+outlasts the plan's limit is interrupted, so that its run can still leave a marked result, and then
+killed with all that it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness import spec as specs
+from harness.maybe import Unavailable, convert
+from harness.records.cell import Cell
+from harness.records.lookup import lookup
+from harness.records.result import Result
+from harness.sweep.folder import DONE, Attempt, SweepFolder
+from harness.sweep.plan import Fields, Plan, SweepCell
+
+_GRACE_S = 15.0  # for a run that was interrupted to write its result
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What is told before (``attempt`` None) and after each launch."""
+
+    number: int  # from 1
+    total: int
+    cell: Cell
+    launch: int  # from 1
+    launches: int
+    remaining_s: float | None
+    attempt: Attempt | None = None
+    median_ms: float | None = None
+
+
+def remaining(plan: Plan, done: set[tuple[str, int]]) -> list[tuple[SweepCell, int]]:
+    """(cell, launch) still to be run, in the order in which they run. Launches count from 1."""
+    left = []
+    for launch in range(1, plan.launches + 1):
+        cells = plan.cells if launch % 2 else plan.cells[::-1]
+        left += [(one, launch) for one in cells if (one.cell.key, launch) not in done]
+    return left
+
+
+def run(
+    plan: Plan,
+    folder: SweepFolder,
+    descriptors: Sequence[int],
+    tell: Callable[[Step], None],
+) -> Iterator[Attempt]:
+    """Run and record all that is left. ``descriptors``: of the locks, for the runs to inherit.
+
+    Raises `ResultError` where the folder cannot be written.
+    """
+    steps = remaining(plan, folder.done())
+    failed: set[str] = set()
+    seconds: dict[str, float] = {}
+    for index, (one, launch) in enumerate(steps):
+        if one.cell.key in failed:
+            continue
+        later = [other.cell.key for other, _ in steps[index:] if other.cell.key not in failed]
+        step = Step(
+            index + 1, len(steps), one.cell, launch, plan.launches, _estimate(later, seconds)
+        )
+        tell(step)
+        attempt, median_ms = _launch(one, launch, plan.time_limit_s, folder, descriptors)
+        folder.record(attempt)
+        seconds[one.cell.key] = attempt.seconds
+        if attempt.status not in DONE:
+            failed.add(one.cell.key)
+        tell(msgspec.structs.replace(step, attempt=attempt, median_ms=median_ms))
+        yield attempt
+
+
+def _estimate(keys: Sequence[str], seconds: dict[str, float]) -> float | None:
+    """Seconds left: each cell as long as its last launch, new ones as the mean of the others."""
+    if not seconds:
+        return None
+    mean = sum(seconds.values()) / len(seconds)
+    return sum(seconds.get(key, mean) for key in keys)
+
+
+def _launch(
+    one: SweepCell, launch: int, limit_s: float, folder: SweepFolder, descriptors: Sequence[int]
+) -> tuple[Attempt, float | None]:
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    began = time.monotonic()
+    log = folder.path / "logs" / f"{one.cell.key}-{launch}.log"
+    tags = [f"sweep={folder.manifest.id}", f"night={folder.manifest.label}", f"launch={launch}"]
+    fields = {**one.fields, "tags": [*one.fields.get("tags", ()), *tags]}
+    code, out = _process(_arguments(fields, folder.path), log, limit_s, descriptors)
+    result = _result(out)
+    attempt = Attempt(
+        cell=one.cell.name,
+        launch=launch,
+        status=_status(code, result),
+        started_at=started_at,
+        seconds=round(time.monotonic() - began, 3),
+        run=result.id if result else "",
+        reason="" if code == 0 else _reason(code, log, limit_s),
+    )
+    median_ms = lookup(result, "timing.latency_ms.median") if result else None
+    return attempt, None if isinstance(median_ms, Unavailable) else median_ms
+
+
+def _arguments(fields: Fields, out: Path) -> list[str]:
+    """The command line of one launch."""
+    arguments = ["run", "--json", "--launches", "1", "--out", str(out)]
+    for field, value in fields.items():
+        if field == "overhead_check":
+            arguments += ["--overhead-check"] if value else []
+            continue
+        for text in value if isinstance(value, list) else [value]:
+            arguments.append(f"{specs.flag(field)}={text}")
+    return arguments
+
+
+def _process(
+    arguments: list[str], log: Path, limit_s: float, descriptors: Sequence[int]
+) -> tuple[int | None, bytes]:
+    """Exit code and stdout of one run; None for a run that had to be stopped for its time."""
+    with log.open("ab") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            pass_fds=descriptors,
+            start_new_session=True,  # Ctrl-C comes to the sweep, which passes it on
+        )
+        try:
+            out, _ = process.communicate(timeout=limit_s)
+            return process.returncode, out
+        except subprocess.TimeoutExpired:
+            return None, _stop(process)
+        except BaseException:
+            _stop(process)
+            raise
+
+
+def _stop(process: subprocess.Popen[bytes]) -> bytes:
+    """Interrupt a run, wait for the result that it then writes, and kill what is left."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.communicate(timeout=_GRACE_S)[0]
+    except subprocess.TimeoutExpired:
+        return b""
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _result(out: bytes) -> Result | None:
+    """What ``--json`` printed; None where the run ended before it had a result."""
+    try:
+        found: Any = msgspec.json.decode(out)
+        return convert(found, Result)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _status(code: int | None, result: Result | None) -> str:
+    if code is None:
+        return "timeout"
+    if result is not None:
+        return result.status
+    return "refused" if code in (2, 3) else "crashed"
+
+
+def _reason(code: int | None, log: Path, limit_s: float) -> str:
+    if code is None:
+        return f"longer than time_limit_s = {limit_s:g}"
+    lines = log.read_text(errors="replace").splitlines()
+    told = [line.removeprefix("harness: ") for line in lines if line.startswith("harness: ")]
+    return (told or lines or [f"exit code {code}"])[-1][:500]

@@ -1,0 +1,165 @@
+"""``harness sweep`` for real: interleaved, continued after a kill, failures, time limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import Harness
+
+FILE = """
+name = "night"
+launches = 2
+[defaults]
+backend = "fakes:Fake"
+iterations = 20
+warmup_s = 0
+sample_rate_hz = 0
+idle_s = 0
+{defaults}
+[matrix]
+options = [{{latency_us = 100}}, {{latency_us = 200}}]
+{more}
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks lie in TMPDIR: other tests and users of this machine keep theirs."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+
+
+def write(folder: Path, defaults: str = "", more: str = "") -> None:
+    (folder / "night.toml").write_text(FILE.format(defaults=defaults, more=more))
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    found = [json.loads(path.read_bytes()) for path in folder.glob("*/result.json")]
+    return sorted(found, key=lambda result: (result["started_at"], result["id"]))
+
+
+def test_every_launch_is_a_result_and_a_second_call_runs_nothing(
+    tmp_path: Path, harness: Harness
+) -> None:
+    write(tmp_path)
+    ran = harness("sweep", "night.toml", "--label", "one", "--json")
+    assert ran.code == 0, ran.err
+    told = json.loads(ran.out)
+    assert told["id"] == "night-one"
+    assert (told["cells"], told["launches"], told["done"]) == (2, 2, 4)
+    order = [attempt["run"] for attempt in told["attempts"]]
+    by_id = {result["id"]: result for result in results(tmp_path / "results" / "night-one")}
+    assert sorted(order) == sorted(by_id)
+    spread = [
+        (by_id[run]["spec"]["options"]["latency_us"], by_id[run]["tags"]["launch"]) for run in order
+    ]
+    assert spread == [("100", "1"), ("200", "1"), ("200", "2"), ("100", "2")]
+    assert {result["tags"]["sweep"] for result in by_id.values()} == {"night-one"}
+
+    again = harness("sweep", "night.toml", "--label", "one", "--json")
+    assert again.code == 0
+    assert json.loads(again.out)["attempts"] == []
+    assert len(results(tmp_path / "results" / "night-one")) == 4
+
+
+def test_a_failed_cell_is_recorded_and_the_others_are_measured(
+    tmp_path: Path, harness: Harness
+) -> None:
+    write(tmp_path, more='[[include]]\noptions = {fail = "segfault", fail_at = 3}')
+    ran = harness("sweep", "night.toml", "--label", "x")
+    assert ran.code == 3
+    assert "[1/6]" in ran.err
+    lines = (tmp_path / "results/night-x/attempts.jsonl").read_text().splitlines()
+    attempts = [json.loads(line) for line in lines]
+    assert [attempt["status"] == "failed" for attempt in attempts] == [
+        False, False, True, False, False,
+    ]  # fmt: skip
+    assert "SIGSEGV" in attempts[2]["reason"]
+    assert attempts[2]["run"]  # its failed result lies there
+    assert ran.err.splitlines()[-1].startswith("harness: digits/fakes:Fake/cpu/fp32/b1/latency: ")
+
+    # mended, the sweep goes on with what is missing
+    again = harness("sweep", "night.toml", "--label", "x", "--json")
+    assert again.code == 3
+    assert [attempt["status"] for attempt in json.loads(again.out)["attempts"]] == ["failed"]
+
+
+def test_a_killed_sweep_is_continued_without_running_a_launch_twice(
+    tmp_path: Path, harness: Harness, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    write(tmp_path)
+    folder = tmp_path / "results" / "night-k"
+    with start("sweep", "night.toml", "--label", "k") as sweep:
+        while len(results(folder)) < 2:
+            assert sweep.poll() is None
+            time.sleep(0.02)
+        sweep.send_signal(signal.SIGKILL)
+    ran = harness("sweep", "night.toml", "--label", "k", "--json")
+    assert ran.code == 0, ran.err
+    finished = [
+        (result["spec"]["options"]["latency_us"], result["tags"]["launch"])
+        for result in results(folder)
+        if result["status"] in ("complete", "degraded")
+    ]
+    assert sorted(finished) == [("100", "1"), ("100", "2"), ("200", "1"), ("200", "2")]
+    assert len(json.loads(ran.out)["attempts"]) <= 2
+
+
+def test_a_launch_past_its_time_is_stopped_with_all_it_started(
+    tmp_path: Path, harness: Harness
+) -> None:
+    write(tmp_path, more='[[include]]\noptions = {fail = "hang", fail_at = 3}')
+    text = (tmp_path / "night.toml").read_text().replace('name = "night"', "time_limit_s = 6")
+    (tmp_path / "night.toml").write_text(text)
+    ran = harness("sweep", "night.toml", "--label", "t", "--only", "*", "--json")
+    assert ran.code == 3
+    statuses = [attempt["status"] for attempt in json.loads(ran.out)["attempts"]]
+    assert statuses.count("timeout") == 1
+    assert "longer than time_limit_s = 6" in ran.err
+
+
+def test_ctrl_c_ends_the_run_too(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    from running import assert_no_orphans
+
+    write(tmp_path, defaults="timeout_s = 60", more="")
+    text = (tmp_path / "night.toml").read_text().replace("iterations = 20", "duration_s = 60")
+    (tmp_path / "night.toml").write_text(text)
+    with start("sweep", "night.toml", "--label", "c") as sweep:
+        while not list((tmp_path / "results").glob("night-c/*/samples.journal")):
+            assert sweep.poll() is None
+            time.sleep(0.02)
+        os.kill(sweep.pid, signal.SIGINT)
+        assert sweep.wait(60) == 130
+    assert_no_orphans(tmp_path)
+
+
+def test_what_was_begun_from_another_file_is_not_continued(
+    tmp_path: Path, harness: Harness
+) -> None:
+    write(tmp_path)
+    harness("sweep", "night.toml", "--label", "s", "--shard", "1/2")
+    assert len(results(tmp_path / "results" / "night-s")) == 2
+    write(tmp_path, defaults="seed = 1")
+    ran = harness("sweep", "night.toml", "--label", "s")
+    assert ran.code == 2
+    assert "begun before this changed: the sweep file; give --new" in ran.err
+    assert harness("sweep", "night.toml", "--label", "s", "--new").code == 0
+    assert len(results(tmp_path / "results" / "night-s.2")) == 4
+
+
+def test_a_dry_run_leaves_nothing(tmp_path: Path, harness: Harness) -> None:
+    write(tmp_path)
+    ran = harness("sweep", "night.toml", "--dry-run")
+    assert ran.code == 0
+    assert ran.out.endswith("2 cells, 2 launches of each\n")
+    assert not (tmp_path / "results").exists()
