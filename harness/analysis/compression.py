@@ -153,6 +153,7 @@ def _compared(entry: Entry, references: Sequence[Entry]) -> Entry:
     return msgspec.structs.replace(
         entry,
         reference=partner.precision,
+        reference_run=partner.run,
         ratios=found,
         aurora=score,
         missing=entry.missing if score else {**entry.missing, "aurora": why_no_aurora(found)},

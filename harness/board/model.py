@@ -95,6 +95,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     derived: dict[str, str] = {}  # metric name -> how the figure was computed from others
     latencies: Histogram | None = None
     reference: str | None = None
+    reference_run: str | None = None  # which of several runs it was compared with
     ratios: dict[str, float] = {}  # size_ratio, speedup, accuracy_drop, energy_ratio, ...
     aurora: Aurora | None = None
     info: dict[str, str] = {}  # `PAIRED_BY`, and library, category, input_shape, method, ...
