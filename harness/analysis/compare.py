@@ -17,7 +17,17 @@ work is on logarithms, so a change is a ratio and the two sides are treated alik
 A p value alone flags changes too small to matter; a threshold alone flags noise. Simulated with 5
 launches a side, 1 / 2 / 3 % apart: false regressions in 0.1 / 0.7 / 0.8 % of comparisons, steps of
 5 % found in 99 / 71 / 38 %. Results taken on different days also differ by the day: measure them
-interleaved, or raise ``minimum_effect`` to 3 sqrt(2) times the day's spread.
+interleaved, or raise ``minimum_effect`` to 3 sqrt(2) times the day's spread (`night_floor`).
+
+Where many quantities are compared at once, each p value is adjusted for their number before it is
+held against alpha, and the smallest detectable change is that of such a family:
+
+    estimate(question) ──┐
+    estimate(question) ──┼── adjust(p of all, alpha) ── judge(estimate, adjusted)
+    paired test ─────────┘
+
+A quantity that is the same in every launch of a side (memory, often) has no noise to test against:
+with ``deterministic`` the minimum effect alone decides there, from 2 launches a side on.
 """
 
 from __future__ import annotations
@@ -51,11 +61,55 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float
     interval: Maybe[tuple[float, float]]  # 95 %
     p_worse: Maybe[float]  # one-sided; uniform where nothing changed, so fit for many comparisons
+    p_adjusted: Maybe[float]  # of the direction seen, for the number of comparisons made at once
     detectable: Maybe[float]  # smallest worsening found in 80 % of such comparisons, ratio - 1
     launches: tuple[int, int]
     better: Better
     minimum_effect: float
     alpha: float
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """Per-launch values of both sides, in any one unit; ``a`` is the reference."""
+
+    a: Values
+    b: Values
+    minimum_effect: float = 0.02
+    better: Better = "lower"
+    deterministic: bool = False
+    minimum_launches: int = MIN_LAUNCHES
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What both sides say before any other comparison is looked at."""
+
+    question: Question
+    shift: float  # Hodges-Lehmann, of logarithms
+    welch: _Welch | None  # None: a side with a single launch
+    launches: tuple[int, int]
+
+    @property
+    def exact(self) -> bool:
+        """A deterministic quantity without any spread: the minimum effect alone decides."""
+        return self.question.deterministic and self.welch is not None and self.welch.error == 0.0
+
+    @property
+    def p_values(self) -> tuple[float, float] | None:
+        """One-sided p of *worse* and of *better*; None where nothing is tested."""
+        few = min(self.launches) < self.question.minimum_launches
+        if self.welch is None or few or self.exact:
+            return None
+        p_worse = _p_worse(self.welch, self.question.better)
+        return p_worse, 1.0 - p_worse
+
+
+class Adjusted(msgspec.Struct, frozen=True):
+    """One comparison's p values among all of its family's, by Benjamini and Hochberg."""
+
+    p_worse: float
+    p_better: float
+    level: float  # what a p value by itself has to be below, given the others
+    family: int
 
 
 class _Welch(msgspec.Struct, frozen=True):
@@ -77,24 +131,62 @@ def compare(
 
     Raises `NothingComparable` where a side is empty, or a value not positive and finite.
     """
-    log_a, log_b = _logs("a", a), _logs("b", b)
-    shift = hodges_lehmann(log_a, log_b)
-    enough = min(len(log_a), len(log_b)) >= 2
-    welch = _welch(log_a, log_b) if enough else None
-    verdict, reason = _judge(shift, welch, (len(log_a), len(log_b)), minimum_effect, alpha, better)
+    found = estimate(Question(a=a, b=b, minimum_effect=minimum_effect, better=better))
+    tested = adjust([found.p_values] if found.p_values else [], alpha)
+    return judge(found, tested[0] if tested else None, alpha)
+
+
+def estimate(question: Question) -> Estimate:
+    """The change, and what it is uncertain by. Raises as `compare` does."""
+    a, b = _logs("a", question.a), _logs("b", question.b)
+    welch = _welch(a, b) if min(len(a), len(b)) >= 2 else None
+    return Estimate(
+        question=question,
+        shift=hodges_lehmann(a, b),
+        welch=welch,
+        launches=(len(a), len(b)),
+    )
+
+
+def adjust(p_values: Sequence[tuple[float, float]], alpha: float) -> list[Adjusted]:
+    """(p of worse, p of better) of a whole family, adjusted: each direction for itself."""
+    if not p_values:
+        return []
+    worse, better = (benjamini_hochberg(side) for side in zip(*p_values, strict=True))
+    family = len(p_values)
+    found = int(np.count_nonzero(worse < alpha))
+    level = alpha * min(family, found + 1) / family
+    return [Adjusted(float(w), float(b), level, family) for w, b in zip(worse, better, strict=True)]
+
+
+def judge(found: Estimate, adjusted: Adjusted | None, alpha: float) -> Comparison:
+    """The verdict on one estimate; ``adjusted`` is None where `Estimate.p_values` is."""
+    question, welch = found.question, found.welch
+    verdict, reason = _judge(found, adjusted, alpha)
     single = Unavailable("a side has a single launch", f"--launches {MIN_LAUNCHES}")
+    untested = Unavailable("not tested", f"--launches {MIN_LAUNCHES}")
+    level = adjusted.level if adjusted else alpha
     return Comparison(
         verdict=verdict,
         reason=reason,
-        ratio=math.exp(shift),
-        interval=_interval(shift, welch) if welch else single,
-        p_worse=_p_worse(welch, better) if welch else single,
-        detectable=_detectable(welch, minimum_effect, alpha) if welch else single,
-        launches=(len(log_a), len(log_b)),
-        better=better,
-        minimum_effect=minimum_effect,
+        ratio=math.exp(found.shift),
+        interval=_interval(found.shift, welch) if welch else single,
+        p_worse=_p_worse(welch, question.better) if welch else single,
+        p_adjusted=min(adjusted.p_worse, adjusted.p_better) if adjusted else untested,
+        detectable=_detectable(welch, question.minimum_effect, level) if welch else single,
+        launches=found.launches,
+        better=question.better,
+        minimum_effect=question.minimum_effect,
         alpha=alpha,
     )
+
+
+def night_floor(minimum_effect: float, night_sd: float) -> float:
+    """The minimum effect between two nights, whose levels differ with ``night_sd`` (of logs).
+
+    A difference of two nights has sqrt(2) times that spread; three such spreads are the limit.
+    """
+    return max(minimum_effect, math.expm1(3.0 * math.sqrt(2.0) * night_sd))
 
 
 def hodges_lehmann(a: Values, b: Values) -> float:
@@ -161,35 +253,50 @@ def _detectable(welch: _Welch, minimum_effect: float, alpha: float) -> float:
     return math.expm1(max(significant, large))
 
 
-def _judge(
-    shift: float,
-    welch: _Welch | None,
-    launches: tuple[int, int],
-    minimum_effect: float,
-    alpha: float,
-    better: Better,
-) -> tuple[Outcome, str]:
-    if welch is None or min(launches) < MIN_LAUNCHES:
-        few = f"{launches[0]} and {launches[1]} launches; {MIN_LAUNCHES} a side are needed"
-        return "inconclusive", few
-    limit, p_worse = math.log1p(minimum_effect), _p_worse(welch, better)
-    worse = shift if better == "lower" else -shift
-    half = _half_width(welch)
+def _judge(found: Estimate, adjusted: Adjusted | None, alpha: float) -> tuple[Outcome, str]:
+    if found.exact:
+        return _without_spread(found)
+    question, welch, shift = found.question, found.welch, found.shift
+    if welch is None or adjusted is None:
+        counts = f"{found.launches[0]} and {found.launches[1]} launches"
+        return "inconclusive", f"{counts}; {question.minimum_launches} a side are needed"
+    limit, half = math.log1p(question.minimum_effect), _half_width(welch)
+    worse = shift if question.better == "lower" else -shift
+    beyond = f"beyond the minimum effect of {question.minimum_effect:.3g}"
+    if adjusted.p_worse < alpha and worse > limit:
+        return "regressed", f"worse by {_percent(shift)}, {beyond} ({_p(adjusted.p_worse)})"
+    if adjusted.p_better < alpha and worse < -limit:
+        return "improved", f"better by {_percent(shift)}, {beyond} ({_p(adjusted.p_better)})"
     interval = f"the interval [{math.exp(shift - half):.4f}, {math.exp(shift + half):.4f}]"
     band = f"[{math.exp(-limit):.4f}, {math.exp(limit):.4f}]"
-    beyond = f"beyond the minimum effect of {minimum_effect:.3g}"
-    if p_worse < alpha and worse > limit:
-        return "regressed", f"worse by {_percent(worse)}, {beyond} (p = {p_worse:.2g})"
-    if 1.0 - p_worse < alpha and worse < -limit:
-        return "improved", f"better by {_percent(-worse)}, {beyond} (p = {1.0 - p_worse:.2g})"
     if abs(shift) + half <= limit:
         return "unchanged", f"{interval} lies within {band}"
-    detectable = 100 * _detectable(welch, minimum_effect, alpha)
+    detectable = 100 * _detectable(welch, question.minimum_effect, adjusted.level)
     return "inconclusive", (
         f"{interval} is not within {band}, and no change {beyond} is proven (p < {alpha:g}); "
         f"launches this far apart show changes from {detectable:.1f} % on"
     )
 
 
-def _percent(log_change: float) -> str:
-    return f"{100 * math.expm1(log_change):.1f} %"
+def _without_spread(found: Estimate) -> tuple[Outcome, str]:
+    """Every launch of a side says the same: any difference is real, and only its size counts."""
+    question, shift = found.question, found.shift
+    limit = math.log1p(question.minimum_effect)
+    worse = shift if question.better == "lower" else -shift
+    same = "the same in every launch of a side"
+    if abs(shift) <= limit:
+        return "unchanged", f"{same}, and within the minimum effect"
+    word = "worse" if worse > 0 else "better"
+    beyond = f"beyond the minimum effect of {question.minimum_effect:.3g}"
+    return ("regressed" if worse > 0 else "improved"), (
+        f"{word} by {_percent(shift)}, {beyond}; {same}"
+    )
+
+
+def _percent(shift: float) -> str:
+    """How far the shown ratio is from 1."""
+    return f"{100 * abs(math.expm1(shift)):.1f} %"
+
+
+def _p(value: float) -> str:
+    return "p < 1e-15" if value < 1e-15 else f"p = {value:.2g}"

@@ -3,6 +3,13 @@
 ``minimum_effect`` is a ratio: below it a change is real perhaps, but of no consequence. The values
 are defaults of policy, chosen from how far identical runs lie apart (tails and energy farther than
 medians, memory hardly at all); a comparison may be given its own.
+
+``rule`` says what decides:
+
+    launches         a test between launches (`harness.analysis.compare`)
+    deterministic    the same, but where every launch agrees the minimum effect alone
+    exact            one figure that measuring does not change: the minimum effect alone
+    paired           the answers to each sample of one dataset (`harness.analysis.mcnemar`)
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ import msgspec
 from harness.errors import UsageError
 
 Better = Literal["lower", "higher"]
+Rule = Literal["launches", "deterministic", "exact", "paired"]
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -21,6 +29,7 @@ class Metric(msgspec.Struct, frozen=True):
     unit: str
     better: Better
     minimum_effect: float
+    rule: Rule = "launches"
 
 
 METRICS = {
@@ -36,13 +45,26 @@ METRICS = {
         Metric("throughput", "1/s", "higher", 0.02),
         Metric("energy_per_inference", "J", "lower", 0.03),
         Metric("power_average", "W", "lower", 0.03),
-        Metric("memory_peak", "bytes", "lower", 0.01),
-        Metric("device_memory_peak", "bytes", "lower", 0.01),
-        Metric("file_size", "bytes", "lower", 0.01),
+        Metric("memory_peak", "bytes", "lower", 0.01, "deterministic"),
+        Metric("device_memory_peak", "bytes", "lower", 0.01, "deterministic"),
+        Metric("file_size", "bytes", "lower", 0.01, "exact"),
         Metric("first_inference", "ms", "lower", 0.10),
         Metric("load", "s", "lower", 0.10),
+        Metric("top1", "", "higher", 0.005, "paired"),
     )
 }
+# what is compared unless something else is asked for: little that follows from the rest
+COMPARED = (
+    "latency_median",
+    "latency_p99",
+    "device_median",
+    "throughput",
+    "energy_per_inference",
+    "memory_peak",
+    "device_memory_peak",
+    "file_size",
+    "top1",
+)
 
 
 def metric(name: str) -> Metric:

@@ -90,14 +90,17 @@ def test_compare_judges_latency_by_launches(tmp_path: Path, capsys) -> None:
     found = json.loads(capsys.readouterr().out)
     assert (found["a"], found["b"], found["differences"]) == (A, B, {})
     rows = {row["metric"]: row for row in found["rows"]}
-    latency = rows["latency_median"]["comparison"]
+    latency = rows["latency_median"]
     assert latency["verdict"] == "improved"
     assert latency["ratio"] == pytest.approx(0.5, rel=1e-9)
-    assert rows["throughput"]["comparison"]["ratio"] == pytest.approx(1.0)
-    energy = rows["energy_per_inference"]["comparison"]
+    assert latency["b"] == pytest.approx(0.1 * 1.002)  # the median of the launches
+    assert latency["b"] / latency["a"] == pytest.approx(latency["ratio"])
+    assert rows["throughput"]["ratio"] == pytest.approx(1.0)
+    energy = rows["energy_per_inference"]
     assert energy["verdict"] == "inconclusive" and "one figure a run" in energy["reason"]
-    assert rows["file_size"]["comparison"]["verdict"] == "unchanged"
-    assert rows["top1"]["a"] == 0.875 and "unavailable" in rows["top1"]["comparison"]
+    assert rows["file_size"]["verdict"] == "unchanged"
+    assert (rows["top1"]["a"], rows["top1"]["verdict"]) == (0.875, "unchanged")
+    assert rows["f1"]["verdict"] is None
 
 
 def test_compare_with_few_launches_is_inconclusive_and_shows_the_ratio(
@@ -107,7 +110,8 @@ def test_compare_with_few_launches_is_inconclusive_and_shows_the_ratio(
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if line.startswith("latency median "))
     assert "0.500" in line and line.endswith("inconclusive")
-    assert "latency median: 4 and 5 launches; 5 a side are needed" in out
+    assert "latency median, throughput: 4 and 5 launches; 5 a side are needed" in out
+    assert "doubt: A degraded (cpu steal), B degraded (cpu steal)" in out
 
 
 def test_compare_refuses_other_hardware_by_name(tmp_path: Path, capsys) -> None:
@@ -131,8 +135,9 @@ def test_compare_of_other_batches_leaves_latency_out(tmp_path: Path, capsys) -> 
     spec = msgspec.structs.replace(fake_result().spec, batch_size=8)
     assert compare(tmp_path, launched(0.2), launched(0.1, spec=spec), "--json") == 0
     rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert "batches of 1 and 8" in rows["latency_median"]["comparison"]["unavailable"]
-    assert rows["throughput"]["comparison"]["ratio"] == pytest.approx(8.0)
+    assert rows["latency_median"]["verdict"] == "not comparable"
+    assert "batches of 1 and 8" in rows["latency_median"]["reason"]
+    assert rows["throughput"]["ratio"] == pytest.approx(8.0)
 
 
 def test_compare_with_a_failed_run_has_nothing_to_say(tmp_path: Path, capsys) -> None:
@@ -143,7 +148,7 @@ def test_compare_with_a_failed_run_has_nothing_to_say(tmp_path: Path, capsys) ->
 def test_compare_tells_what_else_differs(tmp_path: Path, capsys) -> None:
     spec = msgspec.structs.replace(fake_result().spec, precision="fp32")
     assert compare(tmp_path, launched(0.2, spec=spec), launched(0.1)) == 0
-    assert "differs: precision fp32 / int8" in capsys.readouterr().out
+    assert "A and B differ in precision fp32 / int8" in capsys.readouterr().out
 
 
 def test_list_models_says_whose_weights_are_random(capsys) -> None:
