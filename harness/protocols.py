@@ -1,6 +1,7 @@
 """What plugs into Harness: backends, profilers and sinks, and the values that cross those borders.
 
-The states of a session, as the worker drives it (one session per stream, one thread per stream):
+The states of a session, as the worker drives it (one session per stream; one thread per stream, or
+one thread for all where the sessions are `Asynchronous`):
 
     prepare() ─> [bound] ─enqueue()─> [in flight] ─synchronize()─> [ready] ─outputs()─> [ready]
                   │   ↑                                              │
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Artifact",
+    "Asynchronous",
     "Available",
     "Backend",
     "Channel",
@@ -149,15 +151,31 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class Asynchronous(Protocol):
+    """A session that says whether its `enqueue` returns while the device still works.
+
+    Where every session of a run does, several inferences in flight need one thread alone, which
+    waits for the oldest and then starts the next; else there is one thread per session. A session
+    without the attribute does its work in `enqueue`.
+    """
+
+    asynchronous: bool
+
+
+@runtime_checkable
 class DeviceTimed(Protocol):
     """A session that can also time its inferences with the device's own events.
 
     Events are recorded by `Session.enqueue` around the work that it starts; nothing is read back
-    before the window has ended.
+    before the window has ended. After `arm` the worker asks for ``enqueue`` and ``synchronize``
+    anew, so that an adapter may put others in their place.
     """
 
     def arm(self, iterations: int) -> None:
-        """Make events for the next ``iterations`` inferences; those after them go without."""
+        """Make events for the next ``iterations`` inferences; those after them go without.
+
+        Called between two inferences; 0 ends the timing and lets go of the events.
+        """
         ...
 
     def device_times_ms(self) -> NDArray[Any]:

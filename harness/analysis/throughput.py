@@ -18,15 +18,20 @@ Streams = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
 _UPPER = 0.975
 
 
-def throughput(launches: Sequence[Streams], batch_size: int, concurrency: int) -> Throughput:
+def throughput(
+    launches: Sequence[Streams], batch_size: int, concurrency: int, *, pipelined: bool = False
+) -> Throughput:
     """Finished inferences per second of wall time, gaps between iterations included.
 
     Each launch counts the iterations that ended while all of its streams were running: from the
     last stream's first start to the first stream's last end. Five launches or more give an interval
-    between launches, one launch gives one from batches of its inter-completion times.
+    between launches, one launch gives one from batches of its inter-completion times. ``pipelined``
+    says that one thread kept an inference in flight on every stream.
     """
     rates = [_rate(streams) * batch_size for streams in launches]
     method = "iterations ended while all streams ran, over that time, x batch size"
+    if pipelined:
+        method = f"{concurrency} inferences in flight, one a stream, by one thread; {method}"
     interval: Maybe[tuple[float, float]]
     if len(rates) >= MIN_LAUNCHES:
         value, interval = launch_estimate(rates)

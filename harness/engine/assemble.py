@@ -21,6 +21,13 @@ from harness.analysis.overhead import Round, overhead
 from harness.analysis.profiles import merge
 from harness.analysis.throughput import throughput
 from harness.analysis.validity import checks, worst
+from harness.engine.device_figures import (
+    device_median_ms,
+    device_memory,
+    device_method,
+    device_ms,
+    device_peak_bytes,
+)
 from harness.engine.facts import Pair, validity_facts
 from harness.engine.sampling import SamplerProcess
 from harness.engine.watch import LaunchRecord
@@ -60,7 +67,12 @@ def assemble(evidence: Evidence) -> Result:
             verified.description.runtime if verified else _facts_of(evidence)
         ),
         timing=timing,
-        throughput=throughput(_bounds(timed), spec.batch_size, spec.concurrency)
+        throughput=throughput(
+            _bounds(timed),
+            spec.batch_size,
+            spec.concurrency,
+            pipelined=any(record.pipelined for record, _ in timed),
+        )
         if windows
         else NOT_REACHED,
         energy=pool(energies) if timed else NOT_REACHED,
@@ -99,10 +111,12 @@ def _timing(
     energies: Sequence[Maybe[records.Energy]],
 ) -> records.Timing:
     spec = evidence.spec
+    timed = _timed(evidence)
     launches = tuple(
-        _launch(pair, window, energy)
-        for pair, window, energy in zip(_timed(evidence), windows, energies, strict=True)
+        _launch(pair, window, energy, spec.device)
+        for pair, window, energy in zip(timed, windows, energies, strict=True)
     )
+    of_launches = [record for record, _ in timed]
     return records.Timing(
         scenario=spec.scenario,
         boundary=spec.boundary,
@@ -113,9 +127,7 @@ def _timing(
         iterations=sum(launch.iterations for launch in launches),
         window_s=sum(launch.window_s for launch in launches),
         latency_ms=latency_stats(windows),
-        device_ms=Unavailable("the device is the host", "none needed: latency_ms is the figure")
-        if spec.device == "cpu"
-        else Unavailable("this backend records no device events"),
+        device_ms=device_ms(of_launches, spec.device),
         autocorrelation=diagnosis.autocorrelation,
         effective_samples=diagnosis.effective_samples,
         outliers=diagnosis.outliers,
@@ -123,7 +135,7 @@ def _timing(
         drift=diagnosis.drift,
         launches=launches,
         between_launch_cv=diagnosis.between_launch_cv,
-        method=interval_methods(len(windows)),
+        method={**interval_methods(len(windows)), **device_method(of_launches)},
     )
 
 
@@ -135,7 +147,9 @@ def _mode(evidence: Evidence) -> str:
     return "closed_loop" + (paused if pause_s else "")
 
 
-def _launch(pair: Pair, window: NDArray[np.int64], energy: Maybe[records.Energy]) -> records.Launch:
+def _launch(
+    pair: Pair, window: NDArray[np.int64], energy: Maybe[records.Energy], device: str
+) -> records.Launch:
     record, sampler = pair
     assert record.window_ns is not None
     stats = latency_stats([window])
@@ -152,9 +166,11 @@ def _launch(pair: Pair, window: NDArray[np.int64], energy: Maybe[records.Energy]
         p90_ms=stats.p90,
         p95_ms=stats.p95,
         p99_ms=stats.p99,
+        device_median_ms=device_median_ms(record, device),
         joules_per_inference=_of(energy, _joules_per_inference),
         average_power_w=_of(energy, lambda found: found.sources[found.primary].average_power_w),
         memory_peak_bytes=_peak(record, sampler, "window")[1],
+        device_memory_peak_bytes=device_peak_bytes(record, device),
     )
 
 
@@ -285,9 +301,7 @@ def _memory(evidence: Evidence) -> Maybe[records.Memory]:
         window_peak_bytes=window_peak,
         window_uss_bytes=_figure(record, "window", "uss_bytes"),
         window_pss_bytes=_figure(record, "window", "pss_bytes"),
-        device=Unavailable("the model ran on the CPU", "none needed")
-        if evidence.spec.device == "cpu"
-        else Unavailable("this backend has no view of device memory"),
+        device=device_memory(record, evidence.spec.device),
     )
 
 

@@ -31,6 +31,8 @@ from harness.records.store import RunFolder
 from harness.spec import RunSpec
 
 INTERRUPTED_EXIT = 130
+MOST_ITERATIONS = 1 << 62  # of a window that no count ends,
+MOST_S = 86_400.0  # and of one that no time does
 IMPATIENT_S = 5.0  # until then a further Ctrl-C is the same one
 Sinks: TypeAlias = Callable[[Path], Sequence[Sink]]
 
@@ -115,6 +117,8 @@ class Conductor:
             inputs_path=prepared.inputs_path,
             options=self.options,
             batch_size=self.spec.batch_size,
+            arm_iterations=self.spec.iterations or MOST_ITERATIONS,
+            arm_s=min(self.spec.cap_s, MOST_S),
             reference=prepared.reference,
             evaluation_path=prepared.evaluation_path,
             evaluation_name=prepared.evaluation_name,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from harness import registry
-from harness.engine.messages import Go, Job
+from harness.engine.messages import Event, Go, Job
 from harness.engine.overhead import measure_overhead
 from harness.engine.process import WorkerProcess
 from harness.engine.timeline import ABORT, FOREVER, STOP, WINDOW
@@ -62,8 +62,9 @@ class Launch(Watch):
         self._reset_peaks()
         self._doing = "loading the model"
         self._send(job)
-        self.record.load_s = self._wait("loaded").seconds
-        self._snapshot("loaded")
+        loaded = self._wait("loaded")
+        self.record.load_s, self.record.pipelined = loaded.seconds, loaded.pipelined
+        self._snapshot("loaded", loaded)
         self._doing = "running the first inference"
         self._send(Go())
         self.record.first_inference_ms = self._wait("ready").seconds * 1e3
@@ -96,15 +97,30 @@ class Launch(Watch):
             self._pump(TICK_S)
             elapsed_s = (self._clock() - self.phase_began_ns) / 1e9
             starts, ends = self.record.recorders[0].all()
-            if len(ends) and is_steady(starts, ends, self.spec.warmup_s):
+            if not len(ends):
+                continue
+            steady = is_steady(starts, ends, self.spec.warmup_s)
+            unsettled = self._unsettled() if steady else ""
+            if steady and not unsettled:
                 self.record.warmup_end = "steady"
-            elif elapsed_s >= self.spec.max_warmup_s and len(ends):
-                self.record.warmup_end = "cap"
+            elif elapsed_s >= self.spec.max_warmup_s:
+                self.record.warmup_end = f"cap: {unsettled}" if unsettled else "cap"
             if self.record.warmup_end:
                 timeline.command = WINDOW
-        self._wait("steady")
-        self._snapshot("warm-up")
+        self._snapshot("warm-up", self._wait("steady"))
         self._reset_peaks()
+
+    def _unsettled(self) -> str:
+        """Which clock or temperature of the device still moves; empty on the host, or if none."""
+        if self.spec.device == "cpu" or self.sampler is None or self.sampler.lost is not None:
+            return ""
+        if not self.sampler.ready:
+            return "the sensors have not answered yet"
+        if self.sampler.rate_hz < 1:
+            return ""
+        from harness.analysis.settled import unsettled
+
+        return unsettled(self.sampler.channels, self.sampler.series(), self._clock())
 
     def _sample(self) -> None:
         self.sampler = self._observer.start_sampler(self.worker.pid)
@@ -126,27 +142,34 @@ class Launch(Watch):
             for index, stream in enumerate(streams):
                 stream.limit = each + (index < extra)
         self.plan = self._observer.window_plan(self.iteration_s())
-        self.record.pause_s = self.plan.pause_s
-        timeline.pause_ns = round(self.plan.pause_s * 1e9)
+        self.record.pause_s = 0.0 if self.record.pipelined else self.plan.pause_s
+        timeline.pause_ns = round(self.record.pause_s * 1e9)
         timeline.guard_ns = FOREVER if spec.overhead_check else round(self.plan.guard_s * 1e9)
         cap_s = max(spec.cap_s, self.plan.floor_s)
         if cap_s < float("inf"):
             timeline.deadline_ns = self._clock() + round(cap_s * 1e9)
         self._send(Go())
-        while not self._taken("timed"):
+        while (timed := self._taken("timed")) is None:
             self._pump(TICK_S)
             if timeline.command < STOP and self._goal_reached():
                 self.record.stop_reason = "interval"
                 timeline.command = STOP
             if spec.overhead_check and all(stream.window_end >= 0 for stream in streams):
                 self._check_overhead()
-        self._snapshot("window")
+        self._snapshot("window", timed)
+        self._take_device_times(timed)
         self._await_sampler()
         self.record.stop_reason = self.record.stop_reason or self._natural_end()
         self.record.window_ns = self._window_bounds()
         if self._interrupt.requested:
             self.record.stop_reason = "interrupted"
             self._interrupted()
+
+    def _take_device_times(self, timed: Event) -> None:
+        if timed.device_times_path:
+            from harness.engine.device_times import load
+
+            self.record.device_ms = load(timed.device_times_path)
 
     def _check_overhead(self) -> None:
         """The same load goes on beyond the window, with and without everybody watching."""
@@ -216,7 +239,9 @@ class Launch(Watch):
         except OSError:  # it has died; the next wait finds out why
             return
 
-    def _snapshot(self, phase: str) -> None:
+    def _snapshot(self, phase: str, event: Event | None = None) -> None:
+        if event is not None and event.device_memory:
+            self.record.device_memory[phase] = event.device_memory
         figures: dict[str, Maybe[float]] = {}
         for _, probe in self._probes:
             figures.update(probe.snapshot())

@@ -18,7 +18,7 @@ from harness.engine.timeline import ABORT, STOP, WINDOW, Stream, Timeline
 Call = Callable[[], object]
 CHUNK_NS = 5_000_000
 PAUSE_EVERY = 10  # iterations share a pause; equal to that of `harness.analysis.power_series`
-_FULL_RING_PAUSE_S = 0.001
+FULL_RING_PAUSE_S = 0.001
 
 
 def timed_chunk(
@@ -63,6 +63,10 @@ class StreamLoop:
         self._pause_s = 0.0
         self._driver_pid = os.getppid()
 
+    def rebind(self, enqueue: Call, synchronize: Call) -> None:
+        """Go on with other calls, such as those that record device events."""
+        self._enqueue, self._synchronize = enqueue, synchronize
+
     def warm_up(self) -> None:
         """Loop until the driver asks for the window, or to stop."""
         while self._timeline.command < WINDOW:
@@ -85,7 +89,7 @@ class StreamLoop:
         stream = self._stream
         room = stream.capacity - (self._done - stream.consumed)
         if room <= 0:
-            time.sleep(_FULL_RING_PAUSE_S)
+            time.sleep(FULL_RING_PAUSE_S)
             self._check_driver()
             return 0
         first = self._done % stream.capacity
@@ -111,5 +115,10 @@ class StreamLoop:
         time.sleep(self._pause_s)
 
     def _check_driver(self) -> None:
-        if os.getppid() != self._driver_pid:
-            os._exit(1)  # nobody is left to measure for
+        leave_without(self._driver_pid)
+
+
+def leave_without(driver_pid: int) -> None:
+    """End this process where its driver is gone: nobody is left to measure for."""
+    if os.getppid() != driver_pid:
+        os._exit(1)

@@ -47,6 +47,8 @@ class Job(msgspec.Struct, frozen=True):
     inputs_path: str
     options: SessionOptions
     batch_size: int
+    arm_iterations: int = 0  # device events are wanted for so many iterations of a stream at most
+    arm_s: float = 0.0  # and for a window of this length
     reference: Artifact | None = None
     evaluation_path: str | None = None
     evaluation_name: str = ""
@@ -83,6 +85,9 @@ class Event(msgspec.Struct, frozen=True):
     phase: str  # imported | loaded | ready | steady | timed | verified | failed
     seconds: float = 0.0
     facts: dict[str, str] = {}
+    pipelined: bool = False  # of `loaded`: one thread keeps an inference in flight on each stream
+    device_memory: dict[str, Maybe[int]] = {}  # the framework's own view, in bytes
+    device_times_path: str = ""  # of `timed`: an .npz that `harness.engine.device_times` reads
     verified: Verified | None = None
     failure: Failure | None = None
 

@@ -62,6 +62,11 @@ class LaunchRecord:
     pause_s: float = 0.0  # longest random pause between iterations
     # phase just finished -> figures
     memory: dict[str, dict[str, Maybe[float]]] = field(default_factory=dict)
+    # the same phases -> what the framework allocated on the device, in bytes
+    device_memory: dict[str, dict[str, Maybe[int]]] = field(default_factory=dict)
+    # device time in ms of the timed iterations, by stream; events may have run out before the end
+    device_ms: list[NDArray[np.float64]] = field(default_factory=list)
+    pipelined: bool = False  # one thread kept an inference in flight on each stream
     verified: Verified | None = None
     error: ErrorInfo | None = None
     raised: HarnessError | None = None

@@ -1,7 +1,8 @@
 """The worker: a fresh process that loads one model and loops. Started by `harness.engine.launch`.
 
 Nothing else may live here: no logging, no sampling, no TensorBoard, and no thread but one per
-stream in the throughput scenario. Its environment is set before it imports any runtime.
+stream in the throughput scenario, where the sessions work in the calling thread. Its environment is
+set before it imports any runtime.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from harness import registry
 from harness.engine.loop import StreamLoop
 from harness.engine.messages import Boot, Event, Failure, Go, Job, Peer
+from harness.engine.pipeline import Lane, PipelinedLoop
 from harness.engine.timeline import STOP, Timeline
 from harness.errors import BackendUnavailable, HarnessError
-from harness.protocols import Backend, Session, Unavailable
+from harness.maybe import Maybe
+from harness.protocols import Asynchronous, Backend, DeviceMemory, Session, Unavailable
 
 _PR_SET_PDEATHSIG = 1
 
@@ -61,7 +65,7 @@ class Worker:
         timeline = Timeline(timeline_fd, boot.streams, boot.capacity)
         self._load(backend, job, boot.streams)
         self._first_inference()
-        self._loop(timeline)
+        self._loop(timeline, job)
         self._verify(backend, job)
         self.close()
 
@@ -83,7 +87,10 @@ class Worker:
         began = time.perf_counter()
         for _ in range(streams):
             self._sessions.append(backend.prepare(job.artifact, inputs, job.options))
-        self._pause(Event("loaded", time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        self._pause(
+            Event("loaded", seconds, pipelined=self._pipelined, device_memory=self._device_memory())
+        )
 
     def _first_inference(self) -> None:
         began = time.perf_counter()
@@ -93,25 +100,101 @@ class Worker:
         seconds = (time.perf_counter() - began) / len(self._sessions)
         self._pause(Event("ready", seconds))
 
-    def _loop(self, timeline: Timeline) -> None:
-        loops = [
-            StreamLoop(timeline, stream, session.enqueue, session.synchronize)
-            for stream, session in zip(timeline.streams, self._sessions, strict=True)
-        ]
-        if len(loops) == 1:
-            loops[0].warm_up()
-            self._pause(Event("steady"))
-            loops[0].window()
-        else:
-            _in_threads([loop.warm_up for loop in loops], timeline)
-            self._pause(Event("steady"))
-            _in_threads([loop.window for loop in loops], timeline)
-        self._pause(Event("timed"))
+    @property
+    def _pipelined(self) -> bool:
+        return len(self._sessions) > 1 and all(
+            isinstance(session, Asynchronous) and session.asynchronous for session in self._sessions
+        )
+
+    def _loop(self, timeline: Timeline, job: Job) -> None:
+        loops = _loops(timeline, self._sessions, self._pipelined)
+        loops.warm_up()
+        from harness.engine import device_times
+
+        armed = device_times.arm(self._sessions, timeline.streams, job)
+        loops.rebind(self._sessions)
+        self._pause(Event("steady", device_memory=self._device_memory()))
+        if isinstance(self._sessions[0], DeviceMemory):
+            self._sessions[0].reset_device_peak()
+        loops.window()
+        memory, path = self._device_memory(), ""
+        if armed:
+            path = device_times.save(device_times.fetch(self._sessions, timeline.streams))
+            loops.rebind(self._sessions)
+        self._pause(Event("timed", device_memory=memory, device_times_path=path))
+
+    def _device_memory(self) -> dict[str, Maybe[int]]:
+        """As the first session knows it: an allocator serves the whole process."""
+        first = self._sessions[0]
+        return dict(first.device_memory()) if isinstance(first, DeviceMemory) else {}
 
     def _verify(self, backend: Backend, job: Job) -> None:
         from harness.engine.verify import verify
 
         self._peer.send(Event("verified", verified=verify(backend, self._sessions[0], job)))
+
+
+class _Loops(Protocol):
+    """The streams of a worker, however many threads drive them."""
+
+    def warm_up(self) -> None: ...
+
+    def window(self) -> None: ...
+
+    def rebind(self, sessions: Sequence[Session]) -> None:
+        """Ask the sessions for their calls anew."""
+
+
+class _InTurn:
+    """One thread for all streams, whose sessions only start work in `enqueue`."""
+
+    def __init__(self, timeline: Timeline, sessions: Sequence[Session]) -> None:
+        self._streams = timeline.streams
+        self._loop = PipelinedLoop(timeline, self._lanes(sessions))
+
+    def _lanes(self, sessions: Sequence[Session]) -> list[Lane]:
+        pairs = zip(self._streams, sessions, strict=True)
+        return [Lane(stream, session.enqueue, session.synchronize) for stream, session in pairs]
+
+    def warm_up(self) -> None:
+        self._loop.warm_up()
+
+    def window(self) -> None:
+        self._loop.window()
+
+    def rebind(self, sessions: Sequence[Session]) -> None:
+        self._loop.rebind(self._lanes(sessions))
+
+
+class _Threads:
+    """One thread a stream; a single stream needs none of its own."""
+
+    def __init__(self, timeline: Timeline, sessions: Sequence[Session]) -> None:
+        self._timeline = timeline
+        self._loops = [
+            StreamLoop(timeline, stream, session.enqueue, session.synchronize)
+            for stream, session in zip(timeline.streams, sessions, strict=True)
+        ]
+
+    def warm_up(self) -> None:
+        self._run([loop.warm_up for loop in self._loops])
+
+    def window(self) -> None:
+        self._run([loop.window for loop in self._loops])
+
+    def rebind(self, sessions: Sequence[Session]) -> None:
+        for loop, session in zip(self._loops, sessions, strict=True):
+            loop.rebind(session.enqueue, session.synchronize)
+
+    def _run(self, calls: list[Callable[[], None]]) -> None:
+        if len(calls) == 1:
+            calls[0]()
+        else:
+            _in_threads(calls, self._timeline)
+
+
+def _loops(timeline: Timeline, sessions: Sequence[Session], pipelined: bool) -> _Loops:
+    return (_InTurn if pipelined else _Threads)(timeline, sessions)
 
 
 def _in_threads(calls: list[Callable[[], None]], timeline: Timeline) -> None:

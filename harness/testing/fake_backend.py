@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import BackendUnavailable, DataError, MeasurementFailed, UsageError
+from harness.maybe import Maybe
 from harness.protocols import Artifact, Available, Description, SessionOptions, Unavailable
 from harness.testing.clock import ManualClock
 
@@ -29,17 +30,23 @@ FAILURES = ("none", "raise", "nan", "segfault", "kill", "exit", "hang")
 
 
 class FakeBackend:
-    """Options, each as text: ``latency_us`` (0), ``fail`` (one of `FAILURES`), ``fail_at`` (0).
+    """Options, each as text: ``latency_us`` (0), ``fail`` (one of `FAILURES`), ``fail_at`` (0),
+    ``device_us`` (none), ``asynchronous`` (``off``).
 
     ``fail_at`` counts a session's inferences from 0 (warm-up included), or is ``prepare``. ``nan``
     spoils the floating-point outputs from that inference on; ``exit`` leaves the process with
     status 7. With a ``clock`` the latency is added to it; otherwise the inference sleeps.
+
+    ``device_us`` makes sessions `DeviceTimed`: their inference i since `arm` took that long plus i
+    nanoseconds on a device that also has an allocator. ``asynchronous=on`` makes them so: a device
+    with one queue for all sessions starts each inference when the one before has ended.
     """
 
     name = "fake"
 
     def __init__(self, clock: ManualClock | None = None) -> None:
         self._clock = clock
+        self._queue = FakeQueue()
 
     def availability(self, device: str) -> Available | Unavailable:
         if device != "cpu":
@@ -59,14 +66,22 @@ class FakeBackend:
         plan = _Plan(options)
         if plan.fail_at == -1:
             _fail(plan.fail)
-        return FakeSession(artifact, inputs, plan, self._clock)
+        if plan.device_ns is None:
+            return FakeSession(artifact, inputs, plan, self._clock)
+        return FakeDeviceSession(artifact, inputs, plan, self._clock, self._queue)
 
 
 class _Plan:
     """The options, parsed. Raises `UsageError`. ``fail_at`` is -1 for ``prepare``."""
 
     def __init__(self, options: SessionOptions) -> None:
-        known = {"latency_us": "0", "fail": "none", "fail_at": "0"}
+        known = {
+            "latency_us": "0",
+            "fail": "none",
+            "fail_at": "0",
+            "device_us": "",
+            "asynchronous": "off",
+        }
         for key in options.options:
             if key not in known:
                 raise UsageError(f"fake has no option {key!r}", f"choose one of {', '.join(known)}")
@@ -78,11 +93,14 @@ class _Plan:
         try:
             self.latency_ns = int(float(given["latency_us"]) * 1000)
             self.fail_at = -1 if given["fail_at"] == "prepare" else int(given["fail_at"])
+            device_us = given["device_us"] or ("0" if given["asynchronous"] == "on" else "")
+            self.device_ns = int(float(device_us) * 1000) if device_us else None
         except (ValueError, OverflowError) as error:
             raise UsageError(f"a fake option is no number: {error}", "give a number") from error
         if self.latency_ns < 0 or self.fail_at < -1:
             raise UsageError("a fake option is negative", "give 0 or more")
         self.fail = given["fail"]
+        self.asynchronous = given["asynchronous"] == "on"
 
 
 def _fail(how: str) -> None:
@@ -152,6 +170,62 @@ class FakeSession:
     def _open(self) -> None:
         if self.closed:
             raise MeasurementFailed("this session is closed", "prepare another one")
+
+
+class FakeQueue:
+    """A device that works on one inference at a time, in the order in which they were started."""
+
+    def __init__(self) -> None:
+        self._free_ns = 0
+
+    def start(self, latency_ns: int) -> int:
+        """When the inference started now will have ended."""
+        self._free_ns = max(time.perf_counter_ns(), self._free_ns) + latency_ns
+        return self._free_ns
+
+
+class FakeDeviceSession(FakeSession):
+    """A `FakeSession` with device times and device memory, asynchronous where the plan says so."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        inputs: Arrays,
+        plan: _Plan,
+        clock: ManualClock | None,
+        queue: FakeQueue,
+    ) -> None:
+        super().__init__(artifact, inputs, plan, clock)
+        self.asynchronous = plan.asynchronous
+        self._queue = queue
+        self._ready_ns = 0
+        self._armed = self._armed_at = self._peak_at = 0
+
+    def enqueue(self) -> None:
+        super().enqueue()
+        if self.asynchronous:
+            self._ready_ns = self._queue.start(self._plan.latency_ns)
+
+    def synchronize(self) -> None:
+        if not self.asynchronous:
+            super().synchronize()
+            return
+        while (left_ns := self._ready_ns - time.perf_counter_ns()) > 0:
+            time.sleep(left_ns / 1e9)
+
+    def arm(self, iterations: int) -> None:
+        self._armed, self._armed_at = iterations, self.inferences
+
+    def device_times_ms(self) -> NDArray[np.float64]:
+        done = min(self._armed, self.inferences - self._armed_at)
+        return ((self._plan.device_ns or 0) + np.arange(done)) / 1e6
+
+    def device_memory(self) -> Mapping[str, Maybe[int]]:
+        """A peak of 1000 bytes and one more for each inference since the last reset."""
+        return {"allocator_peak_bytes": 1000 + self.inferences - self._peak_at}
+
+    def reset_device_peak(self) -> None:
+        self._peak_at = self.inferences
 
 
 def _copy(array: NDArray[Any], spoilt: bool) -> NDArray[Any]:

@@ -180,3 +180,17 @@ def test_refusals_name_the_value_and_the_way_out(values: dict[str, Any], line: s
     with pytest.raises(UsageError) as caught:
         parse(values)
     assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    ("values", "concurrency"),
+    [
+        ({"device": "cuda", "scenario": "throughput"}, 2),
+        ({"backend": "tensorrt", "scenario": "throughput"}, 2),
+        ({"device": "cuda", "scenario": "throughput", "concurrency": "1"}, 1),
+        ({"device": "cuda"}, 1),
+        ({"scenario": "throughput"}, 1),
+    ],
+)
+def test_throughput_on_a_gpu_keeps_two_in_flight(values: dict[str, str], concurrency: int) -> None:
+    assert parse(values).concurrency == concurrency
