@@ -1,0 +1,156 @@
+"""A TensorBoard event file that never disturbs the training that writes it.
+
+Events are collected in memory and appended in one write about every two seconds. One that cannot be
+written (disk full, folder gone) ends the file for good: `EventFile.problem` says why, a warning is
+logged once, and every later call returns at once. A process forked off (a data loader's worker)
+never writes what its parent collected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.training import pictures
+from harness.training.measures import Bins
+
+LOGGER = logging.getLogger("harness.training")
+FLUSH_S = 2.0
+FLUSH_BYTES = 1 << 20
+
+
+class EventFile:
+    """One event file in ``folder``, which must exist. Raises `OSError` if it cannot be begun."""
+
+    def __init__(self, folder: Path) -> None:
+        self.problem: str | None = None
+        self._folder = folder
+        self._proto = _Protocol()
+        now_s = time.time()
+        name = f"events.out.tfevents.{now_s:.0f}.{os.getpid()}.harness"
+        self._path = folder / name
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._pending = bytearray()
+        self._flushed_s = time.monotonic()
+        self._append(self._proto.Event(wall_time=now_s, file_version="brain.Event:2"))
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    # -- what can be written ---------------------------------------------------------------------
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        self._add(step, self._proto.Value(tag=tag, simple_value=value))
+
+    def histogram(self, tag: str, bins: Bins, step: int) -> None:
+        fields = {"min": bins.low, "max": bins.high, "num": sum(bins.counts), "sum": bins.total,
+                  "sum_squares": bins.squares, "bucket_limit": bins.limits,
+                  "bucket": bins.counts}  # fmt: skip
+        self._add(step, self._proto.Value(tag=tag, histo=fields))
+
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        tensor = {"dtype": "DT_STRING", "string_val": [_utf8(markdown)],
+                  "tensor_shape": {"dim": [{"size": 1}]}}  # fmt: skip
+        metadata = {"plugin_data": {"plugin_name": "text"}}
+        self._add(step, self._proto.Value(tag=tag, metadata=metadata, tensor=tensor))
+
+    def image(self, tag: str, image: pictures.Picture, step: int) -> None:
+        height, width = image.shape[:2]
+        fields = {"height": height, "width": width, "colorspace": 3,
+                  "encoded_image_string": pictures.png(image)}  # fmt: skip
+        self._add(step, self._proto.Value(tag=tag, image=fields))
+
+    def graph(self, definition: bytes) -> None:
+        """A serialised GraphDef."""
+        if self.problem is None:
+            self._append(self._proto.Event(wall_time=time.time(), graph_def=definition))
+
+    # -- the file --------------------------------------------------------------------------------
+
+    def _add(self, step: int, value: Any) -> None:
+        if self.problem is not None:
+            return
+        summary = self._proto.Summary(value=[value])
+        self._append(self._proto.Event(wall_time=time.time(), step=step, summary=summary))
+        if len(self._pending) > FLUSH_BYTES or time.monotonic() - self._flushed_s > FLUSH_S:
+            self.flush()
+
+    def _append(self, event: Any) -> None:
+        """A record: length, its checksum, the event, its checksum."""
+        data = event.SerializeToString()
+        length, crc = struct.pack("<Q", len(data)), self._proto.checksum
+        record = b"".join(
+            (length, struct.pack("<I", crc(length)), data, struct.pack("<I", crc(data)))
+        )
+        with self._lock:
+            self._pending += record
+
+    def flush(self) -> None:
+        """Hand to the system what is pending."""
+        with self._lock:
+            pending, self._pending = bytes(self._pending), bytearray()
+            self._flushed_s = time.monotonic()
+            if self.problem is not None or os.getpid() != self._pid:
+                return
+            try:
+                self._write(pending)
+            except OSError as error:
+                self.fail(f"TensorBoard events end here: {error.strerror or error}")
+
+    def _write(self, data: bytes) -> None:
+        if not self._path.exists():  # a write into a deleted file succeeds
+            raise FileNotFoundError(f"the log folder {str(self._folder)!r} is gone")
+        while data:
+            data = data[os.write(self._file, data) :]
+
+    def fail(self, problem: str) -> None:
+        """End the file; said once."""
+        if self.problem is None:
+            self.problem = problem
+            LOGGER.warning("%s; training goes on", problem)
+
+    def close(self) -> None:
+        """Idempotent; what comes later is dropped."""
+        if self._file < 0:
+            return
+        self.flush()
+        os.close(self._file)
+        self._file = -1
+        self.problem = self.problem or "the log is closed"
+
+
+class _Protocol:
+    """tensorboardX's messages and checksum, without the torch that their import brings along."""
+
+    def __init__(self) -> None:
+        with _without_torch():
+            from tensorboardX.proto import event_pb2, summary_pb2
+            from tensorboardX.record_writer import masked_crc32c
+        self.Event: Any = event_pb2.Event
+        self.Summary: Any = summary_pb2.Summary
+        self.Value: Any = self.Summary.Value
+        self.checksum: Any = masked_crc32c
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Keep tensorboardX from importing torch: over a second, for a name in its annotations."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]

@@ -1,0 +1,163 @@
+"""From what a model holds and does to events: measured, written, and checked against the rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.errors import DataError
+from harness.training import arrays, measures, pictures
+from harness.training.measures import Array
+from harness.training.recorder import Recorder, cell
+
+MAX_IMAGES = 64  # of a grid
+ATTENTION_WEIGHTS = 1 << 20  # of a layer that its entropies are computed from
+
+
+# -- parameters ----------------------------------------------------------------------------------
+
+
+def norms(to: Recorder, prefix: str, values: Mapping[str, Any], step: int) -> float | None:
+    """By parameter, by layer and in all; returns the last. None where there are no parameters."""
+    found = arrays.norms(values)
+    if not found:
+        return None
+    to.scalars(f"{prefix}/parameter", found, step)
+    to.scalars(f"{prefix}/layer", arrays.by_layer(found), step)
+    total = math.hypot(*found.values())
+    to.scalar(f"{prefix}/total_norm", total, step)
+    return total
+
+
+def gradient_norms(to: Recorder, values: Mapping[str, Any], step: int) -> None:
+    total = norms(to, "training/gradients", values, step)
+    if total is not None:
+        to.check("gradient_explosion", total, step)
+        to.check("gradient_vanishing", total, step)
+
+
+# -- behaviour -----------------------------------------------------------------------------------
+
+
+def attention(to: Recorder, weights: Any, step: int) -> None:
+    for layer, values in _layers(weights).items():
+        name = f"training/attention/{layer}"
+        array = to.finite(name, _thinned(values), step)
+        if array is None:
+            continue
+        found = measures.attention(array)
+        for head, entropy in enumerate(found.entropy_nats):
+            if math.isnan(entropy):  # all of it is padding
+                continue
+            subject = f"{layer}/head{head}"
+            to.scalar(f"{name}/head{head}/entropy_nats", entropy, step)
+            to.scalar(f"{name}/head{head}/concentration", found.concentration[head], step)
+            to.check("attention_entropy", entropy, step, subject)
+
+
+def _layers(weights: Any) -> dict[str, Any]:
+    if isinstance(weights, Mapping):
+        return {str(name): value for name, value in weights.items()}
+    if not isinstance(weights, (list, tuple)):
+        weights = [weights]
+    return {f"layer{i}": value for i, value in enumerate(weights) if value is not None}
+
+
+def _thinned(values: Any) -> Any:
+    """Fewer queries, evenly picked, where a layer has more weights than are looked at."""
+    shape = tuple(values.shape) if hasattr(values, "shape") else np.shape(values)
+    stride = math.ceil(math.prod(shape) / ATTENTION_WEIGHTS)
+    if stride <= 1 or len(shape) < 2:
+        return values
+    return values[..., :: min(stride, shape[-2]), :]
+
+
+def uncertainty(to: Recorder, epistemic: Any, aleatoric: Any, step: int) -> None:
+    means = {}
+    for kind, values in (("epistemic", epistemic), ("aleatoric", aleatoric)):
+        name = f"training/uncertainty/{kind}"
+        array = None if values is None else to.finite(name, values, step)
+        if array is not None and array.size:
+            means[kind] = float(array.mean())
+            to.scalar(f"{name}_mean", means[kind], step)
+            to.histogram(name, array, step)
+    if len(means) == 2 and sum(means.values()) > 0:
+        share = means["epistemic"] / sum(means.values())
+        to.scalar("training/uncertainty/epistemic_share", share, step)
+
+
+def calibration(to: Recorder, prefix: str, probabilities: Any, labels: Any, step: int) -> None:
+    array = to.finite(f"{prefix}/calibration", probabilities, step)
+    if array is None:
+        return
+    found = measures.calibration(array, arrays.to_numpy(labels))
+    to.scalar(f"{prefix}/calibration/expected_error", found.error, step)
+    to.scalar(f"{prefix}/calibration/confidence_minus_accuracy", found.gap, step)
+    to.image(f"{prefix}/calibration/reliability", pictures.reliability(found), step)
+    to.check("overconfidence", found.gap, step, prefix)
+    to.check("underconfidence", -found.gap, step, prefix)
+
+
+def representation(to: Recorder, tag: str, embeddings: Any, step: int) -> None:
+    name = f"training/representation/{tag}"
+    array = to.finite(name, embeddings, step)
+    if array is None:
+        return
+    found = measures.representation(array)
+    to.scalars(
+        name,
+        {
+            "std_mean": float(np.mean(found.std)),
+            "std_min": min(found.std),
+            "norm_mean": found.norm_mean,
+            "spread": found.spread,
+            "effective_rank": found.effective_rank,
+            "rank_share": found.rank_share,
+        },
+        step,
+    )
+    to.histogram(f"{name}/std", np.asarray(found.std), step)
+    to.check("representation_collapse", found.spread, step, tag)
+    to.check("dimensional_collapse", found.rank_share, step, tag)
+
+
+# -- pictures ------------------------------------------------------------------------------------
+
+
+def predictions(
+    to: Recorder,
+    inputs: Any,
+    predicted: Any,
+    targets: Any,
+    names: Sequence[str] | None,
+    step: int,
+) -> None:
+    count = min(len(inputs), MAX_IMAGES)
+    scores, truth = arrays.to_numpy(predicted), arrays.to_numpy(targets)
+    if truth.ndim != 1 or not len(inputs) == len(scores) == len(truth) or scores.ndim > 2:
+        raise DataError(
+            f"{len(inputs)} inputs, predictions {scores.shape}, targets {truth.shape} do not fit",
+            "give [samples, classes] or [samples], and [samples] targets",
+        )
+    said = (scores.argmax(axis=1) if scores.ndim == 2 else scores)[:count].astype(int)
+    truth = truth[:count].astype(int)
+    to.text("training/predictions/table", _table(said, truth, names), step)
+    tiles = [arrays.to_numpy(one) for one in inputs[:count]]
+    if count and tiles[0].ndim >= 2:
+        right = (said == truth).tolist()
+        frames = [pictures.RIGHT if ok else pictures.WRONG for ok in right]
+        to.image("training/predictions", pictures.grid(tiles, frames=frames), step)
+
+
+def _table(said: Array, truth: Array, names: Sequence[str] | None) -> str:
+    def label(number: int) -> str:
+        known = names is not None and 0 <= number < len(names)
+        return cell(names[number]) if names is not None and known else str(number)
+
+    lines = ["| sample | predicted | target | |", "| --- | --- | --- | --- |"]
+    for index, (p, t) in enumerate(zip(said.tolist(), truth.tolist(), strict=True)):
+        lines.append(f"| {index} | {label(p)} | {label(t)} | {'' if p == t else 'wrong'} |")
+    return "\n".join(lines)

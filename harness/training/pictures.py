@@ -1,0 +1,126 @@
+"""Pictures for the training logs, drawn with numpy and encoded as PNG with zlib alone.
+
+A picture is uint8 [height, width, 3]. Floats are taken as they are within [0, 1]; a picture that
+leaves that range is scaled from its own least to its greatest value.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import DataError
+from harness.training.measures import Array, Calibration
+
+Picture: TypeAlias = NDArray[np.uint8]
+Colour: TypeAlias = tuple[int, int, int]
+
+RIGHT, WRONG = (46, 125, 50), (198, 40, 40)  # frames of predictions
+_BLUE, _GAP, _GREY, _WHITE = (66, 133, 244), (239, 154, 154), (150, 150, 150), (255, 255, 255)
+_GRID_PIXELS = 96  # small images are enlarged to about this: TensorBoard shows pixels as they are
+_PLOT = 300  # pixels of a reliability picture, each way
+
+
+def picture(image: Array) -> Picture:
+    """From [H, W], [channels, H, W] or [H, W, channels] with 1, 3 or 4 channels; alpha is dropped.
+
+    Where both ends could be the channels, the first are. Raises `DataError`.
+    """
+    if image.ndim == 3 and image.shape[0] in (1, 3, 4):
+        image = np.moveaxis(image, 0, -1)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or not image.size:
+        raise DataError(f"no image: its shape is {image.shape}", "give [H, W] or [1 or 3, H, W]")
+    image = image[..., :3] if image.shape[-1] == 4 else image
+    return np.ascontiguousarray(np.broadcast_to(_bytes(image), (*image.shape[:2], 3)))
+
+
+def _bytes(image: Array) -> Picture:
+    if image.dtype == np.uint8:
+        return image
+    values = np.nan_to_num(image.astype(np.float64), nan=0.0, posinf=1.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 1:
+        values = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return np.round(values * 255).astype(np.uint8)
+
+
+def grid(
+    images: Sequence[Array], columns: int | None = None, frames: Sequence[Colour] | None = None
+) -> Picture:
+    """Images side by side on white, row by row; ``frames`` colours the edge of each.
+
+    Small ones are enlarged by a whole factor. Raises `DataError`, for differing sizes as well.
+    """
+    pictures = [picture(image) for image in images]
+    if not pictures or len({one.shape for one in pictures}) > 1:
+        shapes = ", ".join(sorted({str(one.shape[:2]) for one in pictures})) or "none"
+        raise DataError(f"a grid needs images of one size, not {shapes}")
+    enlarge = max(1, _GRID_PIXELS // max(pictures[0].shape))
+    tiles = [np.kron(one, np.ones((enlarge, enlarge, 1), np.uint8)) for one in pictures]
+    if frames is not None:
+        tiles = [_framed(tile, colour) for tile, colour in zip(tiles, frames, strict=True)]
+    columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    height, width = tiles[0].shape[0] + 2, tiles[0].shape[1] + 2
+    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for index, tile in enumerate(tiles):
+        top, left = index // columns * height + 1, index % columns * width + 1
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return sheet
+
+
+def _framed(tile: Picture, colour: Colour) -> Picture:
+    framed = np.empty((tile.shape[0] + 6, tile.shape[1] + 6, 3), np.uint8)
+    framed[:] = colour
+    framed[3:-3, 3:-3] = tile
+    return framed
+
+
+def reliability(found: Calibration) -> Picture:
+    """Accuracy over confidence by bin (blue), its gap to the diagonal (red), bin counts below."""
+    sheet = np.full((_PLOT + 80, _PLOT, 3), 255, np.uint8)
+    plot, strip = sheet[:_PLOT], sheet[_PLOT + 10 :]
+    edges = np.linspace(0, _PLOT, len(found.counts) + 1).round().astype(int)
+    most = max(found.counts)
+    for left, right, count, confidence, accuracy in zip(
+        edges[:-1], edges[1:], found.counts, found.confidence, found.accuracy, strict=True
+    ):
+        if count:
+            bar = slice(left, right - 1)
+            _column(plot, bar, accuracy, confidence, _GAP)
+            _column(plot, bar, 0.0, accuracy, _BLUE)
+            _column(plot, bar, min(accuracy, confidence), confidence, _GAP)
+            _column(strip, bar, 0.0, count / most, _GREY)
+    diagonal = np.arange(_PLOT)
+    plot[_PLOT - 1 - diagonal, diagonal] = 0
+    for frame in (plot, strip):
+        frame[[0, -1], :] = frame[:, [0, -1]] = 0
+    return sheet
+
+
+def _column(area: Picture, bar: slice, low: float, high: float, colour: Colour) -> None:
+    """Fill from share ``low`` to share ``high`` of the height, counted from below."""
+    height = len(area)
+    top, bottom = sorted((round(height * (1 - low)), round(height * (1 - high))))
+    area[top:bottom, bar] = colour
+
+
+def png(image: Picture) -> bytes:
+    """The PNG file of ``image``: 8 bits a channel, every row unfiltered."""
+    height, width = image.shape[:2]
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

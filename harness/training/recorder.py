@@ -1,0 +1,188 @@
+"""What every logging method shares: the step counter, tags, refusal of NaN, and alerts.
+
+Names are given below the model: ``training/loss`` becomes the tag ``{model}/training/loss``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Hashable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.errors import ResultError, UsageError
+from harness.training import arrays
+from harness.training.alerts import Alarms, Alert, TrainingAlert
+from harness.training.events import EventFile
+from harness.training.measures import Array, bins
+from harness.training.pictures import Picture
+
+_CELL_LENGTH = 500  # characters of a value in a table
+
+
+class Recorder:
+    """The events of one model in one run folder."""
+
+    def __init__(
+        self,
+        model_name: str,
+        logdir: Path,
+        alarms: Alarms,
+        on_alert: Callable[[Alert], object] | None,
+        raise_on: Collection[str],
+    ) -> None:
+        self.model = model_tag(model_name)
+        self.folder, self.events = _begin(logdir, self.model)
+        self.step = 0
+        self.alerts: list[Alert] = []
+        self._alarms = alarms
+        self._on_alert = on_alert
+        self._raise_on = raise_on
+        self._seen: set[Hashable] = set()
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def next_step(self, count: int = 1) -> None:
+        self.step += count
+        self._seen.clear()
+
+    def at(self, step: int | None, subject: Hashable) -> int:
+        """``step``, or the counter's; a subject that comes again has begun the next step."""
+        if step is not None:
+            return int(step)
+        if subject in self._seen:
+            self.next_step()
+        self._seen.add(subject)
+        return self.step
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def scalar(self, name: str, value: Any, step: int) -> None:
+        """One point; an alert instead where ``value`` is not finite. Raises `DataError`."""
+        number = arrays.to_float(name, value)
+        if self._is_finite(name, 0 if math.isfinite(number) else 1, step):
+            self.events.scalar(self._tag(name), number, step)
+
+    def scalars(self, prefix: str, values: Mapping[str, Any], step: int) -> None:
+        for name, value in values.items():
+            if value is not None:
+                self.scalar(f"{prefix}/{name}", value, step)
+
+    def histogram(self, name: str, values: Any, step: int) -> None:
+        """Of at most `arrays.SAMPLE` of ``values``; those that are not finite are left out."""
+        found = bins(arrays.sample(values))
+        if found is not None:
+            self.events.histogram(self._tag(name), found, step)
+
+    def text(self, name: str, markdown: str, step: int) -> None:
+        self.events.text(self._tag(name), markdown, step)
+
+    def image(self, name: str, image: Picture, step: int) -> None:
+        self.events.image(self._tag(name), image, step)
+
+    def finite(self, name: str, values: Any, step: int) -> Array | None:
+        """``values`` as an array; None and an alert where some are not finite."""
+        array = arrays.to_numpy(values)
+        lost = int(array.size - np.isfinite(array).sum())
+        return array if self._is_finite(name, lost, step) else None
+
+    def _is_finite(self, name: str, lost: int, step: int) -> bool:
+        rule = "non_finite_loss" if "loss" in name.rpartition("/")[2] else "non_finite_value"
+        self.check(rule, lost, step, name)
+        return not lost
+
+    def _tag(self, name: str) -> str:
+        return f"{self.model}/{_tame(name)}"
+
+    # -- alerts ----------------------------------------------------------------------------------
+
+    def check(self, rule: str, value: float, step: int, subject: str = "") -> None:
+        """Tell of an onset in every way that was asked for. Raises `TrainingAlert` if it was."""
+        alert = self._alarms.check(rule, value, step, subject)
+        if alert is None and not self._alarms.changed:
+            return
+        tag = f"training/alerts/{rule}"
+        self.events.scalar(self._tag(tag), float(self._alarms.active(rule)), step)
+        if alert is None:
+            return
+        self.alerts.append(alert)
+        place = f"{rule}/{subject}" if subject else rule
+        self.text(f"training/alerts/text/{place}", f"step {step}: {cell(alert.message)}", step)
+        if self._on_alert is not None:
+            self._on_alert(alert)
+        if rule in self._raise_on:
+            raise TrainingAlert(alert.message)
+
+
+def model_tag(model_name: str) -> str:
+    """The name as the first steps of a tag. Raises `UsageError` for one without a letter."""
+    tame = "/".join(filter(None, map(str.strip, _tame(model_name)[:120].split("/"))))
+    if not re.search(r"\w", tame):
+        raise UsageError(f"{model_name!r} names no model", "give a name with letters")
+    return tame
+
+
+def _tame(name: str) -> str:
+    return name if name.isprintable() else "".join(c if c.isprintable() else "_" for c in name)
+
+
+def folder_name(name: str, length: int = 60) -> str:
+    """``name`` as a folder's: tame characters, no separator, never empty or hidden."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", name)[:length].strip("-._") or "unnamed"
+
+
+def _begin(logdir: Path, model: str) -> tuple[Path, EventFile]:
+    """A new folder ``training-MODEL-TIME`` in ``logdir``, and its event file."""
+    name = f"training-{folder_name(model)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        folder = _new_folder(logdir.absolute(), name)
+        return folder, EventFile(folder)
+    except (OSError, ValueError) as error:  # a null character in the path
+        cause = getattr(error, "strerror", None) or str(error)
+        raise ResultError(
+            f"log folder {str(logdir)!r} cannot be written: {cause}", "name a writable folder"
+        ) from error
+
+
+def _new_folder(logdir: Path, name: str) -> Path:
+    number = 1
+    while True:
+        path = logdir / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+
+
+# -- markdown ------------------------------------------------------------------------------------
+
+
+def table(rows: Mapping[str, object], head: tuple[str, str] = ("name", "value")) -> str:
+    """A markdown table; nested mappings become dotted names."""
+    lines = [f"| {head[0]} | {head[1]} |", "| --- | --- |"]
+    lines += [f"| {cell(name)} | {cell(value)} |" for name, value in flat(rows).items()]
+    return "\n".join(lines)
+
+
+def flat(rows: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested mappings as dotted names."""
+    found: dict[str, object] = {}
+    for name, value in rows.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def cell(value: object) -> str:
+    """One line, at most 500 characters, that breaks neither a table nor out of it."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = " ".join(text.split())[:_CELL_LENGTH]
+    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", text)

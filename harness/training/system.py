@@ -1,0 +1,94 @@
+"""What the machine does while a model trains, read by the harness's own profilers at call time.
+
+No thread and no process: each call reads every sensor once (a fraction of a millisecond on a CPU).
+A gauge is its value now; a counter is its rate since the call before, or its growth since the
+first, by its tag, as everywhere in Harness (`harness.analysis.channels.live`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness import registry
+from harness.analysis.channels import RATE_TAGS, live
+from harness.maybe import Unavailable
+from harness.protocols import Channel, Profiler, ProfilerContext
+
+
+class SystemMonitor:
+    """Every profiler that works here. ``absent``: channel or profiler -> why it does not."""
+
+    def __init__(self, device: str | None = None) -> None:
+        context = ProfilerContext(os.getpid(), device or current_device())
+        self.absent: dict[str, Unavailable] = {}
+        self._profilers: list[Profiler] = []
+        self._last: dict[str, tuple[int, float]] = {}
+        self._grown: dict[str, float] = {}
+        for name in registry.profiler_names():
+            self._open(name, context)
+
+    def _open(self, name: str, context: ProfilerContext) -> None:
+        found = registry.find_profiler(name, context)
+        answer = found.cause if isinstance(found, registry.Broken) else found.open()
+        if isinstance(answer, Unavailable):
+            self.absent[name] = answer
+        elif not isinstance(found, registry.Broken):
+            self._profilers.append(found)
+            for channel in found.channels:
+                if channel.unavailable is not None:
+                    self.absent[channel.tag] = channel.unavailable
+
+    def read(self) -> dict[str, float]:
+        """tag -> value, of whatever could be read; a rate needs a second call."""
+        found: dict[str, float] = {}
+        for profiler in self._profilers:
+            values, now_ns = profiler.read(), time.perf_counter_ns()
+            found |= self._figures(profiler.channels, values, now_ns)
+        return found
+
+    def _figures(
+        self, channels: Sequence[Channel], values: Sequence[float | None], now_ns: int
+    ) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for channel, value in zip(channels, values, strict=True):
+            if value is None:
+                continue
+            if channel.kind == "gauge":
+                found[channel.tag] = value
+            else:
+                found |= self._counted(channel, value, now_ns)
+        return found
+
+    def _counted(self, channel: Channel, value: float, now_ns: int) -> dict[str, float]:
+        tag = channel.tag
+        before, self._last[tag] = self._last.get(tag), (now_ns, value)
+        if before is None:
+            return {}
+        times_ns = np.array([before[0], now_ns], np.int64)
+        figure = live(channel, times_ns, np.array([before[1], value]))
+        if figure is None or tag.endswith(RATE_TAGS):
+            return {} if figure is None else {tag: figure}
+        self._grown[tag] = self._grown.get(tag, 0.0) + figure
+        found = {tag: self._grown[tag]}
+        if channel.unit == "J" and tag.startswith("energy/"):  # its mean power since the last call
+            meter = tag.removeprefix("energy/").removesuffix("_j")
+            found[f"power/{meter}_w"] = figure / ((now_ns - before[0]) / 1e9)
+        return found
+
+    def close(self) -> None:
+        for profiler in self._profilers:
+            profiler.close()
+        self._profilers = []
+
+
+def current_device() -> str:
+    """The GPU that torch computes on in this process, if it does; else the CPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return f"cuda:{torch.cuda.current_device()}"
+    return "cpu"
