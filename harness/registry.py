@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BACKENDS: Mapping[str, str] = {
     "pytorch": "harness.backends.pytorch:PyTorchBackend",
     "onnxruntime": "harness.backends.onnxruntime:OnnxRuntimeBackend",
+    "tensorrt": "harness.backends.tensorrt:TensorRtBackend",
 }
 PROFILERS: Mapping[str, str] = {
     "memory": "harness.profiles.memory:MemoryProfiler",

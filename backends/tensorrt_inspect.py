@@ -1,0 +1,129 @@
+"""What an engine runs, and how long each layer takes: from TensorRT's inspector and profiler.
+
+The inspector tells every layer of the engine with the types of its tensors, if the engine was built
+with detailed verbosity. Layer times come from a pass of its own, in a context of its own, after the
+timed window: the profiler puts events between layers, which makes the whole slower.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+PASSES = 10
+_SHOWN = 300  # layers in the table; a table without end would swamp the result
+_NAME = 160
+_MOVES = {"Reformat", "Cast", "Quantize", "Dequantize"}
+_TYPES = {
+    "bfloat16": "bf16", "bf16": "bf16", "fp16": "fp16", "half": "fp16", "fp32": "fp32",
+    "float": "fp32", "double": "fp64", "int8": "int8", "fp8": "fp8", "fp4": "fp4", "int4": "int4",
+    "uint8": "uint8", "int32": "int32", "int64": "int64", "bool": "bool",
+}  # fmt: skip
+_ARITHMETIC = ("bf16", "fp16", "fp32", "fp64", "int8", "fp8", "fp4", "int4")
+_TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
+
+
+class Layer(msgspec.Struct):
+    """One layer of an engine; ``ms`` is its mean time in the profiled pass."""
+
+    name: str
+    type: str
+    precision: str
+    ms: float | None = None
+
+
+def read_layers(text: str) -> list[Layer]:
+    """The layers that the inspector's JSON tells, in the order of execution.
+
+    Raises `ValueError` where it tells no more than names, or is no such JSON at all.
+    """
+    document = json.loads(text)
+    layers = document.get("Layers") if isinstance(document, dict) else None
+    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+        raise ValueError("the engine tells no details of its layers")
+    return [_layer(layer) for layer in layers]
+
+
+def _layer(entry: dict[str, Any]) -> Layer:
+    kind = str(entry.get("ParameterType") or entry.get("LayerType") or "unknown")
+    return Layer(str(entry.get("Name", "")), kind, _precision(kind, entry))
+
+
+def _precision(kind: str, entry: dict[str, Any]) -> str:
+    """The type that a layer computes in.
+
+    It is that of its first input that arithmetic can be done on, else of its first such output; an
+    engine states no other. Layers that only change type or layout count as ``convert``, those that
+    move integers go by their own type. FP32 tensors in a TF32 kernel are tf32: its name says so.
+    """
+    if kind in _MOVES:
+        return "convert"
+    found = [*_types(entry.get("Inputs")), *_types(entry.get("Outputs"))]
+    chosen = next((name for name in found if name in _ARITHMETIC), found[0] if found else "none")
+    if chosen == "fp32" and "tf32" in str(entry.get("TacticName", "")).lower():
+        return "tf32"
+    return chosen
+
+
+def _types(tensors: Any) -> list[str]:
+    if not isinstance(tensors, list):
+        return []
+    texts = [
+        str(tensor.get("Format/Datatype") or tensor.get("Datatype") or "")
+        for tensor in tensors
+        if isinstance(tensor, dict)
+    ]
+    return [_TYPES[found[1].lower()] for text in texts if (found := _TYPE.search(text))]
+
+
+def operators(layers: Iterable[Layer]) -> dict[str, dict[str, int]]:
+    """Layer type -> precision -> number of layers."""
+    counted: dict[str, dict[str, int]] = {}
+    for layer in sorted(layers, key=lambda layer: layer.type):
+        counts = counted.setdefault(layer.type, {})
+        counts[layer.precision] = counts.get(layer.precision, 0) + 1
+    return counted
+
+
+def table(layers: Sequence[Layer]) -> str:
+    """JSON rows of [name, type, precision, ms], in order; of very many the slowest."""
+    slowest = sorted(layers, key=lambda layer: -(layer.ms or 0.0))[:_SHOWN]
+    kept = {id(layer) for layer in slowest}
+    rows = [
+        [layer.name[:_NAME], layer.type, layer.precision, layer.ms]
+        for layer in layers
+        if id(layer) in kept
+    ]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def inspect(trt: Any, engine: Any, context: Any) -> str:
+    """The inspector's JSON for ``engine`` at the shapes of ``context``."""
+    inspector = engine.create_engine_inspector()
+    inspector.execution_context = context
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def profile(trt: Any, context: Any, run: Any) -> dict[str, float]:
+    """Mean milliseconds of each layer over `PASSES` inferences that ``run`` does to their end."""
+    totals: dict[str, float] = {}
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]
+        """Called by TensorRT once a layer and inference."""
+
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            totals[layer_name] = totals.get(layer_name, 0.0) + ms
+
+    run()  # without the profiler: the first inference of a context does more than infer
+    profiler = Profiler()
+    context.profiler = profiler
+    for _ in range(PASSES):
+        run()
+    return {name: total / PASSES for name, total in totals.items()}

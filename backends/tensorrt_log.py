@@ -1,0 +1,85 @@
+"""What TensorRT says, kept: it tells why something failed in its log, and nowhere else.
+
+TensorRT reports failure as None, False or a bare exception, and the reason to its logger. No error
+recorder is set, since errors would then go to the recorder and past the log. TensorRT keeps the
+first logger of a process for good, so there is one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from harness.errors import HarnessError, MeasurementFailed
+
+_KEPT = 50
+_MEMORY = re.compile(r"out ?of ?memory|failed to allocate|bad.?alloc|cudaMalloc", re.IGNORECASE)
+
+
+class Log:
+    """``native`` is the `tensorrt.ILogger`; errors and warnings stay here, nothing is printed."""
+
+    def __init__(self, trt: Any) -> None:
+        self.errors: deque[str] = deque(maxlen=_KEPT)
+        self.warnings: deque[str] = deque(maxlen=_KEPT)
+        self.native = _listener(trt, self.errors, self.warnings)
+
+    def clear(self) -> None:
+        """Forget what was said so far."""
+        self.errors.clear()
+        self.warnings.clear()
+
+    def failure(self, what: str, kind: type[HarnessError], remedy: str = "") -> HarnessError:
+        """``what`` with what TensorRT said of it; out of memory is that, whatever ``kind`` says."""
+        said = "; ".join(dict.fromkeys(self.errors)) or "TensorRT gave no reason"
+        if _MEMORY.search(said):
+            return MeasurementFailed(
+                f"{what}: out of device memory: {said[:400]}",
+                "use a smaller batch or model, or free the device",
+            )
+        return kind(f"{what}: {said[:600]}", remedy)
+
+    @contextmanager
+    def mapped(self, what: str, kind: type[HarnessError], remedy: str = "") -> Iterator[None]:
+        """Everything foreign that is raised within becomes one of ours, with the log's reason."""
+        self.clear()
+        try:
+            yield
+        except HarnessError:
+            raise
+        except Exception as error:
+            if not self.errors:
+                self.errors.append(_line(f"{type(error).__name__}: {error}"))
+            raise self.failure(what, kind, remedy) from error
+
+
+def _listener(trt: Any, errors: deque[str], warnings: deque[str]) -> Any:
+    worst, doubtful = int(trt.ILogger.ERROR), int(trt.ILogger.WARNING)
+
+    class Listener(trt.ILogger):  # type: ignore[misc]
+        """Called by TensorRT, at times from threads of its own."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if int(severity) <= worst:
+                errors.append(_line(msg))
+            elif int(severity) <= doubtful:
+                warnings.append(_line(msg))
+
+    return Listener()
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:400]
+
+
+@cache
+def log_of(trt: Any) -> Log:
+    """The one log of this process's TensorRT."""
+    return Log(trt)
