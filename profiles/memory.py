@@ -1,4 +1,4 @@
-"""Host memory of the worker: sampled resident bytes, and exact figures at phase boundaries.
+"""Memory of the worker: sampled resident bytes, and exact figures at phase boundaries.
 
     load        warm-up      window
     ──┬───────────┬────────────┬──
@@ -10,7 +10,8 @@ The peak is the kernel's own high-water mark (``VmHWM``): no poll can miss it, a
 
 Recent kernels keep RSS in per-CPU parts, so the cheap counter of ``statm`` lags by up to a few
 dozen pages per CPU. ``smaps_rollup`` walks the page tables instead: exact, but milliseconds for a
-large process, hence for `MemoryProfiler.snapshot` alone. All figures are in bytes.
+large process, hence for `MemoryProfiler.snapshot` alone. All figures are in bytes. What is read of
+the device, where the run is on one, stands in `nvml_memory`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from harness.profiles.files import (
     Values,
     process_missing,
 )
+from harness.profiles.nvml import NvmlGroups, channel_prefix
+from harness.profiles.nvml_memory import DeviceMemoryProbe, memory_readings
 from harness.protocols import Channel, ProfilerContext
 
 _KIB = 1024
@@ -82,6 +85,8 @@ class MemoryProfiler(GroupProfiler):
         self._process = Path(context.root) / "proc" / str(context.pid)
         self._reset: Unavailable | None = None
         self._has_peaks = True
+        self._on_device = context.device.startswith("cuda")
+        self._device = DeviceMemoryProbe(context)
 
     @property
     def kind(self) -> str:
@@ -93,6 +98,12 @@ class MemoryProfiler(GroupProfiler):
         return "host_rss_hwm" if self._has_peaks else "host_rss_sampled"
 
     def groups(self) -> list[Group]:
+        """The host's, then the device's where the run is on one."""
+        readings = memory_readings(channel_prefix(self.context), self.context.pid)
+        device: list[Group] = [NvmlGroups(self.context, readings)] if self._on_device else []
+        return [*self._host_groups(), *device]
+
+    def _host_groups(self) -> list[Group]:
         """statm, status and meminfo; without a /proc, psutil's RSS."""
         rss, available = _channel("rss_bytes"), _channel("available_bytes", "machine")
         peaks = [_channel("peak_rss_bytes"), _channel("swapped_bytes")]
@@ -114,7 +125,8 @@ class MemoryProfiler(GroupProfiler):
         """``rss_bytes``, ``pss_bytes``, ``uss_bytes`` and ``peak_bytes`` now. Needs no `open`.
 
         RSS is the page-table walk where it can be had, else the kernel's counter. The peak covers
-        the time since the last `reset_peaks`, or the process's life before the first.
+        the time since the last `reset_peaks`, or the process's life before the first. On a GPU
+        also ``device_process_bytes`` and ``device_used_bytes``.
         """
         names = ("rss_bytes", "pss_bytes", "uss_bytes")
         figures = self._look("smaps_rollup", [_channel(name) for name in names], _rollup)
@@ -122,7 +134,12 @@ class MemoryProfiler(GroupProfiler):
             figures.update(self._look("statm", [_channel("rss_bytes")], _statm))
         peak = self._peak()
         self._has_peaks &= not isinstance(peak, Unavailable)
-        return {**figures, "peak_bytes": peak}
+        device = self._device.snapshot() if self._on_device else {}
+        return {**figures, "peak_bytes": peak, **device}
+
+    def close(self) -> None:
+        super().close()
+        self._device.close()
 
     def reset_peaks(self) -> None:
         """Restart the kernel's high-water mark; where that fails, `snapshot` has no peak."""
