@@ -108,7 +108,7 @@ def with_ratios(entries: Sequence[Entry], reference: str = "fp32") -> tuple[Entr
 
     Partners agree in everything of `PAIRED_BY` that both give. Of several, the one from the same
     run is taken, or else the last. An entry that is the reference itself, or has no partner, has no
-    ratios.
+    ratios; ``missing["aurora"]`` says why there is no score.
     """
     entries = [with_energy(entry) for entry in entries]
     partners: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -146,7 +146,7 @@ def with_energy(entry: Entry) -> Entry:
 def _compared(entry: Entry, references: Sequence[Entry]) -> Entry:
     alike = [other for other in references if _comparable(entry, other)]
     if not alike:
-        return entry
+        return _without_partner(entry, references[-1]) if references else entry
     partner = next((other for other in reversed(alike) if other.run == entry.run), alike[-1])
     found = ratios(partner, entry)
     score = aurora(found)
@@ -160,8 +160,19 @@ def _compared(entry: Entry, references: Sequence[Entry]) -> Entry:
     )
 
 
+def _without_partner(entry: Entry, other: Entry) -> Entry:
+    differs = next(key for key in PAIRED_BY if not _agree(entry, other, key))
+    mine, theirs = entry.info[differs], other.info[differs]
+    why = f"its {differs} is {mine}, that of {other.precision} is {theirs}"
+    return msgspec.structs.replace(entry, missing={**entry.missing, "aurora": why})
+
+
 def _comparable(a: Entry, b: Entry) -> bool:
-    return all(a.info[key] == b.info[key] for key in PAIRED_BY if key in a.info and key in b.info)
+    return all(_agree(a, b, key) for key in PAIRED_BY)
+
+
+def _agree(a: Entry, b: Entry, key: str) -> bool:
+    return key not in a.info or key not in b.info or a.info[key] == b.info[key]
 
 
 def _components(ratios: Mapping[str, float]) -> dict[str, float]:

@@ -1,1 +1,23 @@
-"""Compression Board: models at several precisions side by side, in TensorBoard and in reports."""
+"""Compression Board: models at several precisions side by side, in TensorBoard and in reports.
+
+Importing this loads nothing else; the names below load their module when they are used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.board.importer import log_benchmark_results
+    from harness.board.writer import CompressionWriter
+
+__all__ = ["CompressionWriter", "log_benchmark_results"]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    modules = {"CompressionWriter": "writer", "log_benchmark_results": "importer"}
+    if name not in modules:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{modules[name]}"), name)

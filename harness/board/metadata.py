@@ -8,7 +8,8 @@ beside ``model`` (`harness.sinks.board_tags`):
      "precisions": {"int8": {"status": "imported", "random_weights": false,
                              "units": {"latency": "ms", "energy": "mW"},
                              "missing": {"f1_score": "why"}, "derived": {"energy_j": "how"},
-                             "info": {"library": "torchvision", "evaluated_on": "cpu"}}}}
+                             "info": {"library": "torchvision", "evaluated_on": "cpu"},
+                             "aurora": null}}}
 
 ``units`` goes by tag, ``missing`` and ``derived`` by metric. The model's name here is the true one;
 in a tag it has no control characters and no great length.
@@ -16,7 +17,7 @@ in a tag it has no control characters and no great length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -40,11 +41,12 @@ def written_figures(entry: Entry) -> list[str]:
     return [name for name in entry.figures if name in METRICS and name != skipped]
 
 
-def encode(entries: Sequence[Entry]) -> str:
+def encode(model: str, entries: Sequence[Entry], info: Mapping[str, str]) -> str:
     """The text event of one model's entries. Raises `UnicodeEncodeError`."""
     said = {
         "schema": SCHEMA,
-        "model": entries[0].model,
+        "model": model,
+        "info": info,
         "precisions": {entry.precision: _facts(entry) for entry in entries},
     }
     return f"```json\n{msgspec.json.format(msgspec.json.encode(said), indent=2).decode()}\n```"
@@ -59,4 +61,5 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "missing": entry.missing,
         "derived": entry.derived,
         "info": entry.info,
+        "aurora": entry.aurora,
     }

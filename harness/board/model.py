@@ -11,6 +11,8 @@ and the report draw a board as JSON and compute nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -99,8 +101,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     ratios: dict[str, float] = {}  # size_ratio, speedup, accuracy_drop, energy_ratio, ...
     aurora: Aurora | None = None
     info: dict[str, str] = {}  # `PAIRED_BY`, and library, category, input_shape, method, ...
+    extra: dict[str, Any] = {}  # of an imported file: the fields that are no figures, verbatim
 
 
 class Board(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
-    notes: tuple[str, ...] = ()  # what could not be read, and why
+    notes: tuple[str, ...] = ()  # what could not be read, and why; what not to believe at sight
+    # Of an imported file, verbatim: what it says of a model beside its precisions, and beside its
+    # models (under the empty name).
+    extra: dict[str, dict[str, Any]] = {}

@@ -21,6 +21,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("harness.cli.run:command", "Measure a model on a runtime and leave a result."),
     "sweep": ("harness.cli.sweep:command", "Measure a matrix of cells, continued where it stopped."),
     "compare": ("harness.cli.compare:command", "Compare two runs on the same machine."),
+    "export": ("harness.cli.export:command", "Write runs in the format of another tool."),
+    "import": (
+        "harness.cli.import_:command",
+        "Bring results of the compression engine into TensorBoard.",
+    ),
     "show": ("harness.cli.show:command", "Show a run that lies in the results folder."),
     "list": (
         "harness.cli.list:command",

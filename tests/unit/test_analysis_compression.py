@@ -57,8 +57,10 @@ def test_a_slower_and_larger_model_has_the_other_signs() -> None:
 @pytest.mark.parametrize("metric", ["latency_ms", "model_size_mb", "energy_j"])
 @pytest.mark.parametrize("zero", ["reference", "entry"])
 def test_zero_gives_no_ratio(metric: str, zero: str) -> None:
-    sides = {"reference": entry("fp32", **{metric: 1.0}), "entry": entry(**{metric: 1.0})}
-    sides[zero] = entry(**{metric: 0.0})
+    one, none = (
+        msgspec.structs.replace(INT8, figures={metric: Figure(value)}) for value in (1.0, 0.0)
+    )
+    sides = {"reference": one, "entry": one, zero: none}
     assert ratios(sides["reference"], sides["entry"]) == {}
 
 
@@ -185,7 +187,9 @@ def test_only_like_is_compared_with_like() -> None:
     for int8, speedup in ((on(INT8, "c", device="cuda:0"), 4.0), (on(INT8, "d", device="cpu"), 8)):
         assert with_ratios([cpu, gpu, int8])[2].ratios["speedup"] == speedup
     tpu = on(INT8, "e", device="tpu")
-    assert with_ratios([cpu, gpu, tpu])[2] == tpu
+    alone = with_ratios([cpu, gpu, tpu])[2]
+    assert (alone.ratios, alone.aurora, alone.reference) == ({}, None, None)
+    assert alone.missing == {"aurora": "its device is tpu, that of fp32 is cuda:0"}
     assert with_ratios([cpu, on(INT8, "e")])[1].ratios["speedup"] == 8  # nothing contradicts
 
 

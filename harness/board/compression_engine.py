@@ -1,0 +1,290 @@
+"""The compression engine's result file: read into a `Board`, and written from one.
+
+    {"resnet18": {"fp32": {"accuracy": 0.91, "latency_mean_ms": 9.5, "energy_consumption_mw": 5200,
+                           "evaluated_on": "cpu", ...},
+                  "int8": {...},
+                  "model_info": {"library", "category", "input_shape", "description"},
+                  "benchmark_time_seconds": 12.5}}
+
+Any precision may stand there. ``energy_consumption_mw`` is a power, in milliwatts: it stays one,
+and joules per inference are derived from it. What is no figure is kept word for word, so that
+`dump` writes what `load` has read; figures of our own go beside (``energy_per_inference_j``,
+``latency_median_ms``, ``harness``).
+
+The file is untrusted. Whatever it holds, `load` returns a `Board` or raises `DataError` saying what
+is wrong and where.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.analysis.compression import with_ratios
+from harness.board.figures import ENGINE_FIELDS, figures
+from harness.board.model import Board, Entry, Figure
+from harness.board.model_run import fact
+from harness.errors import DataError
+
+_GREATEST_BYTES = 512 * 1024 * 1024
+_FORMAT = re.compile(r"(?:fp|bf|tf|nf|float|bfloat|u?int|w|q|mxfp|nvfp)\d[A-Za-z0-9_.+-]{0,27}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,31}")
+_REMEDY = "give the result file of the compression engine"
+# ours, beside the format's own fields
+_OWN_FIELDS = {"energy_per_inference_j": "energy_j", "throughput_per_s": "throughput_per_s"}
+_TELLING = {"latency_mean_ms", "model_size_mb"}  # no other object of a model has these
+_CONDITIONS = ("backend", "device", "batch_size", "scenario", "concurrency", "threads")
+_STATUSES = ("complete", "degraded", "failed", "interrupted")
+_MOST_FACTS, _MOST_NOTES = 40, 50
+
+
+class Own(msgspec.Struct, kw_only=True):
+    """What our own export says beside the format's fields, under ``harness``."""
+
+    run: str
+    status: str
+    random_weights: bool = False
+    units: dict[str, str] = {}
+    intervals: dict[str, tuple[float, float]] = {}  # metric -> 95 % interval
+    missing: dict[str, str] = {}
+    info: dict[str, str] = {}
+
+
+def load(path: str | Path) -> Board:
+    """Every model of the file, with ratios and scores. Raises `DataError`."""
+    path = Path(path)
+    raw = _parse(_read(path), path)
+    if not isinstance(raw, dict):
+        raise DataError(f"{str(path)!r} holds no JSON object but a {_kind(raw)}", _REMEDY)
+    if str(raw.get("schema", "")).startswith("harness.result/"):
+        raise DataError(f"{str(path)!r} is a result of harness run", "harness show reads it")
+    entries: list[Entry] = []
+    extra: dict[str, dict[str, Any]] = {}
+    for model, content in raw.items():
+        found = _entries(path, model, content) if isinstance(content, dict) else []
+        entries += found
+        if not isinstance(content, dict):
+            left = extra.setdefault("", {})[model] = content
+        elif left := {k: v for k, v in content.items() if not _is_precision(k, v)}:
+            extra[model] = left
+        _refuse_non_finite(f"{str(path)!r}: {fact(model):.60}", left)
+    if not entries:
+        raise DataError(f"{str(path)!r} holds no model with a precision such as fp32", _REMEDY)
+    return _checked(Board(entries=with_ratios(entries), notes=_notes(entries), extra=extra), path)
+
+
+def dump(board: Board) -> bytes:
+    """The file of ``board``, as indented JSON."""
+    names = unique_names(board.entries)
+    whole: dict[str, Any] = {**board.extra.get("", {})}
+    for entry, name in zip(board.entries, names, strict=True):
+        whole.setdefault(name, {})[entry.precision] = _fields(entry)
+    for model, left in board.extra.items():
+        if model:
+            whole.setdefault(model, {}).update(left)
+    return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    """One precision of one model: the format's fields, what was read beside them, ours."""
+    fields = {
+        name: entry.figures[metric].value
+        for name, metric in (ENGINE_FIELDS | _OWN_FIELDS).items()
+        if metric in entry.figures and metric not in entry.derived
+    }
+    return fields | entry.extra
+
+
+def unique_names(entries: Sequence[Entry]) -> list[str]:
+    """A model's name for each entry, no name twice at one precision.
+
+    Where the model's own name is not enough, its conditions follow, and then a number.
+    """
+    for keys in ((), _CONDITIONS):
+        names = [" ".join([e.model, *(e.info[k] for k in keys if k in e.info)]) for e in entries]
+        if len(set(zip(names, (e.precision for e in entries), strict=True))) == len(entries):
+            return names
+    seen: Counter[tuple[str, str]] = Counter()
+    numbered: list[str] = []
+    for entry, name in zip(entries, names, strict=True):
+        seen[name, entry.precision] += 1
+        count = seen[name, entry.precision]
+        numbered.append(name if count == 1 else f"{name} #{count}")
+    return numbered
+
+
+def _read(path: Path) -> bytes:
+    """The whole file, if it is one. Raises `DataError`."""
+    try:
+        # without waiting, since opening a pipe would wait for a writer
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise DataError(f"{str(path)!r} is no regular file", _REMEDY)
+            if facts.st_size > _GREATEST_BYTES:
+                size = f"{facts.st_size / 1e6:.0f} MB"
+                raise DataError(f"{str(path)!r} has {size}, too much to read", "split it by model")
+            return file.read(_GREATEST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{str(path)!r} cannot be read: {why}", _REMEDY) from error
+
+
+def _parse(data: bytes, path: Path) -> Any:
+    try:
+        return json.loads(data, object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise DataError(f"{str(path)!r} is nested too deeply", _REMEDY) from error
+    except ValueError as error:  # of which JSONDecodeError and UnicodeDecodeError are two
+        raise DataError(
+            f"{str(path)!r} is no JSON, or cut short: {error!s:.200}", _REMEDY
+        ) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"the key {fact(twice)!r:.60} stands there twice")
+    return found
+
+
+def _is_precision(name: str, value: Any) -> bool:
+    """By its name, or by holding what a precision holds. A null is a precision not measured."""
+    if name == "model_info" or value is None:
+        return False
+    named = _FORMAT.fullmatch(name) is not None
+    return named or (isinstance(value, dict) and not _TELLING.isdisjoint(value))
+
+
+def _entries(path: Path, model: str, content: Mapping[str, Any]) -> list[Entry]:
+    shared = _facts({**_object(content.get("model_info")), "source": path.name})
+    shared |= _facts({k: v for k, v in content.items() if not isinstance(v, dict)})
+    return [
+        _entry(model, precision, fields, path, shared)
+        for precision, fields in content.items()
+        if _is_precision(precision, fields)
+    ]
+
+
+def _entry(model: str, precision: str, fields: Any, path: Path, shared: dict[str, str]) -> Entry:
+    where = f"{str(path)!r}: {fact(model):.60}, {fact(precision):.40}"
+    if not _NAME.fullmatch(precision):
+        raise DataError(f"{where} is no name of a precision", "use a short one such as int8")
+    if not isinstance(fields, dict):
+        raise DataError(f"{where} is a {_kind(fields)}", "give an object of figures")
+    found, missing, extra = figures(where, fields, ENGINE_FIELDS | _OWN_FIELDS)
+    _refuse_non_finite(where, extra)
+    power = found.get("power_mw")
+    if power is not None and power.value == 0:  # a meter that reads 0 is no meter
+        del found["power_mw"]
+        extra["energy_consumption_mw"] = fields["energy_consumption_mw"]
+        missing |= {} if "energy_j" in found else {"energy_j": "given as 0 mW: not measured"}
+    info = {"latency_statistic": "mean", **shared, **_facts(extra)}
+    entry = Entry(
+        model=model, precision=precision, run=path.name, status="imported",
+        figures=found, missing=missing, info=info, extra=extra,
+    )  # fmt: skip
+    return _ours(entry)
+
+
+def _ours(entry: Entry) -> Entry:
+    """What `from_results.export` said of a run of ours comes back, where it is sound."""
+    try:
+        own = msgspec.convert(entry.extra.get("harness"), Own)
+    except msgspec.ValidationError:
+        return entry
+    bounds = {k: v for k, v in own.intervals.items() if k in entry.figures and _sound(v)}
+    figures = {
+        name: Figure(figure.value, *bounds.get(name, (None, None)))
+        for name, figure in entry.figures.items()
+    }
+    missing = {k: why for k, why in own.missing.items() if k not in figures}
+    return msgspec.structs.replace(
+        entry,
+        run=own.run,
+        status=own.status if own.status in _STATUSES else entry.status,
+        random_weights=own.random_weights,
+        figures=figures,
+        missing=entry.missing | missing,
+        info=entry.info | own.info,
+    )
+
+
+def _sound(interval: tuple[float, float]) -> bool:
+    return -math.inf < interval[0] <= interval[1] < math.inf
+
+
+def _facts(values: Mapping[str, Any]) -> dict[str, str]:
+    """The scalars and shapes among ``values``, as short texts."""
+    short = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, str | int | float) or (isinstance(value, list) and len(value) <= 8)
+    }
+    return {fact(name)[:60]: fact(value) for name, value in list(short.items())[:_MOST_FACTS]}
+
+
+def _refuse_non_finite(where: str, value: Any) -> None:
+    """Raises `DataError`: JSON has no NaN, so it could not be written again."""
+    todo: list[tuple[str, Any]] = [(where, value)]
+    while todo:
+        at, item = todo.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            raise DataError(f"{at} is {item}", "give a finite number, or leave it out")
+        if isinstance(item, dict):
+            todo += [(f"{at}: {fact(key):.40}", inner) for key, inner in item.items()]
+        elif isinstance(item, list):
+            todo += [(at, inner) for inner in item if isinstance(inner, float | dict | list)]
+
+
+def _checked(board: Board, path: Path) -> Board:
+    """The board, if it can be written again. Raises `DataError`."""
+    try:
+        msgspec.json.encode(board)
+    except (UnicodeEncodeError, RecursionError, OverflowError) as error:
+        raise DataError(
+            f"{str(path)!r} holds what is no text or number: {error}", _REMEDY
+        ) from error
+    return board
+
+
+def _notes(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """What not to believe at sight."""
+    models: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        models[entry.model].append(entry)
+    notes = [note for found in models.values() for note in _doubts(found)]
+    more = len(notes) - _MOST_NOTES
+    return tuple(notes if more <= 0 else [*notes[:_MOST_NOTES], f"and {more} more"])
+
+
+def _doubts(entries: Sequence[Entry]) -> Iterator[str]:
+    name = fact(entries[0].model)[:60]
+    places = {e.precision: e.info["evaluated_on"] for e in entries if "evaluated_on" in e.info}
+    if len(set(places.values())) > 1:
+        listed = ", ".join(f"{precision} on {place}" for precision, place in places.items())
+        yield f"{name}: evaluated in different places ({listed}), so its costs hardly compare"
+    shares = [e.figures["accuracy"].value for e in entries if "accuracy" in e.figures]
+    if shares and min(shares) <= 1 < max(shares):
+        low, high = min(shares), max(shares)
+        yield f"{name}: accuracies of {low:g} and {high:g}; is one a share and one a percentage?"
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "object", list: "list", str: "text", bool: "truth value", type(None): "null"}
+    return kinds.get(type(value), "number")

@@ -1,0 +1,127 @@
+"""Results of ``harness run`` as a board, and as a file of the compression engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.analysis.compression import with_ratios
+from harness.board import compression_engine
+from harness.board.model import Board, Entry, Figure, Histogram
+from harness.board.results import entry_of
+from harness.errors import ResultError
+from harness.maybe import Unavailable
+from harness.records.lookup import lookup
+from harness.records.result import Result
+from harness.records.samples import read_samples
+
+_BINS = 60
+_CUT_QUANTILE = 0.995  # slower latencies lie in the last bin
+_UNITS = {
+    "energy_consumption_mw": "average power over the timed window, in mW; no energy",
+    "energy_per_inference_j": "joules per inference over the timed window, gross of idle",
+    "memory_usage_mb": "peak of the worker in the timed window; 1 MB is 10^6 bytes",
+    "model_size_mb": "the model's file; 1 MB is 10^6 bytes",
+    "latency_mean_ms": "mean over all iterations; latency_median_ms is the median",
+    "accuracy": "top-1, a share of 1",
+}
+
+
+def board_from(results: Sequence[Result], folders: Sequence[Path | None] = ()) -> Board:
+    """One entry per result, oldest first, with ratios and scores.
+
+    ``folders`` (one per result) hold the samples, for the distributions of latency.
+    """
+    paired = list(zip(results, folders or [None] * len(results), strict=True))
+    paired.sort(key=lambda one: one[0].started_at)
+    notes: list[str] = []
+    entries = [entry_of(result, _latencies(result, folder, notes)) for result, folder in paired]
+    return Board(entries=with_ratios(entries), notes=tuple(notes))
+
+
+def export(results: Sequence[Result]) -> bytes:
+    """The compression engine's file: means and milliwatts as it has them, joules beside them."""
+    ordered = sorted(results, key=lambda result: result.started_at)
+    entries = [_exported(result) for result in ordered]
+    names = compression_engine.unique_names(entries)
+    extra: dict[str, dict[str, Any]] = {}
+    for name, result in zip(names, ordered, strict=True):
+        about = extra.setdefault(name, {"model_info": _model_info(result)})
+        about["benchmark_time_seconds"] = (
+            about.get("benchmark_time_seconds", 0.0) + result.duration_s
+        )
+    named = [
+        msgspec.structs.replace(entry, model=name)
+        for entry, name in zip(entries, names, strict=True)
+    ]
+    return compression_engine.dump(Board(entries=tuple(named), extra=extra))
+
+
+def _model_info(result: Result) -> dict[str, Any]:
+    model = result.model
+    if isinstance(model, Unavailable):
+        return {"library": result.spec.backend}
+    random = ", random weights" if model.random_weights else ""
+    return {
+        "library": result.spec.backend,
+        "category": model.source,
+        "input_shape": list(model.inputs[0].shape) if model.inputs else [],
+        "description": f"{model.name}{random}, inputs from {model.input_data}",
+    }
+
+
+def _exported(result: Result) -> Entry:
+    """The entry with the mean for the median; its figures of our own as extra fields."""
+    entry = entry_of(result)
+    figures = dict(entry.figures)
+    extra: dict[str, Any] = {}
+    if (median := figures.pop("latency_ms", None)) is not None:
+        extra["latency_median_ms"] = median.value
+    mean = lookup(result, "timing.latency_ms.mean")
+    if not isinstance(mean, Unavailable):
+        bounds = lookup(result, "timing.latency_ms.ci95.mean")
+        low, high = (None, None) if isinstance(bounds, Unavailable) else bounds
+        figures["latency_ms"] = Figure(mean, low, high)
+    primary = lookup(result, "energy.primary")
+    watts = lookup(result, f"energy.sources.{primary}.average_power_w")
+    if not isinstance(watts, Unavailable):
+        figures["power_mw"] = Figure(watts * 1e3)
+    own = compression_engine.Own(
+        run=result.id,
+        status=result.status,
+        random_weights=entry.random_weights,
+        units=_UNITS,
+        intervals={
+            name: (figure.low, figure.high)
+            for name, figure in figures.items()
+            if figure.low is not None and figure.high is not None
+        },
+        missing=entry.missing,
+        info=entry.info | {"latency_statistic": "mean"},
+    )
+    place = f"{entry.info['backend']} on {entry.info['device']}"
+    extra |= {"evaluated_on": place, "harness": msgspec.to_builtins(own)}
+    return msgspec.structs.replace(entry, figures=figures, extra=extra)
+
+
+def _latencies(result: Result, folder: Path | None, notes: list[str]) -> Histogram | None:
+    """Of the timed iterations, from the samples beside the result."""
+    if folder is None or isinstance(result.timing, Unavailable):
+        return None
+    import numpy as np
+
+    try:
+        samples = read_samples(folder)
+    except ResultError as error:
+        notes.append(f"{result.id}: no distribution of latency: {error}")
+        return None
+    timed = samples.timed == 1
+    values = (samples.end_ns[timed] - samples.start_ns[timed]) / 1e6
+    if not len(values):
+        return None
+    cut = float(np.quantile(values, _CUT_QUANTILE))
+    counts, edges = np.histogram(np.minimum(values, cut), bins=_BINS)
+    return Histogram(tuple(edges.tolist()), tuple(float(count) for count in counts))

@@ -1,0 +1,39 @@
+"""Folder and tag names from model names, which are untrusted text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+_TAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=@-]{0,99}")
+_DIGEST = re.compile(r".*-[0-9a-f]{10}")
+_LONGEST_TAG = 200
+
+
+def run_name(model: str) -> str:
+    """The name of a model's run folder: the same every time, and another for every other model.
+
+    A tame name is its own. Any other becomes tame by replacing what is not, and unique by a digest
+    of the true name, as does a name that looks as if it had one.
+    """
+    if _TAME.fullmatch(model) and not _DIGEST.fullmatch(model):
+        return model
+    tame = re.sub(r"[^A-Za-z0-9_.+=@-]+", "_", model)[:80].strip("._-")
+    return f"{tame or 'model'}-{_digest(model)}"
+
+
+def tag_name(model: str) -> str:
+    """The name as it stands in tags: any script, slashes and spaces, but nothing unprintable.
+
+    No empty step and none of a dot or two, which a reader of paths could stumble over.
+    """
+    printable = "".join(char if char.isprintable() else " " for char in model)
+    steps = [" ".join(step.split()) for step in printable.split("/")]
+    name = "/".join(step for step in steps if step.strip("."))
+    if len(name) > _LONGEST_TAG:
+        name = f"{name[:_LONGEST_TAG].rstrip('/ ')}...{_digest(model)}"
+    return name or f"model-{_digest(model)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:10]

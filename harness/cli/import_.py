@@ -1,0 +1,32 @@
+"""``harness import``: results of the compression engine, into TensorBoard."""
+
+from __future__ import annotations
+
+import click
+
+from harness.cli.output import json_option, print_json
+
+
+@click.command("import")
+@click.argument("path", metavar="FILE")
+@click.option(
+    "--logdir", default="results", show_default=True, metavar="DIR", help="Where the runs go."
+)
+@json_option
+def command(path: str, logdir: str, as_json: bool) -> int:
+    """Bring FILE, written by the compression engine, into TensorBoard: one run per model.
+
+    FILE is JSON, {model: {fp32: {accuracy, latency_mean_ms, ...}, int8: {...}, model_info}}. Its
+    energy_consumption_mw is a power; joules per inference are derived from it and the latency.
+    """
+    from harness.board.importer import log_benchmark_results
+
+    board = log_benchmark_results(path, logdir)
+    if as_json:
+        print_json(board)
+    else:
+        from harness.board.rows import render_board
+        from harness.sinks.terminal import print_out
+
+        print_out(render_board(board))
+    return 0
