@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Bring results of the compression engine into TensorBoard.",
     ),
     "show": ("harness.cli.show:command", "Show a run that lies in the results folder."),
+    "baseline": ("harness.cli.baseline:command", "Promote runs to a baseline; list and show them."),
+    "index": ("harness.cli.index:command", "Rebuild the index of a results folder."),
     "list": (
         "harness.cli.list:command",
         "List models, backends and profilers, and what works here.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from harness.cli.output import json_option, print_json, results_option
-from harness.records.store import read_result, result_path
 
 
 @click.command("show")
@@ -13,12 +12,17 @@ from harness.records.store import read_result, result_path
 @results_option
 @json_option
 def command(run: str, results: str, as_json: bool) -> int:
-    """Show RUN: a run folder, a result file, a run id or its beginning, or `latest`."""
-    result = read_result(run, results)
+    """Show RUN: a run folder, a result file, a run id or its beginning, or `latest`.
+
+    Also whatever else stands for one run: latest~N, latest@BRANCH, @COMMIT, tag:KEY=VALUE, ...
+    """
+    from harness.records.refs import resolve_one
+
+    result, path = resolve_one(run, results)
     if as_json:
         print_json(result)
     else:
         from harness.sinks.terminal import print_out, render_result
 
-        print_out(render_result(result, result_path(run, results).parent))
+        print_out(render_result(result, path.parent))
     return 0

@@ -5,6 +5,9 @@
         samples.npz             start and end of every timed iteration (`harness.records.samples`)
         events.out.tfevents...  what TensorBoard shows
 
+Run folders lie at any depth: a sweep has a folder of its own, and its runs inside. Folders called
+``baselines`` hold copies of runs that are kept apart, and hidden ones are not looked into.
+
 A file appears whole or not at all: it is written beside its place under a temporary name, synced
 and renamed. So a full disk or a kill leaves what was there before. A reader meets files that other
 programs, versions and accidents have touched: whatever a file holds, `read_result` returns a Result
@@ -18,10 +21,11 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -34,6 +38,9 @@ if TYPE_CHECKING:
     from harness.records.samples import SamplesJournal
 
 RESULT_NAME = "result.json"
+BASELINES_NAME = "baselines"
+SWEEP_NAME = "sweep.json"
+MAX_BYTES = 1 << 28  # a result is some 20 kB; nothing that is so much larger is one
 _FAMILY, _, _VERSION = SCHEMA.rpartition("/")
 _ID = re.compile(r"\d{8}T\d{6}Z-.+")
 _RESTORE = "restore the file, or measure again"
@@ -73,7 +80,7 @@ class RunFolder:
         """Write ``result.json``, replacing one that is there. Raises `ResultError`."""
         data = msgspec.json.format(msgspec.json.encode(result), indent=2)
         path = self.path / RESULT_NAME
-        _decode(data, path)  # NaN has no JSON: refuse it here, not at the reader's
+        decode_result(data, path)  # NaN has no JSON: refuse it here, not at the reader's
         write_atomically(path, data + b"\n")
         return path
 
@@ -123,18 +130,29 @@ def read_result(run: Path | str, results: Path | str = "results") -> Result:
     Ids are looked up in the folder ``results``. Raises `ResultError`.
     """
     path = result_path(run, results)
+    return decode_result(read_bytes(path), path)
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """What the result file ``path`` holds. Raises `ResultError`, also for pipes and devices."""
     try:
-        data = path.read_bytes()
+        # a pipe would be waited for
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ResultError(f"{str(path)!r} is no file", _NAME_ONE)
+            if found.st_size > MAX_BYTES:
+                raise ResultError(f"{str(path)!r} is no Harness result: {found.st_size:_d} bytes")
+            return file.read()
     except FileNotFoundError as error:
         raise ResultError(
-            f"{str(path.parent)!r} holds no {RESULT_NAME}",
+            f"{str(Path(path).parent)!r} holds no {RESULT_NAME}",
             "the run is still going, or was killed before its end",
         ) from error
     except OSError as error:
         raise ResultError(
             f"{str(path)!r} cannot be read: {_cause(error)}", "look at its permissions"
         ) from error
-    return _decode(data, path)
 
 
 def iter_results(results: Path | str) -> Iterator[Result | ResultError]:
@@ -147,20 +165,85 @@ def iter_results(results: Path | str) -> Iterator[Result | ResultError]:
 
 
 def run_folders(results: Path) -> list[Path]:
-    """The run folders in ``results``, oldest first; none where there is no such folder."""
-    try:
-        found = [path for path in results.iterdir() if _ID.fullmatch(path.name) and path.is_dir()]
-    except OSError:
-        return []
-    return sorted(found, key=_age)
+    """The run folders in ``results``, oldest first; none where there is no such folder.
+
+    A run that has left no result yet has one too, known by its name.
+    """
+    ages = {
+        Path(found.folder): (found.changed_ns, Path(found.folder).name)
+        for found in scan(results)
+        if not found.problem and (found.size_bytes >= 0 or _ID.fullmatch(Path(found.folder).name))
+    }
+    return sorted(ages, key=lambda path: (_began(path.name), *ages[path]))
 
 
-def _age(folder: Path) -> tuple[str, int, str]:
+def _began(name: str) -> str:
+    """The time in the name of a run folder; those of other names come first."""
+    return name.partition("-")[0] if _ID.fullmatch(name) else ""
+
+
+def is_folder(results: Path | str) -> Path:
+    """``results``, a folder. Raises `ResultError` where it is none."""
+    if not Path(results).is_dir():
+        raise ResultError(f"there is no results folder {str(results)!r}", "name one with --results")
+    return Path(results)
+
+
+class Found(NamedTuple):
+    """A run folder as `scan` meets it. Without a result its size is -1."""
+
+    folder: str
+    changed_ns: int = 0  # of the result file
+    size_bytes: int = -1
+    problem: str = ""  # why it could not be looked into
+
+
+def scan(root: Path | str) -> Iterator[Found]:
+    """Every folder below ``root`` that has a result or the name of a run, in no order.
+
+    Costs one system call for a run, so that 100,000 of them take about a second.
+    """
+    folders, followed = [str(root)], {os.path.realpath(root)}
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                inside = [entry for entry in entries if _is_open(entry, followed)]
+        except OSError as error:
+            if folder != str(root) or not isinstance(error, FileNotFoundError):
+                yield Found(folder, problem=_cause(error))
+            continue
+        for entry in inside:
+            found = _look(entry.path)
+            if found.size_bytes >= 0 or found.problem or _ID.fullmatch(entry.name):
+                yield found
+            if found.size_bytes < 0 and not found.problem:
+                folders.append(entry.path)
+
+
+def _is_open(entry: os.DirEntry[str], followed: set[str]) -> bool:
+    """Whether to look into ``entry``. A link is followed once, and only to what lies outside of
+    the folders that are looked into anyway: so links in a circle end."""
+    if entry.name.startswith(".") or entry.name == BASELINES_NAME or not entry.is_dir():
+        return False
+    if not entry.is_symlink():
+        return True
+    target = os.path.realpath(entry.path)
+    for path in followed:
+        if f"{target}/".startswith(f"{path}/") or f"{path}/".startswith(f"{target}/"):
+            return False
+    followed.add(target)
+    return True
+
+
+def _look(folder: str) -> Found:
     try:
-        changed_ns = (folder / RESULT_NAME).stat().st_mtime_ns
-    except OSError:
-        changed_ns = 0
-    return folder.name.partition("-")[0], changed_ns, folder.name
+        status = os.stat(f"{folder}/{RESULT_NAME}")  # noqa: PTH116  (a Path costs as much again)
+    except (FileNotFoundError, NotADirectoryError):
+        return Found(folder)
+    except OSError as error:
+        return Found(folder, problem=_cause(error))
+    return Found(folder, status.st_mtime_ns, status.st_size)
 
 
 def result_path(run: Path | str, results: Path | str = "results") -> Path:
@@ -195,7 +278,8 @@ def _by_id(name: str, results: Path) -> Path:
     return folders[0]
 
 
-def _decode(data: bytes, path: Path) -> Result:
+def decode_result(data: bytes, path: Path) -> Result:
+    """The result in ``data``, read from ``path``. Raises `ResultError`."""
     try:
         raw = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,0 +1,135 @@
+"""``harness baseline``: runs promoted under a name, to judge later ones by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.output import json_option, print_json, results_option
+
+if TYPE_CHECKING:
+    from harness.records.baselines import Baseline
+
+
+@click.group("baseline")
+def command() -> None:
+    """Promote runs to a baseline, and look at those there are; --json on all of it."""
+
+
+@command.command("promote")
+@click.argument("ref")
+@click.option("--name", required=True, help="What to call it.")
+@click.option("--reason", default="", help="Kept with it: why this is the new standard.")
+@click.option("--by", default="", help="Kept with it: who decides.  [default: you]")
+@click.option(
+    "--acknowledge",
+    default="",
+    metavar="REASON",
+    help="Promote though it is worse than the baseline it replaces.",
+)
+@results_option
+@json_option
+def promote(
+    ref: str, name: str, reason: str, by: str, acknowledge: str, results: str, as_json: bool
+) -> int:
+    """Make REF the baseline NAME: a run, a folder of runs, a sweep, latest@BRANCH, @COMMIT, ...
+
+    Its results are copied, so it outlives them. Exit code 1: REF is worse than the baseline of that
+    name, and nobody acknowledged it.
+    """
+    from harness.records import baselines, refs
+
+    baselines.checked_name(name)
+    selection = refs.resolve(ref, results)
+    found = baselines.promote(
+        selection, name, results, reason=reason, by=by, acknowledge=acknowledge
+    )
+    for problem in selection.problems:
+        click.echo(f"harness: {problem}", err=True)
+    if as_json:
+        print_json(found)
+    else:
+        _print_one(found)
+    return 0
+
+
+@command.command("list")
+@results_option
+@json_option
+def list_(results: str, as_json: bool) -> int:
+    """List the baselines of the results folder."""
+    from harness.errors import ResultError
+    from harness.records import baselines
+
+    found: list[Baseline] = []
+    for name in baselines.names(results):
+        try:
+            found.append(baselines.read(name, results))
+        except ResultError as error:
+            click.echo(f"harness: {error}", err=True)
+    if as_json:
+        print_json(found)
+        return 0
+    from harness.sinks.terminal import print_out, render_table
+
+    header = ("Baseline", "promoted", "runs", "cells", "by", "reason")
+    body = [
+        (b.name, b.promoted_at, str(len(b.runs)), str(len(b.cells)), b.by, b.reason) for b in found
+    ]
+    print_out(render_table(header, body))
+    return 0
+
+
+@command.command("show")
+@click.argument("name")
+@results_option
+@json_option
+def show(name: str, results: str, as_json: bool) -> int:
+    """Show the baseline NAME: who, when, why, its figures, and what it replaced."""
+    from harness.records import baselines
+
+    found = baselines.read(name, results)
+    if as_json:
+        print_json(found)
+    else:
+        _print_one(found)
+    return 0
+
+
+def _print_one(found: Baseline) -> None:
+    from harness.sinks.rows import count, plain
+    from harness.sinks.terminal import print_out, render_table
+
+    cells = count(len(found.cells), "cell")
+    lines = [f"{found.name}  {count(len(found.runs), 'run')}, {cells}, from {found.source}"]
+    lines.append(f"promoted {found.promoted_at} by {found.by}")
+    lines += [found.reason] if found.reason else []
+    if found.acknowledged:
+        lines.append(f"acknowledged: {found.acknowledged} ({'; '.join(found.regressions)})")
+    lines += [
+        f"replaced: {count(len(old.runs), 'run')} promoted {old.promoted_at} by {old.by}"
+        for old in found.history
+    ]
+    for line in lines:
+        click.echo(plain(line))
+    click.echo()
+    print_out(render_table(("Cell", "metric", "launches", "median"), _figures(found)))
+
+
+def _figures(found: Baseline) -> list[tuple[str, str, str, str]]:
+    from statistics import median
+
+    from harness.analysis.metrics import METRICS
+    from harness.sinks.rows import number, quantity
+
+    def shown(name: str, value: float) -> str:
+        unit = METRICS[name].unit if name in METRICS else ""
+        return quantity(value, unit) if unit else number(value)
+
+    return [
+        ("" if index else one.cell.name, name, str(len(values)), shown(name, median(values)))
+        for one in found.cells
+        for index, (name, values) in enumerate(one.launches.items())
+        if values
+    ]

@@ -1,0 +1,334 @@
+"""Baselines: runs that were promoted under a name, to judge later ones by.
+
+    results/baselines/release.json       who, when, why, the figures, and what it replaced
+    results/baselines/release/RUN/...    copies of the result files: it outlives the runs
+
+The record is small and meant to be read, and to be committed where the gate runs in CI. It is
+written last and whole: a promotion that is cut short leaves the old baseline.
+
+A baseline is not promoted to make a gate green: while its candidate is worse than the baseline that
+it would replace, the promotion is refused, until somebody acknowledges that with a reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import hashlib
+import importlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from harness.errors import NothingComparable, ResultError
+from harness.maybe import Unavailable
+from harness.records.cell import Cell, cell_of
+from harness.records.result import Result
+from harness.records.store import (
+    BASELINES_NAME,
+    RESULT_NAME,
+    read_bytes,
+    read_result,
+    write_atomically,
+)
+
+if TYPE_CHECKING:
+    from harness.records.refs import Selection
+
+SCHEMA = "harness.baseline/1"
+Gate = Callable[[Sequence[Result], Sequence[Result]], list[str]]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_TAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+_RESERVED = ("latest",)
+_FAILED = ("failed", "interrupted")
+
+
+class Regressed(ResultError):
+    """The candidate is worse than the baseline that it would replace."""
+
+    exit_code = 1
+
+
+class BaselineRun(msgspec.Struct, frozen=True, kw_only=True):
+    """``folder`` holds the copy of its result, beside the record."""
+
+    id: str
+    folder: str
+    cell: Cell
+    fingerprint: str
+    started_at: str
+    status: str
+    commit: str | None
+    branch: str | None
+
+
+class BaselineCell(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell on one machine: metric name -> its figure in each launch, in the metric's unit."""
+
+    cell: Cell
+    fingerprint: str
+    launches: dict[str, tuple[float, ...]]
+
+
+class Replaced(msgspec.Struct, frozen=True, kw_only=True):
+    """A baseline as it was: ``medians`` by cell name, machine and metric."""
+
+    promoted_at: str
+    by: str
+    reason: str
+    source: str
+    runs: tuple[str, ...]
+    medians: dict[str, dict[str, float]]
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """``history`` has the baselines that were replaced, the last one first."""
+
+    schema: str = SCHEMA
+    name: str
+    promoted_at: str  # ISO 8601, UTC
+    by: str
+    reason: str
+    source: str  # what was promoted, as it was named
+    acknowledged: str | None = None  # why it was promoted all the same
+    regressions: tuple[str, ...] = ()  # what was acknowledged
+    runs: tuple[BaselineRun, ...]
+    cells: tuple[BaselineCell, ...]
+    history: tuple[Replaced, ...] = ()
+
+
+def promote(
+    selection: Selection,
+    name: str,
+    results: Path | str = "results",
+    *,
+    reason: str = "",
+    by: str = "",
+    acknowledge: str = "",
+    gate: Gate | None = None,
+) -> Baseline:
+    """Make the finished runs of ``selection`` the baseline ``name`` of the folder ``results``.
+
+    ``gate(baseline, candidate)`` says what has become worse; without one the gate of
+    `harness.analysis` does. Raises `Regressed` where it finds something and ``acknowledge`` gives
+    no reason, and `ResultError` where there is nothing to promote or it cannot be written.
+    """
+    checked_name(name)
+    chosen = [
+        (result, path)
+        for result, path in zip(selection.results, selection.paths, strict=True)
+        if result.status not in _FAILED and not isinstance(result.timing, Unavailable)
+    ]
+    if not chosen:
+        raise ResultError(f"{selection.name!r} has no run that finished", "promote another one")
+    files = [(_folder_name(result), read_bytes(path)) for result, path in chosen]
+    candidate = [result for result, _ in chosen]
+    home = Path(results) / BASELINES_NAME
+    with _locked(home):
+        old = read(name, results) if _record(home, name).exists() else None
+        worse = _regressions(name, results, candidate, gate) if old else []
+        if worse and not acknowledge.strip():
+            raise Regressed(
+                f"baseline {name!r} is not replaced: {'; '.join(worse)}",
+                "fix that, or promote with --acknowledge REASON",
+            )
+        baseline = Baseline(
+            name=name,
+            promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            by=by or _who(),
+            reason=reason,
+            source=selection.name,
+            acknowledged=acknowledge.strip() or None if worse else None,
+            regressions=tuple(worse),
+            runs=tuple(_run(result) for result in candidate),
+            cells=_cells(candidate),
+            history=(_replaced(old), *old.history) if old else (),
+        )
+        _write(home, baseline, files)
+    return baseline
+
+
+def names(results: Path | str = "results") -> list[str]:
+    """The baselines of the folder ``results``."""
+    found = (Path(results) / BASELINES_NAME).glob("*.json")
+    return sorted(path.stem for path in found if _NAME.fullmatch(path.stem))
+
+
+def path_of(name: str, results: Path | str = "results") -> Path | None:
+    """The record of the baseline ``name``; None where there is none."""
+    path = _record(Path(results) / BASELINES_NAME, name)
+    return path if _NAME.fullmatch(name) and path.is_file() else None
+
+
+def read(name: str, results: Path | str = "results") -> Baseline:
+    """The record of the baseline ``name``. Raises `ResultError`."""
+    path = _record(Path(results) / BASELINES_NAME, checked_name(name))
+    if not path.exists():
+        known = ", ".join(names(results)) or "none"
+        raise ResultError(f"no baseline {name!r} in {str(results)!r}", f"there are: {known}")
+    restore = "restore the file, or delete it and promote anew"
+    try:
+        found = msgspec.json.decode(read_bytes(path), type=Baseline)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ResultError(f"{str(path)!r} is no baseline: {error}", restore) from error
+    if found.schema != SCHEMA:
+        raise ResultError(f"{str(path)!r} has schema {found.schema!r:.60}, not {SCHEMA}", restore)
+    if any(not _TAME.fullmatch(run.folder) for run in found.runs):
+        raise ResultError(f"{str(path)!r} names a folder outside of its own", restore)
+    return found
+
+
+def result_paths(name: str, results: Path | str = "results") -> list[Path]:
+    """The result files of the baseline ``name``. Raises `ResultError`."""
+    home = Path(results) / BASELINES_NAME / name
+    return [home / run.folder / RESULT_NAME for run in read(name, results).runs]
+
+
+def checked_name(name: str) -> str:
+    """``name``, if it can be one. Raises `ResultError`."""
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise ResultError(
+            f"a baseline cannot be called {name!r}",
+            "give up to 64 letters, digits, dots, dashes and underscores, and not latest",
+        )
+    return name
+
+
+def _record(home: Path, name: str) -> Path:
+    return home / f"{name}.json"
+
+
+def _regressions(
+    name: str, results: Path | str, candidate: Sequence[Result], gate: Gate | None
+) -> list[str]:
+    """What has become worse; also that nothing could be compared, which is no success."""
+    gate = gate or _built_in_gate()
+    if gate is None:
+        return []
+    try:
+        return gate([read_result(path) for path in result_paths(name, results)], candidate)
+    except NothingComparable as error:
+        return [error.message]
+
+
+def _built_in_gate() -> Gate | None:
+    try:
+        module = importlib.import_module("harness.analysis.gate")
+    except ModuleNotFoundError as error:
+        if error.name != "harness.analysis.gate":
+            raise
+        return None
+    gate: Gate | None = getattr(module, "regressions", None)
+    return gate
+
+
+def _write(home: Path, baseline: Baseline, files: Sequence[tuple[str, bytes]]) -> None:
+    """The copies, then the record that names them, then away with those it no longer names."""
+    folder = home / baseline.name
+    try:
+        for name, data in files:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / name / RESULT_NAME, data)
+        record = msgspec.json.format(msgspec.json.encode(baseline), indent=2)
+        write_atomically(_record(home, baseline.name), record + b"\n")
+        for path in folder.iterdir():
+            if path.name not in {name for name, _ in files}:
+                shutil.rmtree(path, ignore_errors=True)
+    except OSError as error:
+        raise ResultError(
+            f"{str(folder)!r} cannot be written: {error.strerror}", "free some space"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """One promotion at a time. Raises `ResultError` where nothing can be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(home, os.O_RDONLY)
+    except OSError as error:
+        raise ResultError(
+            f"{str(home)!r} cannot be written: {error.strerror}", "name another --results"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _who() -> str:
+    try:
+        return os.environ.get("GITHUB_ACTOR") or getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        return f"user {os.getuid()}"
+
+
+def _folder_name(result: Result) -> str:
+    """Its id, unless that is no name for a folder: a result from elsewhere may hold anything."""
+    if _TAME.fullmatch(result.id):
+        return result.id
+    return "id-" + hashlib.sha256(result.id.encode()).hexdigest()[:16]
+
+
+def _run(result: Result) -> BaselineRun:
+    return BaselineRun(
+        id=result.id,
+        folder=_folder_name(result),
+        cell=cell_of(result),
+        fingerprint=result.machine.fingerprint,
+        started_at=result.started_at,
+        status=result.status,
+        commit=result.software.commit,
+        branch=result.software.branch,
+    )
+
+
+def _cells(results: Sequence[Result]) -> tuple[BaselineCell, ...]:
+    groups: dict[tuple[Cell, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((cell_of(result), result.machine.fingerprint), []).append(result)
+    return tuple(
+        BaselineCell(cell=cell, fingerprint=fingerprint, launches=_figures(runs))
+        for (cell, fingerprint), runs in sorted(groups.items(), key=lambda item: item[0])
+    )
+
+
+def _figures(results: Sequence[Result]) -> dict[str, tuple[float, ...]]:
+    """By launch, or by run what a run has once."""
+    from harness.analysis.figures import figures, single
+    from harness.analysis.metrics import METRICS
+
+    found: dict[str, tuple[float, ...]] = {}
+    for name in METRICS:
+        values = figures(results, name)
+        if isinstance(values, Unavailable):
+            once = [single(result, name) for result in results]
+            values = tuple(value for value in once if not isinstance(value, Unavailable))
+        if values:
+            found[name] = values
+    return found
+
+
+def _replaced(old: Baseline) -> Replaced:
+    return Replaced(
+        promoted_at=old.promoted_at,
+        by=old.by,
+        reason=old.reason,
+        source=old.source,
+        runs=tuple(run.id for run in old.runs),
+        medians={
+            f"{one.cell.name} on {one.fingerprint}": {
+                name: median(values) for name, values in one.launches.items()
+            }
+            for one in old.cells
+        },
+    )
