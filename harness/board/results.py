@@ -56,6 +56,8 @@ def spec_info(spec: RunSpec) -> dict[str, str]:
         "scenario": spec.scenario,
         "boundary": spec.boundary,
         "batch_size": str(spec.batch_size),
+        "concurrency": str(spec.concurrency),
+        "threads": "default" if spec.threads is None else str(spec.threads),
         "launches": str(spec.launches),
         "latency_statistic": "median",
     }

@@ -19,7 +19,10 @@ from harness.errors import HarnessError
 # name -> ("module:function", what ``harness --help`` says)
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("harness.cli.run:command", "Measure a model on a runtime and leave a result."),
-    "sweep": ("harness.cli.sweep:command", "Measure a matrix of cells, continued where it stopped."),
+    "sweep": (
+        "harness.cli.sweep:command",
+        "Measure a matrix of cells, continued where it stopped.",
+    ),
     "compare": ("harness.cli.compare:command", "Compare two runs on the same machine."),
     "export": ("harness.cli.export:command", "Write runs in the format of another tool."),
     "import": (
@@ -32,6 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": (
         "harness.cli.list:command",
         "List models, backends and profilers, and what works here.",
+    ),
+    "board": (
+        "harness.cli.board:command",
+        "Compare models at several precisions in TensorBoard.",
     ),
     "doctor": (
         "harness.cli.doctor:command",

@@ -1,0 +1,378 @@
+// The charts of the board: functions of a board and a DOM node. They fetch nothing, and take
+// Apache ECharts from the page (globalThis.echarts), so that a report can draw with them too.
+//
+//   pareto(node, board, {metric, theme})    accuracy against latency_ms, model_size_mb or energy_j
+//   latencies(node, entries, {theme})       distributions laid over each other
+//
+// Each returns {update(data, options), dispose(), png(), svg(), csv(), resize()}.
+
+import { csv } from "./download.js";
+import { el } from "./dom.js";
+import { figureText, hasInterval, labelOf, number, scaleFor } from "./format.js";
+
+export const THEMES = {
+  light: {
+    text: "#1f2933", dim: "#5f6b7a", line: "#d5dae1", ground: "#ffffff", frontier: "#8a94a3",
+    series: ["#2f6fde", "#d9630b", "#148f63", "#a23bc2", "#b8860b", "#0e8a9e", "#c42f5f", "#5b6472"],
+  },
+  dark: {
+    text: "#e6e9ee", dim: "#9aa5b4", line: "#3c4450", ground: "#22272e", frontier: "#7d8896",
+    series: ["#6ea4ff", "#ff9a4d", "#3fcf98", "#d584f0", "#e3b341", "#45c3d6", "#ff7aa2", "#a5b0bf"],
+  },
+};
+const SYMBOLS = ["circle", "diamond", "triangle", "rect", "pin", "roundRect", "arrow"];
+const FONT = "Roboto, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif";
+const MANY = 60; // points, beyond which only those on the frontier are named
+const CANVAS_FROM = 400; // points, from which a canvas draws faster than SVG
+const WIDE = 15; // a range of more than this, largest over smallest, is drawn on a log axis
+
+/** Precisions in order of first sight, the reference's first: the order of colours and symbols. */
+export function precisionsOf(entries) {
+  const found = [...new Set(entries.map((entry) => entry.precision))].sort();
+  return [...found.filter((p) => p === "fp32"), ...found.filter((p) => p !== "fp32")];
+}
+
+// -- accuracy against a cost ----------------------------------------------------------------------
+
+/** The entries that no other beats in both: accuracy at least as high at no higher cost. */
+export function frontier(points) {
+  const sorted = [...points].sort((a, b) => a.x - b.x || b.y - a.y);
+  const best = [];
+  for (const point of sorted) {
+    if (!best.length || point.y > best[best.length - 1].y) best.push(point);
+  }
+  return best;
+}
+
+export function pareto(node, board, options) {
+  return chart(node, (data, opts) => paretoOption(data, opts), paretoTable, board, options);
+}
+
+function paretoPoints(board, metric) {
+  const points = [];
+  for (const entry of board.entries) {
+    const x = entry.figures[metric];
+    const y = entry.figures.accuracy;
+    if (x && y) points.push({ entry, x: x.value, y: y.value, figure: x });
+  }
+  return points;
+}
+
+function paretoOption(board, { metric, metrics, theme }) {
+  const colors = THEMES[theme];
+  const points = paretoPoints(board, metric);
+  if (!points.length) return null;
+  const { factor, unit } = scaleFor(metrics[metric].unit, points.map((point) => point.x));
+  const best = frontier(points);
+  const named = new Set(points.length > MANY ? best : points);
+  const precisions = precisionsOf(points.map((point) => point.entry));
+  const log = isWide(points.map((point) => point.x));
+  const series = precisions.map((precision, index) => ({
+    id: `p${index}`, name: `p${index}`, type: "scatter", symbol: SYMBOLS[index % SYMBOLS.length],
+    symbolSize: points.length > MANY ? 8 : 12,
+    itemStyle: { color: colors.series[index % colors.series.length], opacity: 0.9 },
+    data: points.filter((point) => point.entry.precision === precision).map((point) => ({
+      value: [point.x / factor, point.y], point,
+      label: { show: named.has(point) },
+    })),
+    label: {
+      position: "top", distance: 6, color: colors.text, fontSize: 11, fontFamily: FONT,
+      width: 180, overflow: "truncate",
+      formatter: ({ data }) => data.point.entry.model,
+    },
+    labelLayout: { hideOverlap: true, moveOverlap: "shiftY" },
+    emphasis: { scale: 1.4, label: { show: true } },
+    z: 3,
+  }));
+  return {
+    ...common(colors),
+    title: title(`Accuracy against ${metrics[metric].title.toLowerCase()}`, colors),
+    legend: legend(precisions, colors),
+    tooltip: tooltip(colors, ({ data }) => data?.point && paretoTip(data.point, metrics, metric)),
+    xAxis: {
+      ...axis(colors, `${metrics[metric].title} [${unit}]`), type: log ? "log" : "value",
+      scale: true,
+    },
+    yAxis: {
+      ...axis(colors, "Accuracy"), nameGap: 48, type: "value", scale: true, ...room(points),
+      axisLabel: { color: colors.dim, formatter: (value) => number(value, 5).replace(/\.?0+$/, "") },
+    },
+    series: [...series, frontierLine(best, points, factor, colors), intervals(points, factor, colors)],
+  };
+}
+
+/** Limits of the accuracy axis: some air, but none above 1 (or 100) where that is the most. */
+function room(points) {
+  const values = points.map((point) => point.y);
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const spread = most - least || Math.abs(most) * 0.02 || 0.01;
+  const step = 10 ** Math.floor(Math.log10(spread)) / 2;
+  const ceiling = most <= 1 ? 1 : most <= 100 ? 100 : Infinity;
+  const top = Math.ceil((most + spread * 0.12) / step) * step;
+  const bottom = Math.floor((least - spread * 0.12) / step) * step;
+  return { min: Math.max(least >= 0 ? 0 : -Infinity, tidy(bottom)), max: Math.min(ceiling, tidy(top)) };
+}
+
+function tidy(value) {
+  return Number(value.toPrecision(6));
+}
+
+/** The staircase of the best, led on to the dearest point: what lies below it is beaten. */
+function frontierLine(best, points, factor, colors) {
+  const dearest = Math.max(...points.map((point) => point.x));
+  const stairs = [...best.map((point) => [point.x, point.y]), [dearest, best[best.length - 1].y]];
+  return {
+    id: "frontier", name: "frontier", type: "line", step: "end", showSymbol: false, silent: true,
+    lineStyle: { color: colors.frontier, width: 1.5, type: [6, 4] }, z: 2,
+    data: stairs.map(([x, y]) => [x / factor, y]),
+  };
+}
+
+/** 95 % intervals along the cost, as whiskers behind the points. */
+function intervals(points, factor, colors) {
+  const known = points.filter((point) => hasInterval(point.figure));
+  return {
+    id: "intervals", type: "custom", silent: true, z: 1, clip: true,
+    data: known.map((p) => [p.figure.low / factor, p.figure.high / factor, p.y]),
+    encode: { x: [0, 1], y: 2 },
+    renderItem: (params, api) => {
+      const [left, y] = api.coord([api.value(0), api.value(2)]);
+      const [right] = api.coord([api.value(1), api.value(2)]);
+      const line = (x1, y1, x2, y2) => ({
+        type: "line", shape: { x1, y1, x2, y2 }, style: { stroke: colors.dim, lineWidth: 1.2 },
+      });
+      return {
+        type: "group",
+        children: [line(left, y, right, y), line(left, y - 4, left, y + 4),
+          line(right, y - 4, right, y + 4)],
+      };
+    },
+  };
+}
+
+function paretoTip({ entry, figure }, metrics, metric) {
+  return tipBox(`${entry.model} ${entry.precision}`, [
+    ["accuracy", number(entry.figures.accuracy.value)],
+    [metrics[metric].title.toLowerCase(), figureText(figure, metrics[metric].unit)],
+    ["run", entry.run],
+    ["status", entry.random_weights ? `${entry.status}, random weights` : entry.status],
+  ]);
+}
+
+function paretoTable(board, { metric, metrics }) {
+  const best = new Set(frontier(paretoPoints(board, metric)));
+  const head = ["model", "precision", "run", `${metric}`, "low", "high", "accuracy", "on_frontier"];
+  const rows = paretoPoints(board, metric);
+  const on = new Set([...best].map((point) => point.entry));
+  return [head, ...rows.map(({ entry, x, y, figure }) => [
+    entry.model, entry.precision, entry.run, x, figure.low, figure.high, y,
+    on.has(entry) ? "yes" : "no",
+  ])];
+}
+
+// -- latency distributions ------------------------------------------------------------------------
+
+export function latencies(node, entries, options) {
+  return chart(node, latencyOption, latencyTable, entries, options);
+}
+
+function latencyOption(entries, { theme, all = entries }) {
+  const colors = THEMES[theme];
+  const known = entries.filter((entry) => entry.latencies);
+  if (!known.length) return null;
+  const spans = known.map((entry) => span(entry.latencies));
+  const window = [Math.min(...spans.map((s) => s[0])), Math.max(...spans.map((s) => s[1]))];
+  const log = isWide(window);
+  const { factor, unit } = scaleFor("ms", [window[0]]);
+  const labels = known.map((entry) => labelOf(entry, all));
+  return {
+    ...common(colors),
+    grid: { left: 44, right: 24, top: 64, bottom: 84 },
+    title: title("Latency distribution", colors),
+    legend: { ...legend(labels, colors), data: known.map((_, index) => `p${index}`) },
+    tooltip: tooltip(colors, (item) => latencyTip(item, known, labels)),
+    dataZoom: [{
+      type: "slider", bottom: 8, height: 18, filterMode: "none", brushSelect: false,
+      startValue: window[0] / factor, endValue: window[1] / factor,
+      labelFormatter: (value) => number(value, 3), textStyle: { color: colors.dim },
+      borderColor: colors.line,
+    }],
+    xAxis: {
+      ...axis(colors, `Latency [${unit}]`), type: log ? "log" : "value", scale: true,
+      axisLabel: { color: colors.dim, hideOverlap: true, formatter: (value) => number(value, 3) },
+    },
+    yAxis: {
+      ...axis(colors, "Share of inferences (density)"), nameGap: 14, type: "value",
+      axisLabel: { show: false }, splitLine: { show: false },
+    },
+    series: known.map((entry, index) => ({
+      id: `p${index}`, name: `p${index}`, type: "line", step: "start", showSymbol: false,
+      color: colors.series[index % colors.series.length],
+      lineStyle: { width: 1.8, type: index % 2 ? [7, 3] : "solid" },
+      areaStyle: { opacity: 0.14 }, data: outline(entry.latencies, factor, log),
+    })),
+  };
+}
+
+/** Where the bulk lies: from the fastest bin to the one that holds 99.5 % (bins, not statistics). */
+function span({ edges_ms: edges, counts }) {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  let seen = 0;
+  const last = counts.findIndex((count) => (seen += count) >= 0.995 * total);
+  return [edges[0], edges[last + 1] ?? edges[edges.length - 1]];
+}
+
+/** A histogram's outline: bins of different widths get equal areas for equal counts. */
+function outline({ edges_ms: edges, counts }, factor, log) {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  const points = [[edges[0] / factor, 0]];
+  counts.forEach((count, bin) => {
+    const width = log ? Math.log(edges[bin + 1] / edges[bin]) : edges[bin + 1] - edges[bin];
+    const height = width > 0 && Number.isFinite(width) ? count / total / width : 0;
+    points.push([edges[bin + 1] / factor, height]); // step "start": the height counts leftwards
+  });
+  points.push([edges[edges.length - 1] / factor, 0]);
+  return points.filter(([x]) => !log || x > 0);
+}
+
+function latencyTip(item, known, labels) {
+  const entry = known[item.seriesIndex];
+  if (!entry) return "";
+  const { edges_ms: edges, counts } = entry.latencies;
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  const figure = entry.figures.latency_ms;
+  return tipBox(labels[item.seriesIndex], [
+    ["latency", figure ? figureText(figure, "ms") : "n/a"],
+    ["fastest, slowest", `${number(edges[0])} ms, ${number(edges[edges.length - 1])} ms`],
+    ["inferences", String(Math.round(total))],
+  ]);
+}
+
+function latencyTable(entries) {
+  const rows = [["model", "precision", "run", "from_ms", "to_ms", "count"]];
+  for (const { model, precision, run, latencies: found } of entries) {
+    found?.counts.forEach((count, bin) => {
+      rows.push([model, precision, run, found.edges_ms[bin], found.edges_ms[bin + 1], count]);
+    });
+  }
+  return rows;
+}
+
+// -- what all share -------------------------------------------------------------------------------
+
+function isWide(values) {
+  const positive = values.filter((value) => value > 0);
+  return positive.length === values.length && Math.max(...positive) / Math.min(...positive) > WIDE;
+}
+
+function common(colors) {
+  return {
+    animation: false, backgroundColor: "transparent", textStyle: { fontFamily: FONT },
+    grid: { left: 76, right: 28, top: 64, bottom: 52 },
+    aria: { enabled: true }, color: colors.series,
+  };
+}
+
+function title(text, colors) {
+  return { text, left: 12, top: 8, textStyle: { color: colors.text, fontSize: 14, fontWeight: 600 } };
+}
+
+/** Series are called p0, p1, ... inside ECharts; what an event file calls them is only drawn. */
+function legend(labels, colors) {
+  return {
+    top: 32, left: 8, type: "scroll", itemWidth: 14, itemHeight: 10, data: labels.map((_, i) => `p${i}`),
+    textStyle: { color: colors.text, width: 220, overflow: "truncate" },
+    pageTextStyle: { color: colors.dim }, pageIconColor: colors.dim,
+    formatter: (series) => labels[Number(series.slice(1))] ?? series,
+  };
+}
+
+function axis(colors, label) {
+  return {
+    name: label, nameLocation: "middle", nameGap: 28, nameTextStyle: { color: colors.dim },
+    axisLine: { show: true, lineStyle: { color: colors.line } }, axisTick: { show: false },
+    axisLabel: { color: colors.dim, hideOverlap: true },
+    splitLine: { lineStyle: { color: colors.line, opacity: 0.6 } },
+  };
+}
+
+function tooltip(colors, formatter) {
+  return {
+    trigger: "item", confine: true, backgroundColor: colors.ground, borderColor: colors.line,
+    textStyle: { color: colors.text, fontSize: 12, fontFamily: FONT }, formatter,
+  };
+}
+
+function tipBox(heading, facts) {
+  return el("div", { class: "chart-tip" },
+    el("strong", {}, el("bdi", {}, heading)),
+    ...facts.map(([key, value]) => el("div", {}, `${key}: `, el("bdi", {}, value))));
+}
+
+/** One ECharts instance that follows data, options and the size of its node. */
+function chart(node, optionOf, tableOf, firstData, firstOptions) {
+  let instance = null;
+  let data = firstData;
+  let options = firstOptions;
+  let zoomed = false;
+
+  function update(newData = data, newOptions = options) {
+    data = newData;
+    options = { ...options, ...newOptions };
+    const option = optionOf(data, options);
+    node.classList.toggle("empty", option === null);
+    if (option === null) {
+      instance?.dispose();
+      instance = null;
+      return false;
+    }
+    const points = option.series.reduce((sum, series) => sum + series.data.length, 0);
+    const renderer = points > CANVAS_FROM ? "canvas" : "svg";
+    const zoom = zoomed ? instance?.getOption().dataZoom : null;
+    if (instance && instance.renderer !== renderer) {
+      instance.dispose();
+      instance = null;
+    }
+    if (!instance) {
+      instance = globalThis.echarts.init(node, null, { renderer });
+      instance.renderer = renderer;
+      instance.on("datazoom", () => {
+        zoomed = true; // by the reader: a reload leaves it as it is
+      });
+    }
+    instance.setOption(kept(option, zoom), { notMerge: true });
+    node.setAttribute("role", "img");
+    return true;
+  }
+
+  /** A picture of the same chart, drawn aside by the other renderer where need be. */
+  function picture(renderer, take) {
+    const option = optionOf(data, { ...options, theme: options.theme });
+    if (option === null) return null;
+    const size = { width: node.clientWidth || 720, height: node.clientHeight || 400 };
+    const aside = globalThis.echarts.init(el("div"), null, { renderer, ...size });
+    const ground = THEMES[options.theme].ground;
+    aside.setOption({ ...option, backgroundColor: ground });
+    const taken = take(aside, ground);
+    aside.dispose();
+    return taken;
+  }
+
+  update();
+  return {
+    update,
+    resize: () => instance?.resize(),
+    dispose: () => instance?.dispose(),
+    svg: () => picture("svg", (aside) => aside.renderToSVGString()),
+    png: () => picture("canvas", (aside, backgroundColor) =>
+      aside.getDataURL({ type: "png", pixelRatio: 2, backgroundColor })),
+    csv: () => csv(tableOf(data, options)),
+  };
+}
+
+/** The option with the reader's zoom, where there was one and the axis is the same. */
+function kept(option, zoom) {
+  if (!zoom?.length || !option.dataZoom) return option;
+  const [{ startValue, endValue }] = zoom;
+  return { ...option, dataZoom: [{ ...option.dataZoom[0], startValue, endValue }] };
+}

@@ -1,0 +1,217 @@
+// The page: toolbar, table, charts, cards; and the poll that keeps them up to date.
+
+import { latencies, pareto } from "./charts.js";
+import { cards } from "./cards.js";
+import { el, installTips } from "./dom.js";
+import { csv, fileName, save } from "./download.js";
+import { filtered, newState, overlaid, valuesOf } from "./state.js";
+import { makeTable, tableRows } from "./table.js";
+import { makeToolbar } from "./toolbar.js";
+
+const EVERY_MS = 5000; // TensorBoard's own server looks at the files so often
+const COSTS = [["latency_ms", "latency"], ["model_size_mb", "model size"], ["energy_j", "energy"]];
+
+export function start(root, address) {
+  const state = newState(themeOfPage());
+  const page = build(root, state);
+  const poll = poller(address, (payload) => {
+    state.board = payload.board;
+    state.metrics = payload.metrics;
+    state.loaded = true;
+    page.redraw();
+  }, page.say);
+  page.onReload = poll.now;
+  setInterval(() => state.auto && document.visibilityState === "visible" && poll.now(), EVERY_MS);
+  document.addEventListener("visibilitychange", () => state.auto && poll.now());
+  poll.now();
+}
+
+/** Asks for the board, and hands it on where it has changed since the last time. */
+function poller(address, deliver, say) {
+  let token = null;
+  let busy = false;
+  async function now() {
+    if (busy) return;
+    busy = true;
+    try {
+      const response = await fetch(address);
+      if (!response.ok) throw new Error(`TensorBoard answers ${response.status}`);
+      const tag = response.headers.get("ETag");
+      if (tag === null || tag !== token) deliver(await response.json());
+      token = tag;
+      say(`read at ${new Date().toLocaleTimeString()}`);
+    } catch (error) {
+      say(`cannot read the log folder: ${error.message}`, true);
+    } finally {
+      busy = false;
+    }
+  }
+  return { now };
+}
+
+function build(root, state) {
+  const page = { onReload: () => {} };
+  const redraw = () => draw(page, state);
+  const set = (change) => {
+    Object.assign(state, change);
+    redraw();
+  };
+  const toolbar = makeToolbar(state, set, () => page.onReload(), (theme) => applyTheme(root, state, theme, redraw));
+  const table = makeTable(tableActions(state, set));
+  const notes = el("div", { class: "notes", role: "status" });
+  const charts = COSTS.map(([metric, what]) => chartFigure(`accuracy against ${what}`, { metric }));
+  const overlay = chartFigure("latency distribution", {});
+  const grid = el("div", { class: "grid" });
+  const more = el("button", { type: "button", class: "more", onclick: () => set({ cards: state.cards + 24 }) });
+  const heading = (text, ...rest) => el("h2", {}, text, ...rest);
+  const tableCsv = el("button", {
+    type: "button", class: "small", "aria-label": "Download the table as CSV",
+    onclick: () => save("compression.csv", csv(tableRows(filtered(state), state.metrics)), "text/csv"),
+  }, "CSV");
+  const main = el("main", {},
+    el("section", { class: "panel", "aria-label": "Models by precision" }, toolbar.node, notes, table.node,
+      el("div", { class: "below" }, table.pager, tableCsv)),
+    heading("Accuracy against cost"), el("div", { class: "charts" }, ...charts.map((c) => c.node)),
+    heading("Latency ", el("small", {}, "of the rows selected in the table; without a selection, of the first few")),
+    overlay.node,
+    heading("Model by model ", el("small", {}, "each precision beside the one it is compared with")), grid, more);
+  root.classList.add("compression-board");
+  root.replaceChildren(main);
+  installTips(root);
+  new ResizeObserver(() => [...charts, overlay].forEach((c) => c.resize())).observe(main);
+  followTheme((theme) => applyTheme(root, state, theme, redraw));
+  applyTheme(root, state, state.theme, () => {});
+  return Object.assign(page, { toolbar, table, notes, charts, overlay, grid, more, redraw, say: toolbar.say });
+}
+
+function draw(page, state) {
+  if (!state.loaded) return;
+  const entries = filtered(state);
+  page.toolbar.redraw(state, entries);
+  page.notes.replaceChildren(...noteLines(state, entries));
+  page.table.redraw(entries, state);
+  for (const chart of page.charts) {
+    chart.draw(pareto, { entries }, { metrics: state.metrics, theme: state.theme });
+  }
+  const all = state.board.entries;
+  page.overlay.draw(latencies, overlaid(state, entries), { theme: state.theme, all });
+  const shown = cards(entries, state.board, state.metrics, state.cards);
+  page.grid.replaceChildren(...(shown.nodes.length ? shown.nodes : [emptyCards()]));
+  page.more.hidden = shown.total <= state.cards;
+  page.more.textContent = `Show more (${shown.total - state.cards} left)`;
+}
+
+function emptyCards() {
+  return el("p", { class: "dim" },
+    "Nothing to compare yet: measure the same model at fp32 and at another precision, on one backend and machine.");
+}
+
+function noteLines(state, entries) {
+  const lines = state.board.notes.map((note) => el("p", {}, el("bdi", {}, note)));
+  if (!state.board.entries.length) {
+    lines.push(el("p", {}, "No run in this log folder holds compression data. ",
+      el("code", {}, "harness run --precision int8"), " writes some, and so does ",
+      el("code", {}, "harness.board.CompressionWriter"), "."));
+  } else if (!entries.length) {
+    lines.push(el("p", {}, "No entry passes the filters."));
+  }
+  return lines;
+}
+
+function tableActions(state, set) {
+  return {
+    sort: (column) => {
+      const { sort } = state;
+      const descending = sort.column === column ? !sort.descending : false;
+      set({ sort: { column, descending }, page: 0 });
+    },
+    page: (page) => set({ page }),
+    expand: (key) => {
+      if (!state.expanded.delete(key)) state.expanded.add(key);
+      set({});
+    },
+    select: (keys, on) => {
+      for (const key of keys) {
+        if (on) state.selected.add(key);
+        else state.selected.delete(key);
+      }
+      set({});
+    },
+  };
+}
+
+/** A chart with its downloads, or the reason why there is nothing to draw. */
+function chartFigure(label, fixed) {
+  const node = el("div", { class: "chart", "aria-label": `Chart: ${label}` });
+  const why = el("p", { class: "dim nothing" });
+  let chart = null;
+  const offer = (kind, take) => el("button", {
+    type: "button", class: "small", "aria-label": `Download ${label} as ${kind}`,
+    onclick: async () => {
+      const content = await take(chart);
+      if (content !== null) save(fileName(label, kind.toLowerCase()), content, TYPES[kind]);
+    },
+  }, kind);
+  const buttons = el("figcaption", {},
+    offer("PNG", async (c) => asBlob(c.png())), offer("SVG", (c) => c.svg()), offer("CSV", (c) => c.csv()));
+  const figure = el("figure", {}, node, why, buttons);
+  return {
+    node: figure,
+    resize: () => chart?.resize(),
+    draw: (make, data, options) => {
+      const all = { ...fixed, ...options };
+      chart ??= make(node, data, all);
+      const drawn = chart.update(data, all);
+      buttons.hidden = !drawn;
+      why.hidden = drawn;
+      why.textContent = drawn ? "" : nothing(label, data, fixed.metric);
+    },
+  };
+}
+
+const TYPES = { PNG: "image/png", SVG: "image/svg+xml", CSV: "text/csv" };
+
+/** A data: URL as a Blob: without fetch, which TensorBoard's policy would refuse. */
+function asBlob(address) {
+  if (address === null) return null;
+  const bytes = Uint8Array.from(atob(address.split(",")[1]), (c) => c.charCodeAt(0));
+  return new Blob([bytes], { type: TYPES.PNG });
+}
+
+function nothing(label, data, metric) {
+  const entries = Array.isArray(data) ? data : data.entries;
+  const reasons = valuesOf(entries, (entry) => metric && entry.missing[metric]);
+  const because = reasons.length ? ` Why: ${reasons[0]}.` : "";
+  const wanted = metric ? `both accuracy and ${label.split(" ").pop()}` : "a latency distribution";
+  return `No entry shown has ${wanted}.${because}`;
+}
+
+// -- theme ----------------------------------------------------------------------------------------
+
+function applyTheme(root, state, theme, redraw) {
+  state.theme = theme;
+  root.dataset.theme = theme;
+  redraw();
+}
+
+/** TensorBoard's own, where its page can be seen from here; else the system's. */
+function themeOfPage() {
+  const outer = outerBody();
+  if (outer) return outer.classList.contains("dark-mode") ? "dark" : "light";
+  return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+}
+
+function followTheme(apply) {
+  const change = () => apply(themeOfPage());
+  const outer = outerBody();
+  if (outer) new MutationObserver(change).observe(outer, { attributes: true, attributeFilter: ["class"] });
+  else matchMedia("(prefers-color-scheme: dark)").addEventListener("change", change);
+}
+
+function outerBody() {
+  try {
+    return parent !== window ? parent.document.body : null;
+  } catch {
+    return null; // another origin: a notebook, for one
+  }
+}

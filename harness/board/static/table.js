@@ -1,0 +1,229 @@
+// The table of models x precisions. Only one page of rows is in the document at any time.
+
+import { el, name } from "./dom.js";
+import {
+  auroraText, figureText, hasInterval, keyOf, number, scaleFor, words,
+} from "./format.js";
+import { sorted } from "./state.js";
+
+const ALWAYS = ["accuracy", "latency_ms", "model_size_mb", "memory_mb", "energy_j"];
+const WHERE_KNOWN = ["gpu_memory_mb", "power_mw"];
+const TITLES = { energy_j: "Energy", model_size_mb: "Size" };
+
+/** The columns for these entries: metrics that nobody has are left out, but for the main ones. */
+export function columnsFor(entries, metrics) {
+  const known = WHERE_KNOWN.filter((id) => entries.some((entry) => entry.figures[id]));
+  const order = Object.keys(metrics).filter((id) => ALWAYS.includes(id) || known.includes(id));
+  return [
+    { id: "model", title: "Model", value: (entry) => entry.model, cell: modelCell },
+    { id: "precision", title: "Precision", value: (e) => e.precision, cell: (e) => name(e.precision) },
+    { id: "run", title: "Run", value: (entry) => entry.run, cell: (entry) => name(entry.run) },
+    { id: "status", title: "Status", value: (entry) => entry.status, cell: statusCell },
+    ...order.map((id) => metricColumn(id, metrics[id], entries)),
+    {
+      id: "aurora", title: "AURORA", numeric: true, cell: auroraCell,
+      tip: "Weighted geometric mean of accuracy retention, speedup, size ratio and energy ratio against the reference, times 100. Above 100 is better.",
+      value: (entry) => entry.aurora?.score ?? null,
+    },
+  ];
+}
+
+function metricColumn(id, metric, entries) {
+  const values = entries.map((entry) => entry.figures[id]?.value).filter((v) => v !== undefined);
+  const scale = scaleFor(metric.unit, values);
+  const better = { lower: "lower is better", higher: "higher is better" }[metric.better] ?? "";
+  return {
+    id, numeric: true, title: TITLES[id] ?? metric.title, unit: scale.unit,
+    tip: [metric.title, better].filter(Boolean).join(": "),
+    value: (entry) => entry.figures[id]?.value ?? null,
+    cell: (entry) => metricCell(entry, id, metric, scale),
+  };
+}
+
+function metricCell(entry, id, metric, { factor }) {
+  const figure = entry.figures[id];
+  if (!figure) return missingCell(entry.missing[id], entry);
+  const derived = entry.derived?.[id];
+  const tip = [figureText(figure, metric.unit), derived && `derived: ${derived}`];
+  const value = el("span", { "data-tip": tip.filter(Boolean).join("\n") }, number(figure.value / factor));
+  if (!hasInterval(figure)) return value;
+  const range = `${number(figure.low / factor)} – ${number(figure.high / factor)}`;
+  return el("span", { class: "with-interval" }, value, el("small", {}, range));
+}
+
+function missingCell(reason, entry) {
+  const fallback = entry.status === "running" ? "not yet measured" : "not measured";
+  const tip = reason || fallback;
+  return el("span", {
+    class: "missing", tabindex: 0, "data-tip": tip, "aria-label": `not available: ${tip}`,
+  }, entry.status === "running" && !reason ? "…" : "n/a");
+}
+
+function modelCell(entry) {
+  const badge = entry.random_weights
+    ? el("span", {
+      class: "badge", tabindex: 0,
+      "data-tip": "The weights were drawn at random: speed and size mean something, accuracy does not.",
+    }, "random weights")
+    : null;
+  return el("span", { class: "model" }, name(entry.model), badge);
+}
+
+function statusCell(entry) {
+  const reason = entry.info.warnings || entry.info.error || "";
+  return el("span", {
+    class: `status ${STATUSES.has(entry.status) ? entry.status : ""}`,
+    tabindex: reason ? 0 : null, "data-tip": reason || null,
+    "aria-label": reason ? `${entry.status}: ${reason}` : null,
+  }, entry.status);
+}
+
+const STATUSES = new Set(["running", "complete", "degraded", "failed", "interrupted", "imported"]);
+
+function auroraCell(entry) {
+  if (!entry.aurora) {
+    if (!entry.reference) return el("span", { class: "dim" }, entry.missing.aurora ? "n/a" : "–");
+    return missingCell(entry.missing.aurora, entry);
+  }
+  const { score, components } = entry.aurora;
+  const short = { accuracy_retention: "acc", speedup: "speed", size_ratio: "size", energy_ratio: "energy" };
+  const parts = Object.entries(components).map(([k, v]) => `${short[k] ?? k} ${number(v, 3)}`);
+  return el("span", { class: "with-interval", tabindex: 0, "data-tip": auroraText(entry.aurora) },
+    el("span", {}, number(score)), el("small", {}, parts.join(" · ")));
+}
+
+/** A table that redraws itself from (entries, state) and calls back what the reader does. */
+export function makeTable(on) {
+  const head = el("tr");
+  const body = el("tbody");
+  const table = el("table", { class: "board" }, el("thead", {}, head), body);
+  const pager = el("nav", { class: "pager", "aria-label": "Pages of the table" });
+  const focusable = new Map(); // what has focus is found again after a redraw
+
+  function redraw(entries, state) {
+    const active = [...focusable].find(([, node]) => node === document.activeElement)?.[0];
+    focusable.clear();
+    const columns = columnsFor(state.board.entries, state.metrics);
+    const rows = sorted(entries, state.sort, columns);
+    const pages = Math.max(1, Math.ceil(rows.length / state.pageSize));
+    state.page = Math.min(state.page, pages - 1);
+    const shown = rows.slice(state.page * state.pageSize, (state.page + 1) * state.pageSize);
+    head.replaceChildren(header(shown, state), ...columns.map((column) => heading(column, state)));
+    body.replaceChildren(...shown.flatMap((entry) => bodyRows(entry, columns, state)));
+    pager.replaceChildren(...pageControls(rows.length, pages, state));
+    if (active !== undefined) focusable.get(active)?.focus({ preventScroll: true });
+  }
+
+  function remember(id, node) {
+    focusable.set(id, node);
+    return node;
+  }
+
+  function header(shown, state) {
+    const all = shown.length > 0 && shown.every((entry) => state.selected.has(keyOf(entry)));
+    const box = el("input", {
+      type: "checkbox", "aria-label": "Select all on this page",
+      onchange: () => on.select(shown.map(keyOf), !all),
+    });
+    box.checked = all;
+    return el("th", { class: "tools", scope: "col" }, remember("all", box));
+  }
+
+  function heading(column, state) {
+    const active = state.sort.column === column.id;
+    const direction = active ? (state.sort.descending ? "descending" : "ascending") : "none";
+    const arrow = { ascending: "▲", descending: "▼", none: "" }[direction];
+    const button = el("button", { type: "button", "data-tip": column.tip, onclick: () => on.sort(column.id) },
+      column.title, column.unit ? el("small", {}, ` [${column.unit}]`) : null,
+      el("span", { class: "arrow", "aria-hidden": "true" }, arrow));
+    return el("th", {
+      scope: "col", class: column.numeric ? "numeric" : null, "aria-sort": direction, "data-column": column.id,
+    }, remember(`sort:${column.id}`, button));
+  }
+
+  function bodyRows(entry, columns, state) {
+    const key = keyOf(entry);
+    const open = state.expanded.has(key);
+    const box = el("input", {
+      type: "checkbox", "aria-label": `Select ${entry.model} ${entry.precision}`,
+      onchange: () => on.select([key], box.checked),
+    });
+    box.checked = state.selected.has(key);
+    const opener = el("button", {
+      type: "button", class: "opener", "aria-expanded": String(open),
+      "aria-label": `Details of ${entry.model} ${entry.precision}`, onclick: () => on.expand(key),
+    }, open ? "▾" : "▸");
+    const cells = columns.map((column) =>
+      el("td", { class: column.numeric ? "numeric" : null }, column.cell(entry)));
+    const row = el("tr", { class: box.checked ? "selected" : null },
+      el("td", { class: "tools" }, remember(`box:${key}`, box), remember(`open:${key}`, opener)), ...cells);
+    if (!open) return [row];
+    const wide = el("td", { colspan: columns.length + 1 }, details(entry, state.metrics));
+    return [row, el("tr", { class: "details" }, wide)];
+  }
+
+  function pageControls(count, pages, state) {
+    const first = count ? state.page * state.pageSize + 1 : 0;
+    const last = Math.min(count, (state.page + 1) * state.pageSize);
+    const text = el("span", {}, `${first} to ${last} of ${count}`);
+    if (pages === 1) return [text];
+    const step = (id, label, sign, to, off) => remember(id, el("button", {
+      type: "button", "aria-label": label, disabled: off, onclick: () => on.page(to),
+    }, sign));
+    return [
+      step("first", "First page", "⏮", 0, state.page === 0),
+      step("previous", "Previous page", "◀", state.page - 1, state.page === 0),
+      text,
+      step("next", "Next page", "▶", state.page + 1, state.page === pages - 1),
+      step("last", "Last page", "⏭", pages - 1, state.page === pages - 1),
+    ];
+  }
+
+  return { node: el("div", { class: "scroll" }, table), pager, redraw };
+}
+
+/** Everything that is known of one entry. */
+export function details(entry, metrics) {
+  const figures = Object.entries(entry.figures).map(([id, figure]) => {
+    const how = entry.derived?.[id] ? `, derived: ${entry.derived[id]}` : "";
+    return [metrics[id]?.title ?? id, figureText(figure, metrics[id]?.unit ?? "") + how];
+  });
+  const missing = Object.entries(entry.missing).map(([id, why]) =>
+    [metrics[id]?.title ?? (id === "aurora" ? "AURORA" : id), why]);
+  const ratios = Object.entries(entry.ratios).map(([id, value]) => [words(id), number(value)]);
+  const against = entry.reference
+    ? `Against ${entry.reference}${entry.reference_run !== entry.run ? ` of ${entry.reference_run}` : ""}`
+    : "Ratios";
+  const aurora = entry.aurora
+    ? [["score", number(entry.aurora.score)], ...auroraText(entry.aurora).split("\n").map((t) => ["", t])]
+    : [];
+  return el("div", { class: "facts" },
+    list("Figures", figures), list(against, ratios), list("AURORA", aurora),
+    list("Missing, and why", missing), list("How it was measured", Object.entries(entry.info)
+      .map(([key, value]) => [words(key), value])));
+}
+
+function list(title, pairs) {
+  if (!pairs.length) return null;
+  return el("section", {}, el("h4", {}, el("bdi", {}, title)), el("dl", {}, ...pairs.flatMap(([key, value]) =>
+    [el("dt", {}, el("bdi", {}, key)), el("dd", {}, el("bdi", {}, value))])));
+}
+
+/** The table as rows of a CSV file, in the units of the metrics. */
+export function tableRows(entries, metrics) {
+  const ids = Object.keys(metrics).filter((id) => entries.some((entry) => entry.figures[id]));
+  const ratios = [...new Set(entries.flatMap((entry) => Object.keys(entry.ratios)))];
+  const head = ["model", "precision", "run", "status", "random_weights",
+    ...ids.flatMap((id) => [id, `${id}_low`, `${id}_high`]), ...ratios, "aurora", "aurora_missing"];
+  const rows = entries.map((entry) => [
+    entry.model, entry.precision, entry.run, entry.status, entry.random_weights ? "yes" : "no",
+    ...ids.flatMap((id) => {
+      const figure = entry.figures[id];
+      return figure ? [figure.value, figure.low, figure.high] : [null, null, null];
+    }),
+    ...ratios.map((ratio) => entry.ratios[ratio] ?? null),
+    entry.aurora?.score ?? null, entry.aurora?.missing.join(" ") ?? null,
+  ]);
+  return [head, ...rows];
+}
+
