@@ -101,6 +101,13 @@ def doubts(side: Side) -> str:
     return f"{f'{len(degraded)} of {len(side.finished)} runs ' if many else ''}degraded ({causes})"
 
 
+def hardware_name(run: Result) -> str:
+    """What a person calls the machine: its accelerator if one was used, else its processor."""
+    factors = run.machine.factors
+    gpu = next((v for k, v in factors.items() if k.startswith("gpu") and "name" in k), "")
+    return gpu if gpu and run.spec.device != "cpu" else factors.get("cpu", "unknown hardware")
+
+
 def hardware_differences(a: Result, b: Result) -> str:
     """``cpu (X and Y), isa (absent and avx2)``: the factors that the machines differ in."""
     ours, theirs = a.machine.factors, b.machine.factors

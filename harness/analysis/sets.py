@@ -12,7 +12,16 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from harness.analysis.across import Across, match_across
-from harness.analysis.cells import Apart, Match, Side, doubts, group, match, same_night
+from harness.analysis.cells import (
+    Apart,
+    Match,
+    Side,
+    doubts,
+    group,
+    hardware_name,
+    match,
+    same_night,
+)
 from harness.analysis.pair import differences
 from harness.analysis.verdicts import Pairing, Row, Settings, drafts, judge_all
 from harness.maybe import Unavailable
@@ -132,7 +141,7 @@ def _report(m: Match, rows: Sequence[Row]) -> CellReport:
         key=m.key,
         reference=m.reference,
         fingerprint=m.fingerprint,
-        hardware=_hardware(either.first),
+        hardware=hardware_name(either.first),
         a=_runs(m.a),
         b=_runs(m.b),
         apart=m.apart,
@@ -153,13 +162,6 @@ def _runs(side: Side | None) -> Runs | None:
         failed={run.id: run.error.message if run.error else run.status for run in side.failed},
         doubts=doubts(side) if side.finished else "",
     )
-
-
-def _hardware(run: Result) -> str:
-    """What a person calls the machine: its accelerator if one was used, else its processor."""
-    factors = run.machine.factors
-    gpu = next((v for k, v in factors.items() if k.startswith("gpu") and "name" in k), "")
-    return gpu if gpu and run.spec.device != "cpu" else factors.get("cpu", "unknown hardware")
 
 
 def _without_verdict(row: Row, reason: str) -> Row:

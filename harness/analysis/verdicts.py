@@ -172,8 +172,13 @@ def _refused(row: Row, reason: str) -> Draft:
 
 
 def _absent(row: Row) -> Draft | None:
-    sides = (("A", row.a), ("B", row.b))
-    told = [f"{n} has none: {explain(v)}" for n, v in sides if isinstance(v, Unavailable)]
+    told = [
+        f"{name} {explain(value)}"
+        for name, value in (("A has none:", row.a), ("B has none:", row.b))
+        if isinstance(value, Unavailable)
+    ]
+    if isinstance(row.a, Unavailable) and row.a == row.b:
+        told = [explain(row.a)]
     return _refused(row, "; ".join(told)) if told else None
 
 

@@ -18,7 +18,11 @@ from harness.sinks.terminal import style_of
 
 VERDICTS = ("regressed", "inconclusive", "improved", "unchanged", "not comparable")
 READ_AS = "A, B: median of the launches. B / A: Hodges-Lehmann, the median of all quotients."
-_NAMES = {"top1": "accuracy top-1", "f1": "accuracy macro F1"}
+_NAMES = {
+    "top1": "accuracy top-1",
+    "f1": "accuracy macro F1",
+    "energy_per_inference": "energy / inference",  # the longest, and a table has 80 columns
+}
 _MOST_DIFFERENCES = 12
 
 
@@ -125,9 +129,9 @@ def _launches(report: CellReport) -> str:
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for name in ("", "A", "B", "B / A", "95 % interval", "verdict"):
-        table.add_column(
-            name, no_wrap=True, justify="right" if name in ("A", "B", "B / A") else "left"
-        )
+        right = name in ("A", "B", "B / A")
+        wraps = name.endswith("interval")
+        table.add_column(name, no_wrap=not wraps, justify="right" if right else "left")
     for row in rows:
         values = (metric_value(row.a, row.unit), metric_value(row.b, row.unit))
         cells = [Text(cell) for cell in (metric_name(row.metric), *values, *ratio_texts(row))]

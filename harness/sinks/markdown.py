@@ -11,19 +11,20 @@ from harness.sinks.rows import plain, rows, subtitle, title
 def render_markdown(result: Result) -> str:
     """The rows of the terminal's table as a Markdown table."""
     lines = [
-        f"### {_escape(title(result))}: {result.status}",
+        f"### {escape(title(result))}: {result.status}",
         "",
-        f"{_escape(subtitle(result))}; run {_escape(plain(result.id))}",
+        f"{escape(subtitle(result))}; run {escape(plain(result.id))}",
         "",
         "| | | | |",
         "|:--|:--|--:|:--|",
     ]
     for row in rows(result):
         section = f"**{row.section}**" if row.section else ""
-        cells = (section, *map(_escape, row[1:]))
+        cells = (section, *map(escape, row[1:]))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """``text`` without anything that Markdown would take for markup."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)

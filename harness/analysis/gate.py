@@ -1,0 +1,282 @@
+"""The gate: what a policy makes of a comparison, case by case, and the one code it ends with.
+
+    Sets (verdicts) ──┐
+    Policy ───────────┼── judge ──> Case, ... ──> exit code
+    results ──────────┘             one per cell and metric, limit, waiver, expected cell
+
+Each case has a code: 0 is fine, 1 worse than allowed, 3 not measured, 4 not compared, 5 not
+decided. The gate ends with the first of 1, 3, 4, 5 that any case has. What could not be compared or
+decided is listed, and has a code with ``strict`` alone; where nothing at all was compared the gate
+says so with 4: it never passes in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from typing import Literal, get_args
+
+import msgspec
+
+from harness.analysis.cells import Group, group
+from harness.analysis.limits import Breach, absolute_limits, accuracy_floors, missing_cells
+from harness.analysis.sets import CellReport, Sets, compare_sets
+from harness.analysis.verdicts import NightSd, Row, Settings
+from harness.analysis.waivers import WaiverState, beyond, covering, state_of
+from harness.policy import Policy, Waiver, check_globs
+from harness.records.cell import cell_of
+from harness.records.result import Result
+
+Kind = Literal[
+    "regressed",
+    "limit broken",
+    "accuracy floor",
+    "waiver expired",
+    "failed",
+    "missing",
+    "nothing compared",
+    "not comparable",
+    "inconclusive",
+    "waived",
+    "quarantined",
+    "improved",
+    "unchanged",
+    "within limit",
+]
+Outcome = Literal["pass", "regression", "failed", "nothing compared", "inconclusive"]
+_OUTCOMES: dict[int, Outcome] = {
+    1: "regression",
+    3: "failed",
+    4: "nothing compared",
+    5: "inconclusive",
+}
+_NOISE_OF = "latency_median"
+_JUDGED = ("improved", "regressed", "unchanged", "inconclusive")
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was checked. ``check``: change, maximum, minimum, floor, waiver, measured,
+    expected or anything. ``code`` is 0 where it fails nothing."""
+
+    cell: str
+    fingerprint: str
+    hardware: str
+    metric: str
+    check: str
+    kind: Kind
+    code: int
+    message: str
+    row: Row | None = None
+
+
+class GateReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All that was judged. ``proposals``: cells that are too noisy to gate, to be quarantined."""
+
+    outcome: Outcome
+    exit_code: int
+    strict: bool
+    policy: str  # its file, or "default"
+    cases: tuple[Case, ...]
+    waivers: tuple[WaiverState, ...]
+    proposals: tuple[str, ...]
+    comparison: Sets
+
+
+def judge(
+    baseline: Iterable[Result],
+    candidate: Iterable[Result],
+    policy: Policy | None = None,
+    *,
+    names: tuple[str, str] = ("baseline", "candidate"),
+    source: str = "default",
+    strict: bool | None = None,
+    night_sd: NightSd | None = None,
+    other_hardware: bool = False,
+    problems: Sequence[str] = (),
+    today: date | None = None,
+) -> GateReport:
+    """Hold ``candidate`` against ``baseline``. ``strict`` overrides the policy's own.
+
+    Raises `UsageError` where a glob of the policy matches no cell of either.
+    """
+    policy = policy or Policy()
+    if strict is not None:
+        policy = msgspec.structs.replace(policy, strict=strict)
+    old, new = tuple(baseline), tuple(candidate)
+    if old or new:
+        check_globs(policy, [cell_of(result).name for result in (*old, *new)])
+    settings = Settings(
+        alpha=policy.alpha,
+        minimum_launches=policy.minimum_launches,
+        metrics=policy.judged(),
+        minimum_effects=policy.minimum_effect,
+        night_sd=night_sd or {},
+    )
+    found = compare_sets(
+        old, new, settings, other_hardware=other_hardware, names=names, problems=problems
+    )
+    return _report(found, group(old), group(new), policy, source, today or date.today())
+
+
+def regressions(baseline: Sequence[Result], candidate: Sequence[Result]) -> list[str]:
+    """One line for each thing that fails the default policy; empty where the gate would not."""
+    report = judge(baseline, candidate)
+    return [describe(case) for case in report.cases if case.code == 1]
+
+
+def describe(case: Case) -> str:
+    """``digits/...: latency_median regressed: worse by 10 % ...``."""
+    what = f"{case.metric} {case.kind}".strip()
+    return f"{case.cell}: {what}: {case.message}" if case.cell else f"{what}: {case.message}"
+
+
+def _report(
+    found: Sets, old: Group, new: Group, policy: Policy, source: str, today: date
+) -> GateReport:
+    cases = [case for report in found.cells for case in _cell_cases(report, policy, today)]
+    breaches = [*absolute_limits(new, policy), *accuracy_floors(old, new, policy)]
+    cases += [_breach_case(breach, policy) for breach in breaches]
+    for cell, why in missing_cells(old, new, policy):
+        missing = _case(None, "", "expected", ("missing", 3, why))
+        cases.append(msgspec.structs.replace(missing, cell=cell))
+    waivers = tuple(state_of(waiver, found, today) for waiver in policy.waiver)
+    for one in waivers:
+        if one.state == "expired":
+            expired = _case(None, one.waiver.metric, "waiver", ("waiver expired", 1, one.message))
+            cases.append(msgspec.structs.replace(expired, cell=one.waiver.cell))
+    cases = [_quarantine(case, policy) for case in cases]
+    if not any(row.verdict in _JUDGED for report in found.cells for row in report.rows):
+        cases.append(_nothing(found))
+    code = next((code for code in (1, 3, 4, 5) if any(case.code == code for case in cases)), 0)
+    return GateReport(
+        outcome=_OUTCOMES.get(code, "pass"),
+        exit_code=code,
+        strict=policy.strict,
+        policy=source,
+        cases=tuple(sorted(cases, key=_urgency)),
+        waivers=waivers,
+        proposals=tuple(_proposals(found, policy)),
+        comparison=found,
+    )
+
+
+def _urgency(case: Case) -> tuple[int, int, str, str, str]:
+    """What fails first, worst first."""
+    codes = (1, 3, 4, 5, 0)
+    kinds = get_args(Kind)
+    return codes.index(case.code), kinds.index(case.kind), case.cell, case.fingerprint, case.metric
+
+
+def _cell_cases(report: CellReport, policy: Policy, today: date) -> Iterator[Case]:
+    """Of one cell: each of its verdicts; and that it has none, or what else failed beside them."""
+    if report.apart:
+        yield _apart_case(report, policy)
+    elif report.b is not None and report.b.failed:
+        run, why = next(iter(report.b.failed.items()))
+        attempts = f"{len(report.b.failed)} failed beside those that finished: {run}: {why}"
+        yield _case(report, "", "measured", ("failed", 3 * policy.strict, attempts))
+    for row in report.rows:
+        if row.verdict is not None:
+            kind, code, message = _row_outcome(report, row, policy, today)
+            message = f"{message}; doubt: {row.doubt}" if row.doubt else message
+            case = _case(report, row.metric, "change", (kind, code, message))
+            yield msgspec.structs.replace(case, row=row)
+
+
+def _apart_case(report: CellReport, policy: Policy) -> Case:
+    kind: Kind = "missing" if report.b is None else "not comparable"
+    code = 4 * policy.strict
+    if report.rows:  # ratios between two machines say nothing about the candidate
+        code = 0
+    if report.b is not None and not report.b.ids:
+        kind, code = "failed", 3
+    return _case(report, "", "measured", (kind, code, report.reason))
+
+
+def _row_outcome(
+    report: CellReport, row: Row, policy: Policy, today: date
+) -> tuple[Kind, int, str]:
+    if row.verdict == "regressed":
+        found = covering(policy.waiver, report.cell, row, today)
+        return ("regressed", 1, row.reason) if found is None else _waived(found, row)
+    if row.verdict == "inconclusive":
+        return "inconclusive", 5 * policy.strict, row.reason
+    if row.verdict == "improved" or row.verdict == "unchanged":
+        return row.verdict, 0, row.reason
+    return "not comparable", 0 if report.apart else 4 * policy.strict, row.reason
+
+
+def _waived(waiver: Waiver, row: Row) -> tuple[Kind, int, str]:
+    ceiling = f"{waiver.ceiling:g} {row.unit}".rstrip()
+    if beyond(waiver, row):
+        return "regressed", 1, f"beyond the waiver's {ceiling} ({waiver.issue}); {row.reason}"
+    why = f"{waiver.reason} ({waiver.issue})"
+    return "waived", 0, f"until {waiver.expires} up to {ceiling}: {why}; {row.reason}"
+
+
+def _breach_case(breach: Breach, policy: Policy) -> Case:
+    broken: Kind = "accuracy floor" if breach.check == "floor" else "limit broken"
+    kinds: dict[str, tuple[Kind, int]] = {
+        "broken": (broken, 1),
+        "kept": ("within limit", 0),
+        "unknown": ("not comparable", 4 * policy.strict),
+    }
+    kind, code = kinds[breach.state]
+    return Case(
+        cell=breach.cell,
+        fingerprint=breach.fingerprint,
+        hardware=breach.hardware,
+        metric=breach.metric,
+        check=breach.check,
+        kind=kind,
+        code=code,
+        message=breach.message,
+    )
+
+
+def _nothing(found: Sets) -> Case:
+    reasons = list(dict.fromkeys(report.reason for report in found.cells if report.reason))
+    why = reasons[0] if reasons else "the two sides share no figure"
+    more = len(reasons) - 1
+    return _case(
+        None,
+        "",
+        "anything",
+        ("nothing compared", 4, f"{why}{f'; and {more} more reasons' if more else ''}"),
+    )
+
+
+def _case(
+    report: CellReport | None, metric: str, check: str, outcome: tuple[Kind, int, str]
+) -> Case:
+    kind, code, message = outcome
+    return Case(
+        cell=report.cell if report else "",
+        fingerprint=report.fingerprint if report else "",
+        hardware=report.hardware if report else "",
+        metric=metric,
+        check=check,
+        kind=kind,
+        code=code,
+        message=message,
+    )
+
+
+def _quarantine(case: Case, policy: Policy) -> Case:
+    """Cells in quarantine are shown with what they would have said, and fail nothing."""
+    harmless = not case.code and case.kind not in ("regressed", "failed")
+    if harmless or not case.cell or not policy.quarantined(case.cell) or case.check == "waiver":
+        return case
+    message = f"{case.kind}: {case.message}"
+    return msgspec.structs.replace(case, kind="quarantined", code=0, message=message)
+
+
+def _proposals(found: Sets, policy: Policy) -> Iterator[str]:
+    limit = policy.quarantine.propose_above_cv
+    for report in found.cells:
+        cvs = [cv for row in report.rows if row.metric == _NOISE_OF for cv in row.cv if cv]
+        if cvs and max(cvs) > limit and not policy.quarantined(report.cell):
+            yield (
+                f"{report.cell}: its launches lie {100 * max(cvs):.1f} % apart, over "
+                f"{100 * limit:.1f} %; consider quarantine.cells = [{report.cell!r}]"
+            )

@@ -1,0 +1,146 @@
+"""What a policy asks of the candidate itself: absolute limits, accuracy floors, expected cells."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import msgspec
+
+from harness.analysis.cells import Group, Side, hardware_name
+from harness.analysis.figures import figures, single
+from harness.analysis.metrics import METRICS
+from harness.maybe import Maybe, Unavailable, explain
+from harness.policy import DEFAULT_FLOOR, Policy, near
+from harness.records.cell import cell_of, spec_cell
+from harness.records.result import Accuracy, Result
+
+Check = Literal["maximum", "minimum", "floor"]
+State = Literal["broken", "kept", "unknown"]
+
+
+class Breach(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit, and whether it was kept. ``check``: maximum, minimum or floor."""
+
+    cell: str
+    fingerprint: str
+    hardware: str
+    metric: str
+    check: Check
+    state: State
+    message: str
+
+
+def absolute_limits(candidate: Group, policy: Policy) -> Iterator[Breach]:
+    """Every maximum and minimum of every cell that was measured."""
+    metrics = dict.fromkeys(limit.metric for limit in policy.limit)
+    for side in candidate.values():
+        for metric in metrics if side.finished else ():
+            cell = cell_of(side.first).name
+            high, low = policy.maximum(cell, metric), policy.minimum(cell, metric)
+            if high is not None:
+                yield _held(side, metric, "maximum", high)
+            if low is not None:
+                yield _held(side, metric, "minimum", low)
+
+
+def accuracy_floors(baseline: Group, candidate: Group, policy: Policy) -> Iterator[Breach]:
+    """Accuracy against FP32's: of the candidate where it has an FP32 run, else of the baseline.
+
+    A cell without any accuracy is held to nothing, and neither is one without an FP32 reference
+    unless the policy names its floor.
+    """
+    for side in candidate.values():
+        ours = _accuracy(side)
+        if ours is None:
+            continue
+        asked = policy.floor_of_fp32(cell_of(side.first).name)
+        reduced = side.first.spec.precision != "fp32"
+        reference = _reference(side.first, ours, (candidate, baseline) if reduced else (baseline,))
+        if reference is not None:
+            floor = DEFAULT_FLOOR if asked is None else asked
+            told = f"{ours.top1:.2%}, FP32 {reference.top1:.2%}, floor {floor:g} of it"
+            broken = ours.top1 < floor * reference.top1
+            yield _breach(side, "top1", "floor", "broken" if broken else "kept", told)
+        elif reduced and asked is not None:
+            yield _breach(side, "top1", "floor", "unknown", "no FP32 run to hold it against")
+
+
+def missing_cells(baseline: Group, candidate: Group, policy: Policy) -> list[tuple[str, str]]:
+    """(cell or glob, what is wrong) for whatever was expected and is not there."""
+    there = {cell_of(side.first).name for side in candidate.values()}
+    before = {cell_of(side.first).name for side in baseline.values()}
+    found: dict[str, str] = {}
+    for glob in policy.expect.cells:
+        if not any(fnmatchcase(name, glob) for name in there | before):
+            known = near(glob, sorted(there | before))
+            found[glob] = f"expected, and not measured on either side; {known}".rstrip("; ")
+        for name in sorted(before - there):
+            if fnmatchcase(name, glob):
+                found[name] = f"expected (by {glob!r}), and not measured"
+    return list(found.items())
+
+
+def _held(side: Side, metric: str, check: Check, limit: float) -> Breach:
+    unit, value = METRICS[metric].unit, _value(side, metric)
+    if isinstance(value, Unavailable):
+        why = f"no figure to hold against the {check} of {limit:g} {unit}: {explain(value)}"
+        return _breach(side, metric, check, "unknown", why)
+    broken = value > limit if check == "maximum" else value < limit
+    told = f"{value:.6g} {unit}, {check} {limit:g} {unit}"
+    return _breach(side, metric, check, "broken" if broken else "kept", told)
+
+
+def _breach(side: Side, metric: str, check: Check, state: State, message: str) -> Breach:
+    return Breach(
+        cell=cell_of(side.first).name,
+        fingerprint=side.first.machine.fingerprint,
+        hardware=hardware_name(side.first),
+        metric=metric,
+        check=check,
+        state=state,
+        message=message,
+    )
+
+
+def _value(side: Side, metric: str) -> Maybe[float]:
+    """The median of the launches, or what the newest run says as a whole."""
+    launches = figures(side.finished, metric)
+    if not isinstance(launches, Unavailable):
+        return statistics.median(launches)
+    return single(side.finished[-1], metric)
+
+
+def _accuracy(side: Side) -> Accuracy | None:
+    found = [one.accuracy for one in side.finished]
+    known = [one for one in found if not isinstance(one, Unavailable)]
+    return known[-1] if known else None
+
+
+def _reference(run: Result, ours: Accuracy, sets: tuple[Group, ...]) -> Accuracy | None:
+    """FP32's accuracy on the same dataset, through the same backend, on whatever machine."""
+    wanted = _without_precision(run)
+    for sides in sets:
+        for side in sides.values():
+            theirs = _accuracy(side)
+            if (
+                theirs is not None
+                and side.first.spec.precision == "fp32"
+                and theirs.dataset_sha256 == ours.dataset_sha256
+                and _without_precision(side.first) == wanted
+            ):
+                return theirs
+    return None
+
+
+def _without_precision(run: Result) -> str:
+    spec = msgspec.structs.replace(
+        run.spec,
+        precision="fp32",
+        calibration=None,
+        calibration_method="minmax",
+        quantization="static",
+    )
+    return spec_cell(spec).key

@@ -1,0 +1,137 @@
+"""``harness check``: the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.output import json_option, print_json, results_option
+
+if TYPE_CHECKING:
+    from harness.analysis.gate import GateReport
+    from harness.policy import Policy
+
+_POLICY = "harness-policy.toml"
+_IN_FOLDER = {"junit": "junit.xml", "markdown": "summary.md", "json": "report.json"}
+
+
+@click.command("check")
+@click.argument("candidate", default="latest")
+@click.option("--baseline", required=True, metavar="REF", help="What to hold it against.")
+@click.option("--policy", metavar="FILE", help=f"Default: {_POLICY}, where there is one.")
+@click.option("--strict", is_flag=True, help="Fail what was not compared or not decided, too.")
+@click.option("--junit", metavar="FILE", help="Write a JUnit XML report.")
+@click.option("--markdown", metavar="FILE", help="Write a summary for a CI page.")
+@click.option("--json-file", "json_file", metavar="FILE", help="Write the whole report.")
+@click.option("--report-dir", metavar="DIR", help="Write all three into this folder.")
+@click.option(
+    "--allow-different-hardware",
+    "other_hardware",
+    is_flag=True,
+    help="Show ratios between machines; they neither pass nor fail.",
+)
+@results_option
+@json_option
+def command(
+    candidate: str,
+    baseline: str,
+    policy: str | None,
+    strict: bool,
+    junit: str | None,
+    markdown: str | None,
+    json_file: str | None,
+    report_dir: str | None,
+    other_hardware: bool,
+    results: str,
+    as_json: bool,
+) -> int:
+    """Is CANDIDATE worse than the baseline allows? Both are named as for `harness compare`.
+
+    Cells are matched, judged launch by launch, and held against the policy. Reports are written
+    before the command ends, whatever the outcome. Exit codes: 0 nothing is worse than allowed;
+    1 something is, or a waiver has expired; 3 a cell was not measured; 4 nothing was compared;
+    5 something is undecided, with --strict. --strict fails what could not be compared, too (4).
+
+    \b
+      harness check --baseline release
+      harness check nightly-2026-11-21 --baseline latest@main --report-dir gate
+    """
+    from harness.analysis.gate import judge
+    from harness.records.refs import resolve
+
+    files = _files(junit, markdown, json_file, report_dir)
+    asked, source = _policy(policy)
+    old, new = resolve(baseline, results), resolve(candidate, results)
+    report = judge(
+        old.results,
+        new.results,
+        asked,
+        names=(old.name, new.name),
+        source=source,
+        strict=True if strict else None,
+        other_hardware=other_hardware,
+        problems=tuple(dict.fromkeys((*old.problems, *new.problems))),
+    )
+    for problem in report.comparison.problems:
+        click.echo(f"harness: {problem}", err=True)
+    _write(report, files)
+    if as_json:
+        print_json(report)
+    else:
+        from harness.sinks.gate_terminal import render_gate
+        from harness.sinks.terminal import print_out
+
+        print_out(render_gate(report))
+    return report.exit_code
+
+
+def _policy(name: str | None) -> tuple[Policy, str]:
+    """The policy asked for, else the one in the current folder, else the default; and its name."""
+    from harness.policy import Policy, read_policy
+
+    if name is not None or Path(_POLICY).exists():
+        return read_policy(Path(name or _POLICY)), name or _POLICY
+    return Policy(), "default"
+
+
+def _files(
+    junit: str | None, markdown: str | None, json_file: str | None, report_dir: str | None
+) -> dict[str, Path]:
+    """Kind of report -> its file. Raises `UsageError` before anything is judged."""
+    from harness.errors import UsageError
+
+    named = {"junit": junit, "markdown": markdown, "json": json_file}
+    files = {kind: Path(name) for kind, name in named.items() if name}
+    if report_dir:
+        folder = Path(report_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise UsageError(f"--report-dir {report_dir!r} cannot be made: {why}") from error
+        files = {kind: folder / name for kind, name in _IN_FOLDER.items()} | files
+    for kind, path in files.items():
+        if path.is_dir() or not path.parent.is_dir():
+            raise UsageError(
+                f"the {kind} report cannot be {str(path)!r}", "name a file in a folder"
+            )
+    return files
+
+
+def _write(report: GateReport, files: dict[str, Path]) -> None:
+    import msgspec
+
+    from harness.records.store import write_atomically
+    from harness.sinks.gate_markdown import render_gate_markdown
+    from harness.sinks.junit import render_junit
+
+    for kind, path in files.items():
+        if kind == "junit":
+            data = render_junit(report)
+        elif kind == "markdown":
+            data = render_gate_markdown(report).encode()
+        else:
+            data = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+        write_atomically(path, data)
