@@ -23,7 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "harness.cli.sweep:command",
         "Measure a matrix of cells, continued where it stopped.",
     ),
-    "compare": ("harness.cli.compare:command", "Compare two runs on the same machine."),
+    "compare": ("harness.cli.compare:command", "Compare two runs, or sets of runs, cell by cell."),
+    "check": ("harness.cli.check:command", "Fail if runs are worse than a baseline allows."),
     "export": ("harness.cli.export:command", "Write runs in the format of another tool."),
     "import": (
         "harness.cli.import_:command",
@@ -58,8 +59,9 @@ its error bar, and leaves a result file and TensorBoard events in one folder per
   harness compare RUN_A RUN_B                    is B faster than A, and is that certain?
 """
 
-_EPILOG = """Exit codes: 0 fine; 2 bad usage or input; 3 the measurement failed, or something
-required is absent; 4 nothing could be compared; 130 interrupted."""
+_EPILOG = """Exit codes: 0 fine; 1 worse than the gate allows; 2 bad usage or input; 3 the measurement
+failed, or something required is absent; 4 nothing could be compared; 5 undecided, where --strict
+asks; 130 interrupted."""
 
 
 class LazyGroup(click.Group):
