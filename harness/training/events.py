@@ -133,8 +133,8 @@ class _Protocol:
         with _without_torch():
             from tensorboardX.proto import event_pb2, summary_pb2
             from tensorboardX.record_writer import masked_crc32c
-        self.Event: Any = event_pb2.Event
-        self.Summary: Any = summary_pb2.Summary
+        self.Event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+        self.Summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
         self.Value: Any = self.Summary.Value
         self.checksum: Any = masked_crc32c
 
