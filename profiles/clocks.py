@@ -1,11 +1,12 @@
-"""CPU clocks, throttle events and temperature, where the machine shows them.
+"""Clocks, throttling and temperature of the CPU, and of the GPU where the run is on one.
 
 Frequencies are the kernel's ``scaling_cur_freq`` over the cores that the worker may use
 (``options["cpus"]``; all by default): mean, lowest and highest, in MHz. The highest is the busiest
 core's. /proc/cpuinfo's ``cpu MHz`` is never used: in a virtual machine it is a constant.
 
 Throttle events are Intel's; each core repeats its package's count, which is taken once per package.
-Temperatures are per package, from the CPU's own sensor in hwmon, else from its thermal zone.
+Temperatures are per package, from the CPU's own sensor in hwmon, else from its thermal zone. The
+GPU's channels are explained in `nvml_activity`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from harness.maybe import Unavailable, coded
 from harness.procfs import cpu_list, is_virtual, read_text
 from harness.profiles.files import AbsentGroup, FileGroup, Group, GroupProfiler, Values
+from harness.profiles.nvml import NvmlGroups, channel_prefix
+from harness.profiles.nvml_activity import clock_readings
 from harness.protocols import Channel
 
 _CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
@@ -24,13 +27,16 @@ _ZONES = ("x86_pkg_temp", "cpu-thermal", "cpu_thermal", "cpu")
 
 
 class ClocksProfiler(GroupProfiler):
-    """Frequency, throttle counts and temperatures of the CPU."""
+    """Frequency, throttle counts and temperatures of the CPU; the same of the GPU under test."""
 
     name = "clocks"
 
     def groups(self) -> list[Group]:
-        """One group for the clocks, one for the throttle counts, one per temperature."""
-        return [self._frequency(), *self._throttling(), *self._temperatures()]
+        """One group for the clocks, one for the throttle counts, one per temperature; the GPU."""
+        gpu: list[Group] = []
+        if self.context.device.startswith("cuda"):
+            gpu = [NvmlGroups(self.context, clock_readings(channel_prefix(self.context)))]
+        return [self._frequency(), *self._throttling(), *self._temperatures(), *gpu]
 
     @property
     def _sys(self) -> Path:

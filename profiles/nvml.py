@@ -50,6 +50,11 @@ def load_library() -> Any:
         raise NvmlFailure(why) from error
 
 
+def _lacking(name: str) -> Unavailable:
+    reason = f"this nvidia-ml-py has no {name}"
+    return coded("not_supported", reason, "pip install -U nvidia-ml-py")
+
+
 class Gpu:
     """One device of an initialized NVML. Use as a context manager, or `close` it.
 
@@ -75,8 +80,11 @@ class Gpu:
             raise
 
     def constant(self, name: str) -> int:
-        """A constant of pynvml."""
-        return int(getattr(self.library, name))
+        """A constant of pynvml. Raises `NvmlFailure` where an older one has no such name."""
+        found = getattr(self.library, name, None)
+        if found is None:
+            raise NvmlFailure(_lacking(name))
+        return int(found)
 
     def ask(self, what: str, function: str, *arguments: object, part: bool = False) -> Any:
         """What ``function`` of pynvml says of the GPU, or, with ``part``, of the device under test.
@@ -87,8 +95,7 @@ class Gpu:
             raise NvmlFailure(self.gone, gone=True)
         found = getattr(self.library, function, None)
         if found is None:  # an older nvidia-ml-py
-            reason = f"this nvidia-ml-py has no {function}"
-            raise NvmlFailure(coded("not_supported", reason, "pip install -U nvidia-ml-py"))
+            raise NvmlFailure(_lacking(function))
         return self._call(what, found, self.handle if part else self.whole, *arguments)
 
     def try_ask(self, what: str, function: str, *arguments: object, part: bool = False) -> Any:
@@ -103,9 +110,14 @@ class Gpu:
 
         Raises `NvmlFailure` where the call as a whole fails.
         """
-        pairs = [(self.constant(name), scope) for name, scope in ids]
-        values = self.ask(what, "nvmlDeviceGetFieldValues", pairs)
-        return [self._field(what, value) for value in values]
+        known = [index for index, (name, _) in enumerate(ids) if hasattr(self.library, name)]
+        answers: list[Maybe[float]] = [_lacking(name) for name, _ in ids]
+        if known:
+            pairs = [(self.constant(ids[index][0]), ids[index][1]) for index in known]
+            values = self.ask(what, "nvmlDeviceGetFieldValues", pairs)
+            for index, value in zip(known, values, strict=True):
+                answers[index] = self._field(what, value)
+        return answers
 
     def _field(self, what: str, value: Any) -> Maybe[float]:
         if value.nvmlReturn != 0:

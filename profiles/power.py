@@ -17,11 +17,13 @@ from harness.maybe import Unavailable, code_of, coded
 from harness.profiles.external import PREFIX, ExternalSource, parse_path
 from harness.profiles.hwmon import HwmonSource
 from harness.profiles.jetson import JetsonSource
+from harness.profiles.nvml_power import NvmlPowerSource
 from harness.profiles.powercap import PowercapSource
 from harness.profiles.pyrapl import PyRaplSource
 from harness.protocols import Available, Channel, Profiler, ProfilerContext
 
 SOURCES: Mapping[str, Callable[[ProfilerContext], Profiler]] = {
+    "nvml": NvmlPowerSource,
     "powercap": PowercapSource,
     "hwmon": HwmonSource,
     "jetson": JetsonSource,
@@ -29,21 +31,24 @@ SOURCES: Mapping[str, Callable[[ProfilerContext], Profiler]] = {
     "external": ExternalSource,
 }
 AUTO = ("powercap", "hwmon", "jetson")
+# The device under test first: the host's meters are shown beside it, and never added.
+AUTO_CUDA = ("nvml", *AUTO)
 # What each can tell about: scopes, and how to ask for it. Its channels say more once it is open.
 COVERS: Mapping[str, tuple[str, str]] = {
+    "nvml": ("gpu-board, gpu-module", "by default with --device cuda"),
     "powercap": ("cpu-package, dram, psys", "by default"),
     "hwmon": ("by chip", "by default"),
     "jetson": ("soc, rail", "by default"),
     "pyrapl": ("cpu-package, dram", "--power-source pyrapl"),
     "external": ("wall", f"--power-source {PREFIX}FILE.csv"),
 }
-CHOICES = ("auto", "none", "powercap", "hwmon", "jetson", "pyrapl", f"{PREFIX}FILE.csv")
+CHOICES = ("auto", "none", "nvml", "powercap", "hwmon", "jetson", "pyrapl", f"{PREFIX}FILE.csv")
 
 
-def sources_of(power_source: str) -> tuple[str, ...]:
+def sources_of(power_source: str, device: str = "cpu") -> tuple[str, ...]:
     """The sources that ``--power-source`` asks for. Raises `UsageError` for an unknown one."""
     if power_source == "auto":
-        return AUTO
+        return AUTO_CUDA if device.startswith("cuda") else AUTO
     if power_source == "none":
         return ()
     if power_source.startswith(PREFIX):
@@ -60,7 +65,8 @@ class PowerProfiler:
     name = "power"
 
     def __init__(self, context: ProfilerContext) -> None:
-        self._sources = [SOURCES[name](context) for name in sources_of(context.power_source)]
+        names = sources_of(context.power_source, context.device)
+        self._sources = [SOURCES[name](context) for name in names]
         self._open: list[Profiler] = []
         self._missing: list[Channel] = []
 
@@ -83,7 +89,7 @@ class PowerProfiler:
                 self._open.append(source)
         if not self._open:
             return reasons[0][1]
-        self._missing = [_placeholder(name, why) for name, why in reasons if _matters(why)]
+        self._missing = [_placeholder(name, why) for name, why in reasons if _matters(name, why)]
         return Available(details)
 
     @property
@@ -101,13 +107,14 @@ class PowerProfiler:
         self._open, self._missing = [], []
 
 
-def _matters(reason: Unavailable) -> bool:
-    return code_of(reason) not in ("not_present", "not_supported")
+def _matters(source: str, reason: Unavailable) -> bool:
+    """Whether its absence is news. The GPU's always is: it was not asked for on another device."""
+    return source == "nvml" or code_of(reason) not in ("not_present", "not_supported")
 
 
 def _placeholder(source: str, reason: Unavailable) -> Channel:
     tag = f"energy/{source}_j"
-    scope = "cpu-package" if source == "powercap" else source
+    scope = {"powercap": "cpu-package", "nvml": "gpu-board"}.get(source, source)
     return Channel(
         name=tag,
         unit="J",

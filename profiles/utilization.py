@@ -2,7 +2,8 @@
 
 All are counters, so that a window's share is a difference and no sample can miss a burst; the
 kernel's percentages of some past interval are never used. CPU times come in ticks of 10 ms
-(``facts["resolution"]``): over a window of one second that is a share of 1 %.
+(``facts["resolution"]``): over a window of one second that is a share of 1 %. A GPU's busy share,
+where the run is on one, is all that its driver gives, and no counter (see `nvml_activity`).
 
 Sources: /proc/PID/stat (time and faults of all threads, ended ones included),
 /proc/PID/task/*/status (context switches are counted per thread), /proc/stat, /proc/pressure, the
@@ -28,6 +29,8 @@ from harness.profiles.files import (
     absent,
     process_missing,
 )
+from harness.profiles.nvml import NvmlGroups, channel_prefix
+from harness.profiles.nvml_activity import utilization_readings
 from harness.protocols import Channel, ProfilerContext
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -68,7 +71,13 @@ class UtilizationProfiler(GroupProfiler):
             _machine(proc),
             *[_pressure(proc, resource) for resource in ("cpu", "memory", "io")],
             _throttling(self.context),
+            *self._gpu(),
         ]
+
+    def _gpu(self) -> list[Group]:
+        if not self.context.device.startswith("cuda"):
+            return []
+        return [NvmlGroups(self.context, utilization_readings(channel_prefix(self.context)))]
 
     def _harness(self, proc: Path) -> list[Group]:
         pids = [pid for pid in self.context.options.get("own_pids", "").split(",") if pid]

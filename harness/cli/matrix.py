@@ -46,7 +46,8 @@ def _meter(name: str, scopes: str, selected: str, root: str) -> MeterStatus:
     if name == "external":
         needs = Unavailable("needs the file that a wall meter's logger writes", selected)
         return MeterStatus(name, scopes, selected, needs, ())
-    source = SOURCES[name](ProfilerContext(os.getpid(), root=root, power_source=name))
+    device = "cuda:0" if name == "nvml" else "cpu"
+    source = SOURCES[name](ProfilerContext(os.getpid(), device, root, name))
     try:
         status = source.open()
         return MeterStatus(name, scopes, selected, status, tuple(source.channels))

@@ -175,7 +175,7 @@ class FakeNvml:
         if name in ("nvmlInit", "nvmlShutdown"):
             return self._switch(name)
         if not self.initialized:
-            raise pynvml.NVMLError_Uninitialized
+            _raise({"error": "Uninitialized"})
         if name == "nvmlDeviceGetHandleByUUID":
             return self._handle(given[0])
         if given and isinstance(given[0], _Handle):
@@ -187,13 +187,13 @@ class FakeNvml:
             _answer(name, self.trace.system, [])
         self.initialized += 1 if name == "nvmlInit" else -1
         if self.initialized < 0:
-            raise pynvml.NVMLError_Uninitialized
+            _raise({"error": "Uninitialized"})
         if self._began_s is None:
             self._began_s = self._clock()
 
     def _handle(self, uuid: str) -> _Handle:
         if uuid not in self.trace.devices:
-            raise pynvml.NVMLError_NotFound
+            _raise({"error": "NotFound"})
         return _Handle(uuid)
 
     def _of_device(self, name: str, handle: _Handle, rest: Sequence[Any]) -> Any:
