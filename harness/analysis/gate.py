@@ -237,12 +237,13 @@ def _breach_case(breach: Breach, policy: Policy) -> Case:
 def _nothing(found: Sets) -> Case:
     reasons = list(dict.fromkeys(report.reason for report in found.cells if report.reason))
     why = reasons[0] if reasons else "the two sides share no figure"
-    more = len(reasons) - 1
+    others = len(reasons) - 1
+    more = f"; {others} more reason{'s' if others > 1 else ''}" if others > 0 else ""
     return _case(
         None,
         "",
         "anything",
-        ("nothing compared", 4, f"{why}{f'; and {more} more reasons' if more else ''}"),
+        ("nothing compared", 4, why + more),
     )
 
 
@@ -277,6 +278,6 @@ def _proposals(found: Sets, policy: Policy) -> Iterator[str]:
         cvs = [cv for row in report.rows if row.metric == _NOISE_OF for cv in row.cv if cv]
         if cvs and max(cvs) > limit and not policy.quarantined(report.cell):
             yield (
-                f"{report.cell}: its launches lie {100 * max(cvs):.1f} % apart, over "
+                f"{report.cell}: its launches vary by {100 * max(cvs):.1f} %, over "
                 f"{100 * limit:.1f} %; consider quarantine.cells = [{report.cell!r}]"
             )

@@ -97,12 +97,14 @@ def _line(case: Case) -> str:
 
 
 def _change(row: Row) -> str:
-    """``12.3 % slower: 1.00 ms to 1.12 ms``, in words that know which way is better."""
+    """``12.3 % slower: 1.00 ms to 1.12 ms``; words only where the direction is certain."""
     values = f"{metric_value(row.a, row.unit)} to {metric_value(row.b, row.unit)}"
-    if isinstance(row.ratio, Unavailable) or row.ratio == 1.0:
+    if isinstance(row.ratio, Unavailable):
         return values
-    word = direction(row)
-    return f"{number(100 * abs(row.ratio - 1), 3)} % {word}: {values}"
+    if row.verdict not in ("improved", "regressed"):
+        ratio, interval = ratio_texts(row)
+        return f"{values}, B / A {ratio}" + (f" ({interval})" if interval else "")
+    return f"{number(100 * abs(row.ratio - 1), 3)} % {direction(row)}: {values}"
 
 
 def direction(row: Row) -> str:
@@ -111,7 +113,7 @@ def direction(row: Row) -> str:
     more = row.ratio > 1
     if row.unit in ("ms", "s"):
         return "slower" if more else "faster"
-    if row.unit in ("bytes",):
+    if row.unit == "bytes":
         return "larger" if more else "smaller"
     worse = more == (row.better == "lower")
     return f"{'more' if more else 'less'} ({'worse' if worse else 'better'})"
