@@ -69,28 +69,34 @@ def load(path: str | Path) -> Board:
         raise DataError(f"{str(path)!r} is a result of harness run", "harness show reads it")
     entries: list[Entry] = []
     extra: dict[str, dict[str, Any]] = {}
+    beside: dict[str, Any] = {}
     for model, content in raw.items():
         found = _entries(path, model, content) if isinstance(content, dict) else []
         entries += found
-        if not isinstance(content, dict):
-            left = extra.setdefault("", {})[model] = content
-        elif left := {k: v for k, v in content.items() if not _is_precision(k, v)}:
-            extra[model] = left
+        left = content
+        if isinstance(content, dict):
+            left = {key: value for key, value in content.items() if not _is_precision(key, value)}
+            if left or not found:
+                extra[model] = left
+        else:
+            beside[model] = content
         _refuse_non_finite(f"{str(path)!r}: {fact(model):.60}", left)
     if not entries:
         raise DataError(f"{str(path)!r} holds no model with a precision such as fp32", _REMEDY)
-    return _checked(Board(entries=with_ratios(entries), notes=_notes(entries), extra=extra), path)
+    board = Board(
+        entries=with_ratios(entries), notes=_notes(entries), extra=extra, file_extra=beside
+    )
+    return _checked(board, path)
 
 
 def dump(board: Board) -> bytes:
     """The file of ``board``, as indented JSON."""
     names = unique_names(board.entries)
-    whole: dict[str, Any] = {**board.extra.get("", {})}
+    whole: dict[str, Any] = {**board.file_extra}
     for entry, name in zip(board.entries, names, strict=True):
         whole.setdefault(name, {})[entry.precision] = _fields(entry)
     for model, left in board.extra.items():
-        if model:
-            whole.setdefault(model, {}).update(left)
+        whole.setdefault(model, {}).update(left)
     return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"
 
 
@@ -146,9 +152,8 @@ def _parse(data: bytes, path: Path) -> Any:
     except RecursionError as error:
         raise DataError(f"{str(path)!r} is nested too deeply", _REMEDY) from error
     except ValueError as error:  # of which JSONDecodeError and UnicodeDecodeError are two
-        raise DataError(
-            f"{str(path)!r} is no JSON, or cut short: {error!s:.200}", _REMEDY
-        ) from error
+        why = str(error).partition(";")[0]  # what follows is advice to programmers
+        raise DataError(f"{str(path)!r} is no JSON, or cut short: {why:.200}", _REMEDY) from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 class Board(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()  # what could not be read, and why; what not to believe at sight
-    # Of an imported file, verbatim: what it says of a model beside its precisions, and beside its
-    # models (under the empty name).
+    # Of an imported file, verbatim: what it says of each model beside its precisions, and beside
+    # its models.
     extra: dict[str, dict[str, Any]] = {}
+    file_extra: dict[str, Any] = {}

@@ -18,7 +18,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -267,8 +267,13 @@ class CompressionWriter:
             open_runs = [run for run in self._models.values() if run.is_open and run is not model]
             for run in open_runs[: max(0, len(open_runs) - _OPEN_FILES + 1)]:
                 run.close()
-            yield model
-            model.flush()
+            try:
+                yield model
+                model.flush()
+            except OSError:  # later calls begin another file, for there may be space again
+                with suppress(OSError):
+                    model.close()
+                raise
 
     def _file_name(self) -> str:
         # TensorBoard reads the files of a folder in the order of their names
