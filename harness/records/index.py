@@ -116,14 +116,14 @@ class Index:
 
     def refresh(self) -> Report:
         """Bring the index up to date with the files. Raises `ResultError`."""
-        return self._guarded(partial(self._refresh, afresh=False))
+        return self._guarded(partial(self._refresh, afresh=False), reads=False)
 
     def rebuild(self) -> Report:
         """Forget everything and read all files again. Raises `ResultError`.
 
         Others go on reading what was there until this is done.
         """
-        return self._guarded(partial(self._refresh, afresh=True))
+        return self._guarded(partial(self._refresh, afresh=True), reads=False)
 
     def series(
         self,
@@ -230,7 +230,7 @@ class Index:
             if (version := _version_of(db)) != _VERSION:
                 if version:
                     self.notes.append("the index is of another version, and is built again")
-                with _transaction(db):
+                with index_sql.transaction(db):
                     if _version_of(db) != _VERSION:  # nobody was faster
                         _empty(db)
         except BaseException:
@@ -238,8 +238,9 @@ class Index:
             raise
         return db
 
-    def _guarded(self, work: Callable[[], _T]) -> _T:
-        """Do ``work``, in a new database where this one turns out to be damaged."""
+    def _guarded(self, work: Callable[[], _T], reads: bool = True) -> _T:
+        """Do ``work``, in a new database where this one turns out to be damaged: filled before, if
+        the work ``reads`` it."""
         try:
             return work()
         except sqlite3.DatabaseError as error:
@@ -250,7 +251,8 @@ class Index:
             self._start_over()
         self._open = self._connect()
         try:
-            self._refresh(afresh=False)
+            if reads:
+                self._refresh(afresh=False)
             return work()
         except sqlite3.DatabaseError as error:
             raise _mapped(error, self.results) from error
@@ -258,7 +260,7 @@ class Index:
     # --- refreshing ---
 
     def _refresh(self, afresh: bool) -> Report:
-        with _transaction(self._db) if afresh else contextlib.nullcontext():
+        with index_sql.transaction(self._db) if afresh else contextlib.nullcontext():
             if afresh:
                 index_sql.clear(self._db)
             known = {row[0]: (row[1], row[2]) for row in self._db.execute(index_sql.KNOWN)}
@@ -312,7 +314,7 @@ class Index:
         if afresh:
             index_sql.fill(self._db, rows)
             return len(rows)
-        with _transaction(self._db):
+        with index_sql.transaction(self._db):
             index_sql.delete(self._db, gone)
             index_sql.insert(self._db, rows)
         return len(rows)
@@ -320,7 +322,11 @@ class Index:
     def _remove(self, paths: Iterable[str]) -> int:
         gone = [path for path in paths if not (self.results / path / RESULT_NAME).exists()]
         if gone:
-            with contextlib.nullcontext() if self._db.in_transaction else _transaction(self._db):
+            with (
+                contextlib.nullcontext()
+                if self._db.in_transaction
+                else index_sql.transaction(self._db)
+            ):
                 index_sql.delete(self._db, gone)
         return len(gone)
 
@@ -349,19 +355,6 @@ def _empty(db: sqlite3.Connection) -> None:
     index_sql.clear(db)
     index_sql.complete(db)
     db.execute(f"PRAGMA user_version = {_VERSION}")
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Alone among writers; all or nothing."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 @contextlib.contextmanager

@@ -10,8 +10,9 @@ for further attempts and copies.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -60,7 +61,8 @@ UNCOUNTED = """
     SELECT f.path, r.id, o.id AS other_id, p.path AS other_path
     FROM runs r CROSS JOIN files f ON f.file = r.file
     JOIN runs o ON o.file = coalesce(
-        (SELECT file FROM runs WHERE id = r.id AND counted),
+        (SELECT c.file FROM runs c JOIN files d ON d.file = c.file
+            WHERE c.id = r.id AND d.path < f.path ORDER BY d.path LIMIT 1),
         (SELECT file FROM runs WHERE slot = r.slot AND counted))
     JOIN files p ON p.file = o.file
     WHERE NOT r.counted ORDER BY f.path"""
@@ -114,6 +116,19 @@ def prepare(db: sqlite3.Connection) -> None:
     """The tables of a connection's own."""
     for statement in _TEMPORARY:
         db.execute(statement)
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Alone among writers; all or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if db.intransaction:
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
 
 
 def clear(db: sqlite3.Connection) -> None:

@@ -90,14 +90,11 @@ def resolve(ref: str, results: Path | str = "results") -> Selection:
 def resolve_one(ref: str, results: Path | str = "results") -> tuple[Result, Path]:
     """The one run that ``ref`` stands for, and its file. Raises `ResultError`."""
     selection = resolve(ref, results)
-    if len(selection.results) > 1:
-        few = ", ".join(
-            [*(one.id for one in selection.results[:2]), "..."][: len(selection.results)]
-        )
-        raise ResultError(
-            f"{ref!r} stands for {len(selection.results)} runs: {few}", "give the id of one"
-        )
-    return selection.results[0], selection.paths[0]
+    result, *others = selection.results
+    if others:
+        few = ", ".join([result.id, others[0].id, "..."][: len(others) + 1])
+        raise ResultError(f"{ref!r} stands for {len(others) + 1} runs: {few}", "give the id of one")
+    return result, selection.paths[0]
 
 
 def _selection(ref: str, found: Iterable[tuple[Result, Path]], problems: list[str]) -> Selection:

@@ -66,7 +66,10 @@ def test_help_starts_about_as_fast_as_the_interpreter() -> None:
         (["fly"], "harness: No such command 'fly'; see harness --help"),
         (["show"], "harness: Missing argument 'RUN'; see harness show --help"),
         (["show", "x", "--loud"], "harness: No such option '--loud'; see harness show --help"),
-        (["list", "cats"], "harness: Invalid value for '[models|backends|profilers|runs|results]':"),
+        (
+            ["list", "cats"],
+            "harness: Invalid value for '[models|backends|profilers|runs|results]':",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line(
