@@ -277,6 +277,44 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
     return _consistent(RunSpec(**parsed))
 
 
+def unparse(spec: RunSpec) -> dict[str, Any]:
+    """The values that `parse` makes ``spec`` of: what differs from the defaults, as texts."""
+    standard = RunSpec(device="cuda:0") if spec.backend == "tensorrt" else RunSpec()
+    values: dict[str, Any] = {}
+    for field in RunSpec.__struct_fields__:
+        value = getattr(spec, field)
+        if value == getattr(standard, field):
+            continue
+        if isinstance(value, dict):
+            values[field] = [f"{key}={_joined(one)}" for key, one in value.items()]
+        elif field in _LISTS:
+            values[field] = list(value)
+        elif isinstance(value, tuple):
+            values[field] = ",".join(map(str, value))
+        else:
+            values[field] = value if isinstance(value, bool) else str(value)
+    return values
+
+
+def arguments(values: Mapping[str, Any]) -> list[str]:
+    """``values`` as `parse` takes them, on the command line of ``harness run``."""
+    flags: list[str] = []
+    for field, value in values.items():
+        if isinstance(value, bool):
+            flags += [flag(field)] if value else []
+        else:
+            texts = value if field in _LISTS else [value]
+            flags += [f"{flag(field)}={text}" for text in texts]
+    return flags
+
+
+def _joined(value: Any) -> str:
+    """A shape or a text, as it stands behind the equals sign."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value)) or "scalar"
+    return str(value)
+
+
 def _utf8(name: str, text: str) -> str:
     """``text`` itself, if a result file can hold it. Raises `UsageError`."""
     try:

@@ -30,8 +30,9 @@ from harness.records.cell import Cell
 from harness.records.lookup import lookup
 from harness.records.result import Result
 from harness.sweep.folder import DONE, Attempt, SweepFolder
-from harness.sweep.plan import Fields, Plan, SweepCell
+from harness.sweep.plan import Plan, SweepCell
 
+HARNESS = (sys.executable, "-m", "harness")
 _GRACE_S = 15.0  # for a run that was interrupted to write its result
 
 
@@ -103,8 +104,10 @@ def _launch(
     log = folder.path / "logs" / f"{one.cell.key}-{launch}.log"
     tags = [f"sweep={folder.manifest.id}", f"night={folder.manifest.label}", f"launch={launch}"]
     fields = {**one.fields, "tags": [*one.fields.get("tags", ()), *tags]}
-    code, out = _process(_arguments(fields, folder.path), log, limit_s, descriptors)
-    result = _result(out)
+    command = [*HARNESS, "run", "--json", "--launches=1", f"--out={folder.path}"]
+    command += specs.arguments(fields)
+    code, out = process(command, log, limit_s, descriptors)
+    result = result_in(out)
     attempt = Attempt(
         cell=one.cell.name,
         launch=launch,
@@ -118,25 +121,18 @@ def _launch(
     return attempt, None if isinstance(median_ms, Unavailable) else median_ms
 
 
-def _arguments(fields: Fields, out: Path) -> list[str]:
-    """The command line of one launch."""
-    arguments = ["run", "--json", "--launches", "1", "--out", str(out)]
-    for field, value in fields.items():
-        if field == "overhead_check":
-            arguments += ["--overhead-check"] if value else []
-            continue
-        for text in value if isinstance(value, list) else [value]:
-            arguments.append(f"{specs.flag(field)}={text}")
-    return arguments
-
-
-def _process(
-    arguments: list[str], log: Path, limit_s: float, descriptors: Sequence[int]
+def process(
+    command: Sequence[str],
+    log: Path,
+    limit_s: float,
+    descriptors: Sequence[int] = (),
+    folder: Path | None = None,
 ) -> tuple[int | None, bytes]:
     """Exit code and stdout of one run; None for a run that had to be stopped for its time."""
     with log.open("ab") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness", *arguments],
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -144,29 +140,29 @@ def _process(
             start_new_session=True,  # Ctrl-C comes to the sweep, which passes it on
         )
         try:
-            out, _ = process.communicate(timeout=limit_s)
-            return process.returncode, out
+            out, _ = child.communicate(timeout=limit_s)
+            return child.returncode, out
         except subprocess.TimeoutExpired:
-            return None, _stop(process)
+            return None, _stop(child)
         except BaseException:
-            _stop(process)
+            _stop(child)
             raise
 
 
-def _stop(process: subprocess.Popen[bytes]) -> bytes:
+def _stop(child: subprocess.Popen[bytes]) -> bytes:
     """Interrupt a run, wait for the result that it then writes, and kill what is left."""
-    process.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGINT)
     try:
-        return process.communicate(timeout=_GRACE_S)[0]
+        return child.communicate(timeout=_GRACE_S)[0]
     except subprocess.TimeoutExpired:
         return b""
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
-def _result(out: bytes) -> Result | None:
+def result_in(out: bytes) -> Result | None:
     """What ``--json`` printed; None where the run ended before it had a result."""
     try:
         found: Any = msgspec.json.decode(out)

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from harness.cli.run import command
 from harness.errors import UsageError
-from harness.spec import DEFAULT_CAP_S, DEFAULT_FLOOR_S, DEFAULT_GOAL, RunSpec, flag, parse
+from harness.spec import (
+    DEFAULT_CAP_S,
+    DEFAULT_FLOOR_S,
+    DEFAULT_GOAL,
+    RunSpec,
+    arguments,
+    flag,
+    parse,
+    unparse,
+)
 
 LISTS = ("input_shapes", "require", "options", "tags")
 SCALARS = sorted(set(RunSpec.__struct_fields__) - {*LISTS, "overhead_check"})
@@ -194,3 +203,35 @@ def test_refusals_name_the_value_and_the_way_out(values: dict[str, Any], line: s
 )
 def test_throughput_on_a_gpu_keeps_two_in_flight(values: dict[str, str], concurrency: int) -> None:
     assert parse(values).concurrency == concurrency
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "model": st.sampled_from(["digits", "a/b.onnx", "m:f"]),
+            "backend": st.sampled_from(["onnxruntime", "tensorrt"]),
+            "device": st.sampled_from(["cpu", "cuda", "cuda:3"]),
+            "precision": st.sampled_from(["fp32", "int8"]),
+            "batch_size": st.integers(1, 64).map(str),
+            "duration_s": st.floats(0.01, 10).map(repr),
+            "precision_goal": st.sampled_from(["1%", "0.5%"]),
+            "cpus": st.sampled_from(["0-3,8", "1"]),
+            "input_shapes": st.sampled_from([["a=1x3", "b=scalar"], ["a=4"]]),
+            "options": st.sampled_from([["k=v", "empty="], []]),
+            "tags": st.sampled_from([["a=b=c"]]),
+            "require": st.sampled_from([["energy", "memory"]]),
+            "overhead_check": st.booleans(),
+        },
+    )
+)
+def test_a_spec_can_be_asked_for_again(values: dict[str, object]) -> None:
+    spec = parse(values)
+    assert parse(unparse(spec)) == spec
+
+
+def test_arguments_are_what_the_command_takes() -> None:
+    spec = parse({"input_shapes": ["a=1x3"], "cpus": "0-1", "overhead_check": True, "seed": "4"})
+    assert sorted(arguments(unparse(spec))) == [
+        "--cpus=0,1", "--input-shape=a=1x3", "--overhead-check", "--seed=4",
+    ]  # fmt: skip
