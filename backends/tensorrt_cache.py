@@ -151,7 +151,7 @@ def _read(path: Path, limit_bytes: int) -> bytes | None:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise OSError(f"{path} is no file")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     with path.open("rb") as file:
         return file.read(limit_bytes + 1)

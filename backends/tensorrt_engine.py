@@ -80,7 +80,7 @@ class Loaded:
             "typing": "strong: the types of the ONNX graph",
             "boundary": options.boundary,
             "engine": note,
-            "engine_build_s": f"{record.build_s:.3f}",
+            "engine_build_s": f"{record.build_s:.6g}",
             "engine_built_at": record.built_at,
             "engine_bytes": str(record.plan_bytes),
             "engine_sha256": record.plan_sha256,
