@@ -58,18 +58,33 @@ _GIT_TIMEOUT_S = 2.0
 _CI_BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_BRANCH", "HARNESS_BRANCH")
 
 
-def fingerprint(root: str = "/", devices: Mapping[str, str] | None = None) -> Machine:
+def fingerprint(
+    root: str = "/", devices: Mapping[str, str] | None = None, device: str = "cpu"
+) -> Machine:
     """The machine, with ``devices``: stable facts of its accelerators, as their adapter names them.
+
+    With ``device`` (``cuda:N``) the GPU under test is described too, and it alone: two runs on one
+    kind of GPU compare, whatever else is plugged in beside.
 
     ``fingerprint`` is the first 16 hex digits of the SHA-256 of the factors as sorted JSON.
     """
-    factors = {**_factors(root), **(devices or {})}
+    stable, shown = _device(device)
+    factors = {**_factors(root), **stable, **(devices or {})}
     text = msgspec.json.encode(factors, order="sorted")
     return Machine(
         fingerprint=hashlib.sha256(text).hexdigest()[:16],
         factors=factors,
-        context=_context(root),
+        context={**_context(root), **shown},
     )
+
+
+def _device(device: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Factors and context of the device under test, beside the host's."""
+    if not device.startswith("cuda"):
+        return {}, {}
+    from harness.profiles.nvml_facts import device_facts
+
+    return device_facts(device)
 
 
 def software(runtime: Mapping[str, str] | None = None) -> Software:

@@ -98,6 +98,10 @@ class Gpu:
             raise NvmlFailure(_lacking(function))
         return self._call(what, found, self.handle if part else self.whole, *arguments)
 
+    def system(self, function: str) -> str:
+        """What ``function`` of pynvml says of the whole system. Raises `NvmlFailure`."""
+        return str(self._call("the system", getattr(self.library, function)))
+
     def try_ask(self, what: str, function: str, *arguments: object, part: bool = False) -> Any:
         """Like `ask`, but the reason is returned and not raised."""
         try:

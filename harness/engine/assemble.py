@@ -62,7 +62,7 @@ def assemble(evidence: Evidence) -> Result:
         model=evidence.prepared.model if evidence.prepared else NOT_REACHED,
         precision=_precision(evidence),
         accuracy=(verified.accuracy if verified else None) or NOT_REACHED,
-        machine=evidence.machine or machine.fingerprint(),
+        machine=evidence.machine or machine.fingerprint(device=spec.device),
         software=machine.software(
             verified.description.runtime if verified else _facts_of(evidence)
         ),

@@ -83,7 +83,7 @@ class Conductor:
         except BaseException:
             self.folder.discard()
             raise
-        self.evidence.machine = machine.fingerprint()
+        self.evidence.machine = machine.fingerprint(device=self.spec.device)
         with _interruptible(self.interrupt), stand_aside(self.placement):
             for index in range(self.spec.launches):
                 with worker if index == 0 else booted(self.spec, self.placement) as one:

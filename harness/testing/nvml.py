@@ -139,9 +139,14 @@ def fake_gpu(
     """Meanwhile every profiler of this process finds the trace's first device as its own."""
     played = load_trace(trace) if isinstance(trace, str) else trace
     library = FakeNvml(played, clock)
+
+    def device(name: str) -> CudaDevice:
+        return device_of(played)
+
     with (
         patch("harness.profiles.nvml.load_library", lambda: library),
-        patch("harness.profiles.nvml.cuda_device", lambda device: device_of(played)),
+        patch("harness.profiles.nvml.cuda_device", device),
+        patch("harness.profiles.nvml_facts.cuda_device", device),
     ):
         yield library
 
