@@ -6,6 +6,7 @@
     │   └── QuantizationError (2)   no such precision of this model on this route
     ├── DataError             (2)   a dataset or calibration file that does not fit the model
     ├── ResultError           (2)   a result that cannot be read, or a results folder not writable
+    │   └── Regressed         (1)   a candidate is worse than the baseline that it would replace
     ├── BackendUnavailable    (3)   the runtime or device asked for is not here
     ├── MeasurementFailed     (3)   the worker crashed, hung, or produced nothing usable
     └── NothingComparable     (4)   nothing could be compared
@@ -50,6 +51,12 @@ class DataError(HarnessError):
 
 class ResultError(HarnessError):
     """A result that cannot be read, or a results folder that cannot be written."""
+
+
+class Regressed(ResultError):
+    """A candidate is worse than the baseline that it would replace."""
+
+    exit_code = 1
 
 
 class BackendUnavailable(HarnessError):

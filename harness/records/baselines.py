@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.errors import NothingComparable, ResultError
+from harness.errors import NothingComparable, Regressed, ResultError
 from harness.maybe import Unavailable
 from harness.records.cell import Cell, cell_of
 from harness.records.result import Result
@@ -49,12 +49,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _RESERVED = ("latest",)
 _FAILED = ("failed", "interrupted")
-
-
-class Regressed(ResultError):
-    """The candidate is worse than the baseline that it would replace."""
-
-    exit_code = 1
 
 
 class BaselineRun(msgspec.Struct, frozen=True, kw_only=True):
