@@ -1,47 +1,49 @@
-"""PyTorch on the CPU: eager, compiled by inductor, or a quantized program.
+"""PyTorch, eager, compiled by inductor, or quantized; here on the CPU.
 
-    artifact "torch"       its source rebuilds the module; cast, laid out and compiled as asked
-    artifact "torch-int8"  the program with integer kernels that `harness.quantize.torch` saved
+    artifact "torch"              its source rebuilds the module; cast, laid out, compiled as asked
+    artifact "torch-int8"         CPU: the integer program that `harness.quantize.torch` saved
+    artifact "torch-int8-linear"  CUDA: like "torch", its linear layers as `torch_linear` planned
 
-``enqueue`` computes in the calling thread, so ``synchronize`` finds nothing to wait for. With
-``boundary=transfer`` the casts and layout changes between the caller's arrays and what the module
-takes and gives are part of ``enqueue``; with ``compute`` they happen in ``bind`` and ``outputs``.
+On a CUDA device `harness.backends.pytorch_cuda` takes over. On the CPU ``enqueue`` computes in the
+calling thread, so ``synchronize`` finds nothing to wait for. With ``boundary=transfer`` the casts
+and layout changes between the caller's arrays and what the module takes and gives are part of
+``enqueue``; with ``compute`` they happen in ``bind`` and ``outputs``. Where there are none, as in
+fp32, the two boundaries are the same on a CPU.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import shutil
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from harness.backends.common import import_framework, nothing
+from harness.backends.common import (
+    cuda_version,
+    find_cuda,
+    import_framework,
+    is_cuda,
+    nothing,
+    refuse_closed,
+    unavailable,
+)
+from harness.backends.pytorch_module import Loaded, check, claim_inductor_cache, line, mapped
 from harness.backends.pytorch_operators import operators_of
 from harness.backends.pytorch_options import runnable, settings
-from harness.errors import (
-    BackendUnavailable,
-    DataError,
-    HarnessError,
-    MeasurementFailed,
-    ModelError,
-    UsageError,
-)
+from harness.errors import MeasurementFailed, ModelError, UsageError
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Artifact, Available, Description, SessionOptions, TensorSpec
+from harness.protocols import Artifact, Available, Description, SessionOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from harness.backends.pytorch_cuda import CudaSession
     from harness.protocols import Arrays
 
 _PIP = "pip install 'hw-harness[torch]'"
-_PIP_CUDA = "install a CUDA build of PyTorch (https://pytorch.org/get-started)"
+_PIP_CUDA = "pip uninstall torch && pip install torch (a CUDA build: pytorch.org/get-started)"
 
 # TorchScript rewrites a program during its first calls, with operators that later ones do not run.
 _SETTLING_RUNS = 3
@@ -53,20 +55,16 @@ class PyTorchBackend:
     name = "pytorch"
 
     def __init__(self) -> None:
-        self._loaded: weakref.WeakValueDictionary[bytes, _Loaded] = weakref.WeakValueDictionary()
+        self._loaded: weakref.WeakValueDictionary[bytes, Loaded] = weakref.WeakValueDictionary()
 
     def availability(self, device: str) -> Available | Unavailable:
-        torch: Any = import_framework("torch", "PyTorch", _PIP)
-        if isinstance(torch, Unavailable):
-            return torch
         if device == "cpu":
+            torch: Any = import_framework("torch", "PyTorch", _PIP)
+            if isinstance(torch, Unavailable):
+                return torch
             capability = torch.backends.cpu.get_cpu_capability()
             return Available({"version": str(torch.__version__), "cpu_capability": capability})
-        if not device.startswith("cuda"):
-            return Unavailable(f"pytorch has no device {device!r}", "use --device cpu")
-        if not torch.backends.cuda.is_built():
-            return Unavailable(f"PyTorch {torch.__version__} is built without CUDA", _PIP_CUDA)
-        return Unavailable(f"pytorch on {device} is not supported yet", "use --device cpu")
+        return _cuda_availability(device)
 
     def artifact_format(self, precision: str, options: SessionOptions) -> str:
         chosen = settings(options)
@@ -78,6 +76,8 @@ class PyTorchBackend:
             )
         if precision != "int8":
             return "torch"
+        if is_cuda(options):
+            return "torch-int8-linear"
         if chosen["compile"] != "off":
             raise UsageError(
                 "--option compile=inductor with --precision int8",
@@ -87,19 +87,51 @@ class PyTorchBackend:
 
     def prepare(
         self, artifact: Artifact, inputs: Arrays, options: SessionOptions
-    ) -> PyTorchSession:
+    ) -> PyTorchSession | CudaSession:
         available = self.availability(options.device)
         if isinstance(available, Unavailable):
-            raise BackendUnavailable(available.reason, available.remedy)
-        if artifact.format not in ("torch", "torch-int8"):
+            raise unavailable(available)
+        mine = ("torch", "torch-int8-linear" if is_cuda(options) else "torch-int8")
+        if artifact.format not in mine:
             raise ModelError(f"pytorch runs torch artifacts, not {artifact.format!r}")
         _set_threads(options)
-        _claim_inductor_cache()
+        claim_inductor_cache()
+        if not is_cuda(options):
+            return PyTorchSession(self._load(artifact, options), inputs)
+        from harness.backends.pytorch_cuda import CudaSession, set_up
+
+        set_up(artifact.precision, options)
+        return CudaSession(self._load(artifact, options), inputs)
+
+    def _load(self, artifact: Artifact, options: SessionOptions) -> Loaded:
         key = msgspec.json.encode((artifact, options))
         loaded = self._loaded.get(key)
         if loaded is None:
-            loaded = self._loaded[key] = _Loaded(artifact, options)
-        return PyTorchSession(loaded, inputs)
+            loaded = self._loaded[key] = Loaded(artifact, options)
+        return loaded
+
+
+def _cuda_availability(device: str) -> Available | Unavailable:
+    """The device before the framework: without one there is nothing to import seconds for."""
+    found = find_cuda("pytorch", device)
+    if isinstance(found, Unavailable):
+        return found
+    torch: Any = import_framework("torch", "PyTorch", _PIP)
+    if isinstance(torch, Unavailable):
+        return torch
+    if not torch.backends.cuda.is_built() or torch.version.cuda is None:
+        return Unavailable(f"PyTorch {torch.__version__} is built without CUDA", _PIP_CUDA)
+    found = find_cuda("pytorch", device, cuda_version(torch.version.cuda))
+    if isinstance(found, Unavailable):
+        return found
+    return Available(
+        {
+            "version": str(torch.__version__),
+            "cuda": torch.version.cuda,
+            "device": found.name,
+            "compute_capability": found.compute_capability,
+        }
+    )
 
 
 def _set_threads(options: SessionOptions) -> None:
@@ -112,120 +144,6 @@ def _set_threads(options: SessionOptions) -> None:
             torch.set_num_interop_threads(options.inter_threads)
 
 
-class _Loaded:
-    """A module ready to be called, and what it wants of its inputs."""
-
-    def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
-        import torch
-
-        self.artifact = artifact
-        self.options = options
-        self.settings = settings(options)
-        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(artifact.precision)
-        if self.settings["compile"] == "inductor":
-            _prepare_inductor()
-        with _mapped("PyTorch cannot load the model", ModelError):
-            self.module = self._load(artifact)
-            self.channels_last = self._wants_channels_last()
-            if self.channels_last and artifact.format == "torch":
-                self.module = self.module.to(memory_format=torch.channels_last)
-        self.call = self._callable()
-
-    def _load(self, artifact: Artifact) -> Any:
-        if artifact.format == "torch-int8":
-            from harness.quantize.torch import load
-
-            return load(Path(artifact.path))
-        from harness.models.torch_source import load_module
-
-        module: Any = load_module(artifact.source, artifact.seed).requires_grad_(False)
-        return module if self.dtype is None else module.to(self.dtype)
-
-    def _wants_channels_last(self) -> bool:
-        """Convolutions over 4-D inputs: there the kernels' own layout saves reordering.
-
-        Against the contiguous layout, eager, two threads, batch 1 and 8 (ratio of medians):
-        ResNet-18 0.94 and 0.89 in fp32, 0.76 and 0.73 in bf16, 0.98 and 0.97 in int8;
-        MobileNetV2 0.84 and 0.74, 0.77 and 0.73, 0.98 and 0.94.
-        """
-        if self.settings["channels_last"] != "auto":
-            return self.settings["channels_last"] == "on"
-        if not any(len(spec.shape) == 4 for spec in self.artifact.inputs):
-            return False
-        if self.artifact.format == "torch-int8":
-            return True
-        return any(weight.dim() == 4 for weight in self.module.parameters())
-
-    def _callable(self) -> Callable[..., Any]:
-        import torch
-
-        if self.settings["compile"] == "inductor":
-            compiled: Callable[..., Any] = torch.compile(self.module, dynamic=False)
-            return compiled
-        # a TorchScript method spares the frames of the hooks that it cannot have
-        int8 = self.artifact.format == "torch-int8"
-        module: Callable[..., Any] = self.module.forward if int8 else self.module
-        return module
-
-    def tensor(self, array: Any) -> Any:
-        """A tensor as the module takes it: its float type, its layout."""
-        import numpy as np
-        import torch
-
-        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array))
-        dtype = self.dtype if tensor.is_floating_point() else None
-        channels_last = self.channels_last and tensor.dim() == 4
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        return tensor.to(dtype=dtype or tensor.dtype, memory_format=layout)
-
-    def outputs(self, result: Any) -> dict[str, Any]:
-        """Tensors on the host, in the order in which they lie in ``result``, named."""
-        import torch
-        from torch.utils import _pytree as pytree
-
-        tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        names = [spec.name for spec in self.artifact.outputs]
-        if len(names) != len(tensors):
-            names = [f"output_{index}" for index in range(len(tensors))]
-        return {name: _host(tensor) for name, tensor in zip(names, tensors, strict=True)}
-
-
-def _host(tensor: Any) -> Any:
-    """Dense and contiguous, in a type that numpy knows."""
-    import torch
-
-    if tensor.is_quantized:
-        tensor = tensor.dequantize()
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.float()
-    return tensor.to_dense().contiguous() if tensor.layout != torch.strided else tensor.contiguous()
-
-
-def _prepare_inductor() -> None:
-    """Compile in this very process, without a pool of others beside it.
-
-    Raises `BackendUnavailable` where there is no compiler to call.
-    """
-    if not any(
-        shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name
-    ):
-        raise BackendUnavailable(
-            "compile=inductor needs a C++ compiler and there is none",
-            "install g++, or leave the option out",
-        )
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-
-
-def _claim_inductor_cache() -> None:
-    """Keep what inductor compiles among the project's caches, not in the system's temporary folder.
-
-    It settles on a folder and creates it as soon as torch.export is imported, compiling or not.
-    """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(os.environ.get("HARNESS_CACHE") or Path(base, "harness"))
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root.absolute() / "inductor")
-
-
 class PyTorchSession:
     """One stream: its own input tensors over a shared module.
 
@@ -236,12 +154,12 @@ class PyTorchSession:
     enqueue: Callable[[], None]
     synchronize: Callable[[], None]
 
-    def __init__(self, loaded: _Loaded, inputs: Arrays) -> None:
-        self._loaded: _Loaded | None = loaded
+    def __init__(self, loaded: Loaded, inputs: Arrays) -> None:
+        self._loaded: Loaded | None = loaded
         self._specs = loaded.artifact.inputs
-        _check(self._specs, inputs)
+        check(self._specs, inputs)
         self._results: list[Any] = [None]
-        with _mapped("PyTorch cannot take the inputs", ModelError), _inference_mode():
+        with mapped("PyTorch cannot take the inputs", ModelError), _inference_mode():
             self._bound = self._tensors(inputs)
             self._run = _runner(loaded, self._bound, self._results)
         self.enqueue = self._first
@@ -267,14 +185,14 @@ class PyTorchSession:
             self._first()
 
     def _first(self) -> None:
-        with _mapped("PyTorch failed to run the model", MeasurementFailed):
+        with mapped("PyTorch failed to run the model", MeasurementFailed):
             self._run()
         self.enqueue = self._run
 
     def bind(self, inputs: Arrays) -> None:
         """Copy ``inputs`` over the bound ones. Raises `DataError`."""
         self._open()
-        _check(self._specs, inputs)
+        check(self._specs, inputs)
         with _inference_mode():
             for bound, fresh in zip(self._bound, self._tensors(inputs), strict=True):
                 bound.copy_(fresh)
@@ -295,7 +213,7 @@ class PyTorchSession:
                 self._run()
             operators = operators_of(self._run)
         except (RuntimeError, AttributeError, TypeError) as error:
-            operators = Unavailable(f"a profiled inference failed: {_line(error)}")
+            operators = Unavailable(f"a profiled inference failed: {line(error)}")
         self._results[0] = kept
         return Description(_runtime_facts(loaded), operators)
 
@@ -303,13 +221,13 @@ class PyTorchSession:
         if self._loaded is None:
             return
         self._loaded = None
-        self.enqueue = self.synchronize = self._run = _refuse
+        self.enqueue = self.synchronize = self._run = refuse_closed
         self._bound.clear()
         self._results.clear()
 
-    def _open(self) -> _Loaded:
+    def _open(self) -> Loaded:
         if self._loaded is None:
-            _refuse()
+            refuse_closed()
         return self._loaded
 
 
@@ -319,7 +237,7 @@ def _inference_mode() -> Any:
     return torch.inference_mode()
 
 
-def _runner(loaded: _Loaded, bound: Sequence[Any], results: list[Any]) -> Callable[[], None]:
+def _runner(loaded: Loaded, bound: Sequence[Any], results: list[Any]) -> Callable[[], None]:
     """The timed call. Inference mode belongs to a thread, and threads come and go: so every call
     enters it, through the guard itself, which costs half of what its Python wrapper does."""
     import torch
@@ -338,7 +256,7 @@ def _runner(loaded: _Loaded, bound: Sequence[Any], results: list[Any]) -> Callab
     return transfer if loaded.options.boundary == "transfer" else compute
 
 
-def _runtime_facts(loaded: _Loaded) -> dict[str, str]:
+def _runtime_facts(loaded: Loaded) -> dict[str, str]:
     import torch
 
     chosen = loaded.settings
@@ -359,45 +277,3 @@ def _runtime_facts(loaded: _Loaded) -> dict[str, str]:
     if chosen["compile"] == "inductor":
         facts["fused_kernels"] = "run as C++ of inductor's own, not among the operators"
     return facts
-
-
-def _check(specs: Sequence[TensorSpec], inputs: Arrays) -> None:
-    names = [spec.name for spec in specs]
-    if sorted(names) != sorted(inputs):
-        raise DataError(
-            f"the inputs are {', '.join(map(repr, inputs))}, the model takes "
-            f"{', '.join(map(repr, names))}",
-            "give every input once, under its own name",
-        )
-    for spec in specs:
-        array = inputs[spec.name]
-        if (array.dtype.name, tuple(array.shape)) != (spec.dtype, spec.shape):
-            raise DataError(
-                f"input {spec.name!r} is {array.dtype} {array.shape}, the session has "
-                f"{spec.dtype} {spec.shape}",
-                "prepare another session for another type or shape",
-            )
-
-
-def _refuse() -> NoReturn:
-    raise MeasurementFailed("this session is closed", "prepare another one")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400] or type(error).__name__
-
-
-@contextlib.contextmanager
-def _mapped(what: str, kind: type[HarnessError]) -> Any:
-    """Foreign exceptions of one step as ``kind``; ours pass."""
-    try:
-        yield
-    except HarnessError:
-        raise
-    except Exception as error:
-        text = _line(error)
-        if isinstance(error, MemoryError) or re.search("can't allocate|out of memory", text):
-            raise MeasurementFailed(
-                f"{what}: out of memory: {text}", "use a smaller batch or model"
-            ) from error
-        raise kind(f"{what}: {text}") from error

@@ -6,13 +6,18 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.backends.common import chosen_options
+from harness.backends.common import chosen_options, is_cuda
 from harness.protocols import SessionOptions
 
 # option -> its values, the default first
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "compile": ("off", "inductor"),
     "channels_last": ("auto", "on", "off"),
+}
+CUDA_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    **OPTIONS,
+    "cuda_graph": ("off", "on"),
+    "tf32": ("off", "on"),
 }
 # What a CPU must say of itself to compute in this type. Without it PyTorch still gives numbers,
 # from reference loops: ResNet-18 in fp16 took 42 times its fp32 time on a CPU without avx512_fp16.
@@ -25,7 +30,7 @@ PRECISIONS = ("fp32", "int8", *ARITHMETIC)
 
 def settings(options: SessionOptions) -> dict[str, str]:
     """Every option with its value in force. Raises `UsageError` naming the valid ones."""
-    return chosen_options("pytorch", options, OPTIONS)
+    return chosen_options("pytorch", options, CUDA_OPTIONS if is_cuda(options) else OPTIONS)
 
 
 def cpu_features() -> frozenset[str]:

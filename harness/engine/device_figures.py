@@ -16,7 +16,8 @@ from harness.records.result import NOT_REACHED, LatencyStats
 _NS_PER_MS = 1e6
 _HOST = Unavailable("the device is the host", "none needed: latency_ms is the figure")
 _NO_EVENTS = Unavailable("this backend records no device events")
-_BOTH = ("process_bytes", "device_used_bytes")  # what the driver says; `harness.profiles`
+# what the driver says (`harness.profiles.memory`) -> as it stands in `Memory.device`
+_DRIVER = {"device_process_bytes": "process_bytes", "device_used_bytes": "device_used_bytes"}
 _PEAK = "allocator_peak_bytes"
 # as `LaunchRecord.memory` names a phase -> as a key of `Memory.device` begins
 _PHASES = {"imported": "baseline_", "loaded": "loaded_", "warm-up": "warmup_", "window": ""}
@@ -61,10 +62,10 @@ def device_memory(record: LaunchRecord, device: str) -> Maybe[dict[str, Maybe[in
     found: dict[str, Maybe[int]] = {}
     for phase, prefix in _PHASES.items():
         seen = record.memory.get(phase, {})
-        for name in _BOTH:
+        for name, key in _DRIVER.items():
             if name in seen:
                 figure = seen[name]
-                found[prefix + name] = figure if isinstance(figure, Unavailable) else round(figure)
+                found[prefix + key] = figure if isinstance(figure, Unavailable) else round(figure)
         for name, amount in record.device_memory.get(phase, {}).items():
             found[prefix + name] = amount
     if found:

@@ -23,7 +23,7 @@ from harness.engine.messages import Boot, Event, Failure, Go, Job, Peer
 from harness.engine.pipeline import Lane, PipelinedLoop
 from harness.engine.timeline import STOP, Timeline
 from harness.errors import BackendUnavailable, HarnessError
-from harness.maybe import Maybe
+from harness.maybe import Maybe, explain
 from harness.protocols import Asynchronous, Backend, DeviceMemory, Session, Unavailable
 
 _PR_SET_PDEATHSIG = 1
@@ -58,7 +58,8 @@ class Worker:
         available = backend.availability(boot.device)
         if isinstance(available, Unavailable):
             raise BackendUnavailable(
-                f"{boot.backend} on {boot.device}: {available.reason}", available.remedy
+                f"{boot.backend} on {boot.device}: {explain(Unavailable(available.reason))}",
+                available.remedy,
             )
         self._peer.send(Event("imported", facts=available.details))
         job = self._peer.wait_for(Job)

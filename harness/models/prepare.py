@@ -25,7 +25,7 @@ from harness.spec import RunSpec
 
 INPUTS = "inputs.npz"
 DATA = "data.npz"
-FORMATS = ("onnx", "torch", "torch-int8")
+FORMATS = ("onnx", "torch", "torch-int8", "torch-int8-linear")
 TEST_SPLIT = "digits_test.npz"
 
 

@@ -42,6 +42,8 @@ def reduce(
         return _cast(spec, fp32)
     if format == "onnx" and spec.precision == "bf16":
         raise QuantizationError("there is no bf16 route from ONNX", "use --precision fp16 or int8")
+    if format == "torch-int8-linear":
+        return _torch_linear(spec, source, fp32, inputs_path, cache)
     calibration = _calibration(spec, source, fp32, cache)
     job = QuantizeJob(
         precision=spec.precision if spec.precision != "fp32" else "int8",
@@ -155,7 +157,8 @@ def _key(spec: RunSpec, fp32: Fp32, job: QuantizeJob, *libraries: str) -> dict[s
 def _onnx(spec: RunSpec, fp32: Fp32, job: QuantizeJob, cache: Cache) -> Artifact:
     from harness.quantize.onnx import saturates_here
 
-    symmetric = spec.backend == "tensorrt"
+    # TensorRT, by itself or inside ONNX Runtime, takes nothing else
+    symmetric = "tensorrt" in (spec.backend, spec.options.get("provider"))
     target = f"model.{job.precision}.onnx"
 
     def build(folder: Path) -> Quantization:
@@ -214,4 +217,50 @@ def _torch_int8(
         sha256=made.files[target].sha256,
         size_bytes=sum(stamp.size_bytes for stamp in made.files.values()),
         quantization=made.record,
+    )
+
+
+class _Linear(msgspec.Struct, frozen=True):
+    quantization: Quantization
+    size_bytes: int
+
+
+def _torch_linear(
+    spec: RunSpec, source: Source, fp32: Fp32, inputs_path: str, cache: Cache
+) -> Artifact:
+    """The module as it is, with a plan of its layers that a worker will turn to int8."""
+    target = "layers.json"
+
+    def build(folder: Path) -> _Linear:
+        import numpy as np
+
+        from harness.models.torch_build import example_tensors
+        from harness.models.torch_source import load_module
+        from harness.quantize.torch_linear import plan, write
+
+        module = load_module(fp32.artifact.source, spec.seed)
+        with np.load(inputs_path, allow_pickle=False) as arrays:
+            example = example_tensors(fp32.artifact.inputs, arrays)
+        found = plan(module, example, source.name)
+        return _Linear(write(found, folder / target), found.size_bytes)
+
+    if source.kind == "factory":
+        made = cache.by_content("torch-linear", _Linear, build, source.name)
+    else:
+        key = {
+            "model": fp32.sha256,
+            "inputs": fp32.artifact.inputs,
+            "seed": spec.seed,
+            "code": code_sha256("../quantize/torch_linear.py"),
+            "versions": library_versions("torch"),
+        }
+        made = cache.product("torch-linear", key, _Linear, build)
+    return msgspec.structs.replace(
+        fp32.artifact,
+        format="torch-int8-linear",
+        path=str(made.folder / target),
+        precision=spec.precision,
+        sha256=made.files[target].sha256,
+        size_bytes=made.record.size_bytes,
+        quantization=made.record.quantization,
     )

@@ -44,16 +44,19 @@ class Loaded(msgspec.Struct, frozen=True):
     examples: dict[str, Any] | None
 
 
-def load_module(source: str, seed: int) -> nn.Module:
+def load_module(source: str, seed: int, device: str = "cpu") -> nn.Module:
     """The module in eval mode, its inputs by position in the artifact's order.
+
+    ``device`` is where it will run: an exported program has the device of each tensor that it
+    creates written into it. The weights of any other module are left for the caller to move.
 
     The same ``source`` and ``seed`` give the same zoo weights. Raises `ModelError`.
     """
-    module: nn.Module = load(source, seed).module
+    module: nn.Module = load(source, seed, device).module
     return module
 
 
-def load(source: str, seed: int) -> Loaded:
+def load(source: str, seed: int, device: str = "cpu") -> Loaded:
     """Like `load_module`, with the source's example inputs. Raises `ModelError`."""
     kind, _, rest = source.partition(":")
     torch.manual_seed(seed)
@@ -62,7 +65,7 @@ def load(source: str, seed: int) -> Loaded:
     if kind == "factory":
         return _factory(rest)
     if kind == "pt2":
-        return _program(Path(rest))
+        return _program(Path(rest), device)
     raise ModelError(f"{source!r} is no source of a torch module")
 
 
@@ -75,8 +78,12 @@ def _zoo(name: str) -> nn.Module:
     return model.eval()
 
 
-def _program(path: Path) -> Loaded:
+def _program(path: Path, device: str) -> Loaded:
     program = load_program(path)
+    if device != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
     names = [str(name) for name in program.graph_signature.user_inputs]
     args, kwargs = program.example_inputs or ((), {})
     flat = [*args, *kwargs.values()]
