@@ -39,13 +39,14 @@ class Source:
         return any(any(runs.values()) for runs in self._list(ctx, experiment).values())
 
     def json(self, ctx: RequestContext, experiment: str) -> tuple[str, bytes]:
-        """A token that changes when the data does, and ``{"metrics": ..., "board": ...}``."""
+        """A token that changes when the data does, and {"token", "metrics", "board"} as JSON."""
         with self._lock:
             listed = self._list(ctx, experiment)
             token = _token(listed)
             if token != self._token:
                 found = self._read(ctx, experiment, listed)
-                self._json = msgspec.json.encode({"metrics": METRICS, "board": found})
+                payload = {"token": token, "metrics": METRICS, "board": found}
+                self._json = msgspec.json.encode(payload)
                 self._token = token
             return self._token, self._json
 

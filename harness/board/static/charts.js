@@ -73,15 +73,15 @@ function paretoOption(board, { metric, metrics, theme }) {
     itemStyle: { color: colors.series[index % colors.series.length], opacity: 0.9 },
     data: points.filter((point) => point.entry.precision === precision).map((point) => ({
       value: [point.x / factor, point.y], point,
-      label: { show: named.has(point) },
+      ...(named.has(point) ? { label: { show: true, position: sideOf(point, best, points) } } : {}),
     })),
     label: {
-      position: "top", distance: 6, color: colors.text, fontSize: 11, fontFamily: FONT,
+      show: false, distance: 6, color: colors.text, fontSize: 11, fontFamily: FONT,
       width: 180, overflow: "truncate",
       formatter: ({ data }) => data.point.entry.model,
     },
-    labelLayout: { hideOverlap: true, moveOverlap: "shiftY" },
-    emphasis: { scale: 1.4, label: { show: true } },
+    labelLayout: { hideOverlap: true },
+    emphasis: { scale: 1.4, label: { show: points.length <= MANY } }, // a text element for each
     z: 3,
   }));
   return {
@@ -99,6 +99,11 @@ function paretoOption(board, { metric, metrics, theme }) {
     },
     series: [...series, frontierLine(best, points, factor, colors), intervals(points, factor, colors)],
   };
+}
+
+/** Where a name goes. Left of the frontier there is room: whatever lay there would be on it. */
+function sideOf(point, best, points) {
+  return points.length > MANY && point !== best[0] ? "left" : "top";
 }
 
 /** Limits of the accuracy axis: some air, but none above 1 (or 100) where that is the most. */
@@ -214,11 +219,11 @@ function latencyOption(entries, { theme, all = entries }) {
   };
 }
 
-/** Where the bulk lies: from the fastest bin to the one that holds 99.5 % (bins, not statistics). */
+/** Where the bulk lies: from the fastest bin to the one below which 98 % are counted. */
 function span({ edges_ms: edges, counts }) {
   const total = counts.reduce((sum, count) => sum + count, 0);
   let seen = 0;
-  const last = counts.findIndex((count) => (seen += count) >= 0.995 * total);
+  const last = counts.findIndex((count) => (seen += count) >= 0.98 * total);
   return [edges[0], edges[last + 1] ?? edges[edges.length - 1]];
 }
 
@@ -268,7 +273,7 @@ function isWide(values) {
 function common(colors) {
   return {
     animation: false, backgroundColor: "transparent", textStyle: { fontFamily: FONT },
-    grid: { left: 76, right: 28, top: 64, bottom: 52 },
+    grid: { left: 76, right: 32, top: 80, bottom: 52 },
     aria: { enabled: true }, color: colors.series,
   };
 }

@@ -4,6 +4,9 @@ import { start } from "./main.js";
 
 export async function render() {
   document.documentElement.lang = "en";
+  const address = new URL("board", import.meta.url);
+  const board = fetch(address); // on its way while the library loads
+  board.catch(() => {}); // told by whoever awaits it
   const style = Object.assign(document.createElement("link"), {
     rel: "stylesheet", href: new URL("style.css", import.meta.url).href,
   });
@@ -15,5 +18,5 @@ export async function render() {
     node.addEventListener("error", () => failed(new Error(`${node.src || node.href} cannot be read`)));
     document.head.append(node);
   })));
-  start(document.body, new URL("board", import.meta.url));
+  start(document.body, address, board);
 }

@@ -4,14 +4,15 @@ import { latencies, pareto } from "./charts.js";
 import { cards } from "./cards.js";
 import { el, installTips } from "./dom.js";
 import { csv, fileName, save } from "./download.js";
-import { filtered, newState, overlaid, valuesOf } from "./state.js";
-import { makeTable, tableRows } from "./table.js";
+import { filtered, newState, overlaid, sorted, valuesOf } from "./state.js";
+import { columnsFor, makeTable, tableRows } from "./table.js";
 import { makeToolbar } from "./toolbar.js";
 
 const EVERY_MS = 5000; // TensorBoard's own server looks at the files so often
 const COSTS = [["latency_ms", "latency"], ["model_size_mb", "model size"], ["energy_j", "energy"]];
 
-export function start(root, address) {
+/** Fill `root`. `first`: a Response that is already on its way from `address`. */
+export function start(root, address, first) {
   const state = newState(themeOfPage());
   const page = build(root, state);
   const poll = poller(address, (payload) => {
@@ -19,7 +20,7 @@ export function start(root, address) {
     state.metrics = payload.metrics;
     state.loaded = true;
     page.redraw();
-  }, page.say);
+  }, page.say, first);
   page.onReload = poll.now;
   setInterval(() => state.auto && document.visibilityState === "visible" && poll.now(), EVERY_MS);
   document.addEventListener("visibilitychange", () => state.auto && poll.now());
@@ -27,18 +28,20 @@ export function start(root, address) {
 }
 
 /** Asks for the board, and hands it on where it has changed since the last time. */
-function poller(address, deliver, say) {
+function poller(address, deliver, say, first) {
   let token = null;
   let busy = false;
   async function now() {
     if (busy) return;
     busy = true;
     try {
-      const response = await fetch(address);
+      const known = token === null ? "" : `?token=${token}`;
+      const response = await (first ?? fetch(`${address}${known}`));
+      first = null;
       if (!response.ok) throw new Error(`TensorBoard answers ${response.status}`);
-      const tag = response.headers.get("ETag");
-      if (tag === null || tag !== token) deliver(await response.json());
-      token = tag;
+      const payload = await response.json();
+      if (payload.board) deliver(payload);
+      token = payload.token;
       say(`read at ${new Date().toLocaleTimeString()}`);
     } catch (error) {
       say(`cannot read the log folder: ${error.message}`, true);
@@ -84,21 +87,30 @@ function build(root, state) {
   return Object.assign(page, { toolbar, table, notes, charts, overlay, grid, more, redraw, say: toolbar.say });
 }
 
+/** The table at once; what takes longer once the browser has shown it. */
 function draw(page, state) {
   if (!state.loaded) return;
   const entries = filtered(state);
   page.toolbar.redraw(state, entries);
   page.notes.replaceChildren(...noteLines(state, entries));
   page.table.redraw(entries, state);
+  performance.mark("board: table");
+  clearTimeout(page.later);
+  page.later = setTimeout(() => drawCharts(page, state, entries), 0);
+}
+
+function drawCharts(page, state, entries) {
   for (const chart of page.charts) {
     chart.draw(pareto, { entries }, { metrics: state.metrics, theme: state.theme });
   }
   const all = state.board.entries;
   page.overlay.draw(latencies, overlaid(state, entries), { theme: state.theme, all });
-  const shown = cards(entries, state.board, state.metrics, state.cards);
+  const ordered = sorted(entries, state.sort, columnsFor(all, state.metrics));
+  const shown = cards(ordered, state.board, state.metrics, state.cards);
   page.grid.replaceChildren(...(shown.nodes.length ? shown.nodes : [emptyCards()]));
   page.more.hidden = shown.total <= state.cards;
   page.more.textContent = `Show more (${shown.total - state.cards} left)`;
+  performance.mark("board: all");
 }
 
 function emptyCards() {

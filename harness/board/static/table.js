@@ -184,9 +184,10 @@ export function makeTable(on) {
 
 /** Everything that is known of one entry. */
 export function details(entry, metrics) {
-  const figures = Object.entries(entry.figures).map(([id, figure]) => {
+  const figures = Object.keys(metrics).filter((id) => entry.figures[id]).map((id) => {
+    const figure = entry.figures[id];
     const how = entry.derived?.[id] ? `, derived: ${entry.derived[id]}` : "";
-    return [metrics[id]?.title ?? id, figureText(figure, metrics[id]?.unit ?? "") + how];
+    return [metrics[id].title, figureText(figure, metrics[id].unit) + how];
   });
   const missing = Object.entries(entry.missing).map(([id, why]) =>
     [metrics[id]?.title ?? (id === "aurora" ? "AURORA" : id), why]);
