@@ -59,9 +59,9 @@ its error bar, and leaves a result file and TensorBoard events in one folder per
   harness compare RUN_A RUN_B                    is B faster than A, and is that certain?
 """
 
-_EPILOG = """Exit codes: 0 fine; 1 worse than the gate allows; 2 bad usage or input; 3 the measurement
-failed, or something required is absent; 4 nothing could be compared; 5 undecided, where --strict
-asks; 130 interrupted."""
+_EPILOG = """Exit codes: 0 fine; 1 worse than the gate allows; 2 bad usage or input; 3 the
+measurement failed, or something required is absent; 4 nothing could be compared; 5 undecided,
+where --strict asks; 130 interrupted."""
 
 
 class LazyGroup(click.Group):
