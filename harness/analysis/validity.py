@@ -22,6 +22,27 @@ SAMPLER_CPU_LIMIT = 0.02
 SAMPLER_GAP_PERIODS = 5.0
 TIMER_LIMIT = 0.01
 FIXED_WINDOW_LIMIT = 0.05
+HELD_BACK_LIMIT = 0.01  # of the window, where the driver counts the time
+SEEN_HELD_BACK_LIMIT = 0.05  # where it was seen in samples, one of which may be a change of state
+# Why a GPU's clocks are held back, in words. The power limit is no fault: under full load most
+# boards run into it, steadily.
+HELD_BACK = {
+    "sw_thermal": "for heat (the driver)",
+    "hw_thermal": "for heat (the chip)",
+    "power_brake": "by the server's power brake",
+    "hw_slowdown": "by the chip's own protection",
+    "sync_boost": "to wait for slower GPUs",
+}
+
+
+class GpuFacts(msgspec.Struct, kw_only=True):
+    """What the checks of the GPU under test look at; the worst launch's."""
+
+    # reason -> share of the window, and whether the driver counted it (else it was seen in samples)
+    held_back: Maybe[dict[str, tuple[float, bool]]]
+    clock_drift: Maybe[float]
+    other_processes: Maybe[float]
+    silenced: Maybe[dict[str, Unavailable]]  # channels that were read at first, and why no longer
 
 
 class Facts(msgspec.Struct, kw_only=True):
@@ -48,6 +69,7 @@ class Facts(msgspec.Struct, kw_only=True):
     non_finite: Maybe[Sequence[str]]
     integer_nodes: Maybe[int]
     precision: str
+    gpu: GpuFacts | None = None  # None: the device under test is no GPU
 
 
 def checks(facts: Facts) -> tuple[Check, ...]:
@@ -71,7 +93,48 @@ def checks(facts: Facts) -> tuple[Check, ...]:
                "raise --batch-size, or read latencies as upper bounds"),
         _finite(facts),
         _precision(facts),
+        *(gpu_checks(facts.gpu) if facts.gpu is not None else ()),
     )  # fmt: skip
+
+
+def gpu_checks(gpu: GpuFacts) -> tuple[Check, ...]:
+    """The checks of a run on a GPU, after all others."""
+    return (
+        _held_back(gpu.held_back),
+        _limit("GPU clocks", gpu.clock_drift, CLOCK_DRIFT_LIMIT, "the GPU's clock drifted by {:.1%}"
+               " from the window's first third to its last", "warm up longer, or fix its clocks"),
+        _limit("GPU shared", gpu.other_processes, 0, "{:g} other processes have a context on the"
+               " GPU", "end them: nvidia-smi lists them"),
+        _sensors(gpu.silenced),
+    )  # fmt: skip
+
+
+def _held_back(shares: Maybe[dict[str, tuple[float, bool]]]) -> Check:
+    name, threshold = "GPU throttled", f"at most {HELD_BACK_LIMIT:.0%} of the window"
+    if isinstance(shares, Unavailable):
+        return _unknown(name, shares, threshold)
+    found = [
+        f"{share:.1%} of the window {HELD_BACK[reason]}"
+        for reason, (share, counted) in shares.items()
+        if reason in HELD_BACK and share > (HELD_BACK_LIMIT if counted else SEEN_HELD_BACK_LIMIT)
+    ]
+    text = f"clocks were held back {', '.join(found)}" if found else "nothing held the clocks back"
+    capped, _ = shares.get("power_cap", (0.0, False))
+    if capped > HELD_BACK_LIMIT:
+        text += f"; the power limit was reached {capped:.0%} of the window, as is usual under load"
+    return _check(name, not found, text, threshold, "cool the machine or lower its load")
+
+
+def _sensors(silenced: Maybe[dict[str, Unavailable]]) -> Check:
+    name, threshold = "GPU sensors", "none fell silent"
+    if isinstance(silenced, Unavailable):
+        return _unknown(name, silenced, threshold)
+    reasons = dict.fromkeys(
+        why.reason.partition(": ")[2] or why.reason for why in silenced.values()
+    )
+    remedy = next((why.remedy for why in silenced.values()), "")
+    text = f"{len(silenced)} channels fell silent: {', '.join(reasons)}"
+    return _check(name, not silenced, text if silenced else "all answered", threshold, remedy)
 
 
 def worst(found: Iterable[Check]) -> Verdict:

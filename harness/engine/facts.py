@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.analysis import channels as shares
 from harness.analysis.drift import Diagnosis
 from harness.analysis.validity import Facts
+from harness.engine.facts_gpu import gpu_facts
 from harness.engine.sampling import SamplerProcess
 from harness.engine.watch import LaunchRecord
 from harness.maybe import Maybe, Unavailable
@@ -58,6 +59,7 @@ def validity_facts(
         if isinstance(operators, Unavailable)
         else sum(counts.get(spec.precision, 0) for counts in operators.values()),
         precision=spec.precision,
+        gpu=gpu_facts(spec.device, timed),
     )
 
 
@@ -124,7 +126,11 @@ def _clock_drift(profiles: Maybe[records.Profiles]) -> Maybe[float]:
     if isinstance(profiles, Unavailable):
         return profiles
     found = profiles.channels.items()
-    clocks = {n: c for n, c in found if n.endswith("_mhz") and n not in _IDLE_CLOCKS}
+    clocks = {
+        n: c
+        for n, c in found
+        if n.endswith("_mhz") and n not in _IDLE_CLOCKS and not n.startswith("gpu")
+    }  # a GPU's clock has a check of its own
     read = [c for c in clocks.values() if not isinstance(c, Unavailable)]
     if read:
         return max(abs(float(c.last) / float(c.first) - 1) for c in read)  # type: ignore[arg-type]

@@ -1,0 +1,161 @@
+"""The checks of a run on a GPU, with evidence at and beyond each limit, and from real readings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from test_analysis_validity import GOOD
+
+from harness.analysis.validity import HELD_BACK, GpuFacts, checks, worst
+from harness.engine.facts_gpu import gpu_facts
+from harness.engine.watch import LaunchRecord
+from harness.maybe import Unavailable, coded
+from harness.protocols import Channel
+from harness.records.result import Check
+
+LOST = coded("error", "the GPU fell off the bus", "reset it")
+SOUND = GpuFacts(
+    held_back={"power_cap": (0.0, True), "sw_thermal": (0.0, True)},
+    clock_drift=0.0,
+    other_processes=0.0,
+    silenced={},
+)
+NAMES = ("GPU throttled", "GPU clocks", "GPU shared", "GPU sensors")
+
+
+def gpu_check(name: str, **changes: Any) -> Check:
+    facts = msgspec.structs.replace(GOOD, gpu=msgspec.structs.replace(SOUND, **changes))
+    (found,) = [c for c in checks(facts) if c.name == name]
+    return found
+
+
+def test_a_sound_gpu_passes_and_a_cpu_has_no_such_checks() -> None:
+    found = checks(msgspec.structs.replace(GOOD, gpu=SOUND))
+    assert tuple(c.name for c in found)[-4:] == NAMES
+    assert worst(found) == "pass"
+    assert not any(c.name.startswith("GPU") for c in checks(GOOD))
+
+
+@pytest.mark.parametrize(
+    ("reason", "share", "counted", "verdict"),
+    [
+        ("sw_thermal", 0.01, True, "pass"),
+        ("sw_thermal", 0.011, True, "warn"),
+        ("hw_thermal", 1.0, True, "warn"),
+        ("power_brake", 0.5, True, "warn"),
+        ("sync_boost", 0.5, True, "warn"),
+        ("hw_slowdown", 0.05, False, "pass"),
+        ("hw_slowdown", 0.06, False, "warn"),
+        ("power_cap", 1.0, True, "pass"),
+    ],
+)
+def test_heat_and_brakes_are_warned_of_and_the_power_limit_is_told(
+    reason: str, share: float, counted: bool, verdict: str
+) -> None:
+    found = gpu_check("GPU throttled", held_back={reason: (share, counted)})
+    assert found.verdict == verdict
+    if verdict == "warn":
+        assert f"{share:.1%} of the window {HELD_BACK[reason]}" in found.reason
+    assert ("power limit was reached 100%" in found.reason) == (reason == "power_cap")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "verdict", "words"),
+    [
+        ("GPU clocks", {"clock_drift": 0.03}, "pass", "3.0%"),
+        ("GPU clocks", {"clock_drift": 0.031}, "warn", "fix its clocks"),
+        ("GPU shared", {"other_processes": 1.0}, "warn", "1 other processes"),
+        ("GPU sensors", {"silenced": {"energy/gpu0_j": LOST}}, "warn", "fell off the bus"),
+    ],
+)
+def test_at_and_beyond_each_limit(
+    name: str, changes: dict[str, Any], verdict: str, words: str
+) -> None:
+    found = gpu_check(name, **changes)
+    assert (found.verdict, words in found.reason) == (verdict, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [*zip(NAMES, ("held_back", "clock_drift", "other_processes", "silenced"), strict=True)],
+)
+def test_not_seeing_is_not_knowing(name: str, field: str) -> None:
+    found = gpu_check(name, **{field: coded("not_supported", "MIG", "measure a whole GPU")})
+    assert (found.verdict, found.reason) == ("unknown", "MIG; measure a whole GPU")
+
+
+class Sampled:
+    """What `gpu_facts` takes from a sampler: channels and their readings."""
+
+    def __init__(self, **series: list[float]) -> None:
+        self.gone: dict[str, Unavailable] = {}
+        self._series = {
+            name: (np.arange(len(values), dtype=np.int64) * 1_000_000_000, np.array(values))
+            for name, values in series.items()
+        }
+
+    @property
+    def channels(self) -> list[Channel]:
+        return [Channel(name, "", "gauge", name, "gpu", "nvml") for name in self._series]
+
+    def series(self) -> dict[str, Any]:
+        return self._series
+
+    def unavailable(self) -> dict[str, Unavailable]:
+        return self.gone
+
+
+def facts(*samplers: Sampled | None, device: str = "cuda:0") -> GpuFacts:
+    record = LaunchRecord()
+    record.window_ns = (1_000_000_000, 10_000_000_000)
+    found = gpu_facts(device, [(record, sampler) for sampler in samplers])  # type: ignore[misc]
+    assert found is not None
+    return found
+
+
+def test_counted_time_is_a_share_of_the_window() -> None:
+    """From second 1 to second 10: 4.5 s of 9 s."""
+    found = facts(Sampled(gpu0_sw_thermal_s=[0.5 * t for t in range(12)]))
+    assert found.held_back == {"sw_thermal": (0.5, True)}
+
+
+def test_samples_stand_in_where_nothing_is_counted() -> None:
+    flags = [1.0, *[0.0] * 5, *[1.0] * 5, 1.0]
+    found = facts(Sampled(gpu0_sw_thermal=flags))
+    assert found.held_back == {"sw_thermal": (0.5, False)}
+
+
+def test_the_worst_launch_counts() -> None:
+    mild, bad = (Sampled(gpu1_other_processes=[n] * 12) for n in (0.0, 2.0))
+    assert facts(mild, bad, device="cuda:1").other_processes == 2.0
+
+
+def test_a_clock_that_jumps_about_has_not_drifted() -> None:
+    steady = facts(Sampled(gpu0_sm_mhz=[1980.0, 1890.0] * 6)).clock_drift
+    assert isinstance(steady, float) and steady < 0.02
+    falling = facts(Sampled(gpu0_sm_mhz=[1980.0] * 6 + [1782.0] * 6)).clock_drift
+    assert falling == pytest.approx(0.1)
+
+
+def test_a_channel_that_fell_silent_is_told_and_one_that_never_spoke_is_not() -> None:
+    sampler = Sampled(gpu0_sm_mhz=[1980.0] * 4 + [np.nan] * 8, gpu0_percent=[np.nan] * 12)
+    sampler.gone = {"gpu0_sm_mhz": LOST, "gpu0_percent": LOST}
+    found = facts(sampler)
+    assert found.silenced == {"gpu0_sm_mhz": LOST}
+    assert found.clock_drift == LOST
+
+
+def test_without_a_sampler_nothing_is_known() -> None:
+    found = facts(None)
+    assert all(isinstance(getattr(found, f), Unavailable) for f in GpuFacts.__struct_fields__)
+    assert gpu_facts("cpu", []) is None
+
+
+def test_the_document_has_every_check() -> None:
+    text = (Path(__file__).parents[2] / "docs/gpu.md").read_text()
+    assert [row for row in re.findall(r"^\| (GPU \w+) \|", text, re.M) if row in NAMES] == [*NAMES]
