@@ -131,11 +131,11 @@ def read_policy(path: Path) -> Policy:
     except OSError as error:
         why = error.strerror or str(error)
         raise UsageError(f"policy {str(path)!r} cannot be read: {why}", "give --policy") from error
-    except UnicodeDecodeError as error:
+    except ValueError as error:  # bytes that are no UTF-8, or a null character in the path
         raise UsageError(f"policy {str(path)!r} is no UTF-8 text", _SEE) from error
     try:
         return parse_policy(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits is no TOMLDecodeError
         raise UsageError(f"policy {str(path)!r} is no TOML: {error}", _SEE) from error
     except UsageError as error:
         raise UsageError(f"policy {str(path)!r}: {error.message}", error.remedy) from error

@@ -60,6 +60,7 @@ def command(
     """
     from harness.analysis.gate import judge
     from harness.records.refs import resolve
+    from harness.sinks.rows import plain
 
     files = _files(junit, markdown, json_file, report_dir)
     asked, source = _policy(policy)
@@ -68,11 +69,11 @@ def command(
         old.results,
         new.results,
         asked,
-        names=(old.name, new.name),
-        source=source,
+        names=(plain(old.name), plain(new.name)),
+        source=plain(source),
         strict=True if strict else None,
         other_hardware=other_hardware,
-        problems=tuple(dict.fromkeys((*old.problems, *new.problems))),
+        problems=tuple(map(plain, dict.fromkeys((*old.problems, *new.problems)))),
     )
     for problem in report.comparison.problems:
         click.echo(f"harness: {problem}", err=True)

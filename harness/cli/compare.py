@@ -75,14 +75,15 @@ def _sets(
 ) -> int:
     from harness.analysis.across import parse_across
     from harness.analysis.sets import compare_sets
+    from harness.sinks.rows import plain
 
     found = compare_sets(
         first.results,
         second.results,
         across=parse_across(across) if across else None,
         other_hardware=other_hardware,
-        names=(first.name, second.name),
-        problems=(*first.problems, *second.problems),
+        names=(plain(first.name), plain(second.name)),
+        problems=tuple(map(plain, dict.fromkeys((*first.problems, *second.problems)))),
     )
     if as_json:
         print_json(found)

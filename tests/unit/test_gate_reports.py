@@ -1,0 +1,237 @@
+"""What the gate writes: JUnit XML, Markdown, JSON, the terminal; and the command around them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+from made_runs import failed, made
+
+from harness.analysis.gate import GateReport, judge
+from harness.analysis.metrics import METRICS
+from harness.analysis.verdicts import Row
+from harness.cli.main import main
+from harness.policy import parse_policy
+from harness.records.result import Result
+from harness.sinks.gate_markdown import LIMIT_BYTES, direction, render_gate_markdown
+from harness.sinks.gate_terminal import render_gate
+from harness.sinks.junit import render_junit
+from harness.sinks.terminal import to_text
+
+EVIL = "]]>\x00\x1b[2J<b>&\"'|\u202e\ufffe`x`"
+
+
+def night(slow: float = 1.1) -> GateReport:
+    """A regression, a crash, a cell in quarantine, a missing one, and one that is fine."""
+    sizes = (1, 2, 4, 8, 16)
+    old = [made(1.0, batch_size=n) for n in sizes]
+    new = [made(slow, batch_size=1), failed(batch_size=2), made(1.3, batch_size=4),
+           made(1.0, batch_size=16)]  # fmt: skip
+    return judge(old, new, parse_policy({"quarantine": {"cells": ["*/b4/*"]}}))
+
+
+def test_junit_tells_failures_from_errors_and_skips() -> None:
+    report = night()
+    root = ET.fromstring(render_junit(report))
+    suite = root[0]
+    cases = {case.get("name").split("/")[4] + " " + case.get("name").split("latency ", 1)[1]: case
+             for case in suite.iter("testcase")}  # fmt: skip
+    assert cases["b1 latency_median change"].find("failure").get("type") == "regressed"
+    assert cases["b2 measured"].find("error").get("type") == "failed"
+    assert "quarantined" in [p.get("value") for p in cases["b4 latency_median change"][0]]
+    assert cases["b4 latency_median change"].find("skipped").text.startswith("regressed: worse by")
+    assert cases["b8 measured"].find("skipped").get("message") == "only A has this cell"
+    fine = cases["b16 latency_median change"]
+    assert all(fine.find(tag) is None for tag in ("failure", "error", "skipped"))
+    for case in cases.values():
+        assert case.get("classname") == "Imaginary CPU 9000 (5d41402abc4b)"
+    for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        assert int(suite.get(attribute)) == len(list(suite.iter(tag)))
+    assert int(suite.get("tests")) == len(cases) == len(report.cases)  # and every name is unique
+
+
+def test_junit_holds_the_numbers() -> None:
+    root = ET.fromstring(render_junit(night()))
+    case = next(c for c in root.iter("testcase") if "b1/latency latency_median" in c.get("name"))
+    values = {p.get("name"): p.get("value") for p in case.iter("property")}
+    assert float(values["ratio"]) == pytest.approx(1.1)
+    assert (values["launches_baseline"], values["unit"]) == ("5", "ms")
+    assert float(values["ratio_low"]) < 1.1 < float(values["ratio_high"])
+    assert float(values["p_adjusted"]) >= float(values["p"])
+
+
+def test_what_strict_counts_is_red_in_junit_too() -> None:
+    lenient = judge([made(1.0)], [made([1.0, 1.0])])
+    strict = judge([made(1.0)], [made([1.0, 1.0])], strict=True)
+    assert ET.fromstring(render_junit(lenient)).get("failures") == "0"
+    assert (strict.exit_code, ET.fromstring(render_junit(strict)).get("failures")) == (5, "3")
+    nothing = judge([made(1.0)], [])
+    assert int(ET.fromstring(render_junit(nothing)).get("failures")) == 1
+
+
+def hostile() -> GateReport:
+    old = made(1.0, model=f"{EVIL}.onnx", factors={"cpu": EVIL})
+    gone = failed(batch_size=2, model=f"{EVIL}.onnx")
+    gone = msgspec.structs.replace(gone, error=msgspec.structs.replace(gone.error, message=EVIL))
+    fine = made(1.0, batch_size=2, model=f"{EVIL}.onnx")
+    new = made(1.1, model=f"{EVIL}.onnx", factors={"cpu": EVIL})
+    return judge([old, fine], [new, gone], names=(EVIL + "\ud800", EVIL), problems=(EVIL,))
+
+
+def test_no_name_breaks_a_report() -> None:
+    report = hostile()
+    root = ET.fromstring(render_junit(report))
+    assert int(root.get("failures")) == 3
+    markdown = render_gate_markdown(report)
+    lines = markdown.splitlines()
+    for text in (markdown, to_text(render_gate(report)), render_junit(report).decode()):
+        assert not set(text) & {"\x00", "\x1b", "\u202e", "\ud800", "\ufffe"}
+    told = "\n".join(line for line in lines if "<summary>" not in line)  # HTML, escaped as such
+    assert "<b>" not in markdown and "`x`" not in told.replace("\\`", "")
+    assert all(line.count(" | ") == 3 for line in lines if line.startswith("| \\]"))
+
+
+def test_markdown_puts_regressions_first_and_knows_what_is_better() -> None:
+    text = render_gate_markdown(night())
+    assert text.startswith("## Gate failed: worse than allowed\n")
+    assert "10.0 % slower: 1.000 ms to 1.100 ms" in text
+    assert "9.09 % less (worse): 1000 /s to 909.1 /s" in text
+    order = [text.index(title) for title in (
+        "### Worse than allowed (3)", "### Not measured (1)", "### In quarantine (3)",
+        "### Not compared (1)", "<details>")]  # fmt: skip
+    assert order == sorted(order)
+    assert "Machines: Imaginary CPU 9000 (5d41402abc4b)." in text
+    assert text.count("<details>") == text.count("</details>") == 5
+
+
+@pytest.mark.parametrize(
+    ("metric", "ratio", "words"),
+    [
+        ("latency_median", 1.1, "slower"), ("latency_median", 0.9, "faster"),
+        ("throughput", 1.1, "more (better)"), ("throughput", 0.9, "less (worse)"),
+        ("memory_peak", 1.1, "larger"), ("energy_per_inference", 1.1, "more (worse)"),
+        ("top1", 0.9, "less (worse)"),
+    ],
+)  # fmt: skip
+def test_words_know_the_direction(metric: str, ratio: float, words: str) -> None:
+    kind = METRICS[metric]
+    row = Row(metric=metric, unit=kind.unit, better=kind.better, verdict="regressed", reason="",
+              a=1.0, b=ratio, ratio=ratio)  # fmt: skip
+    assert direction(row) == words
+
+
+def test_markdown_stays_within_a_megabyte() -> None:
+    def side() -> list[Result]:
+        return [made(1.0, model=f"{'x' * 900}{n}.onnx") for n in range(700)]
+
+    text = render_gate_markdown(judge(side(), side()))
+    assert 500_000 < len(text.encode()) <= LIMIT_BYTES
+    assert text.rstrip().endswith("more parts were left out: see the JSON report.")
+    assert text.count("<details>") == text.count("</details>")
+
+
+# --- the command ---
+
+
+def write(folder: Path, *results: Result) -> None:
+    for result in results:
+        (folder / result.id).mkdir(parents=True)
+        (folder / result.id / "result.json").write_bytes(msgspec.json.encode(result))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "old", made(1.0))
+    write(tmp_path / "same", made(1.0))
+    write(tmp_path / "slow", made(1.1))
+    return tmp_path
+
+
+def test_reports_are_written_also_when_the_gate_is_red(here: Path, capsys: Any) -> None:
+    assert main(["check", "slow", "--baseline", "old", "--report-dir", "a/b"]) == 1
+    assert sorted(p.name for p in (here / "a/b").iterdir()) == [
+        "junit.xml", "report.json", "summary.md",
+    ]  # fmt: skip
+    assert json.loads((here / "a/b/report.json").read_bytes())["exit_code"] == 1
+    assert "gate: regression (exit code 1)" in capsys.readouterr().out
+    single = ("--junit", "j", "--markdown", "m", "--json-file", "f")
+    assert main(["check", "same", "--baseline", "old", *single, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((here / "f").read_bytes())
+    assert ET.parse(here / "j").getroot().get("failures") == "0"
+    assert (here / "m").read_text().startswith("## Gate passed")
+
+
+def test_the_policy_of_the_folder_is_found(here: Path, capsys: Any) -> None:
+    (here / "harness-policy.toml").write_text('[quarantine]\ncells = ["digits/*"]\n')
+    assert main(["check", "slow", "--baseline", "old", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["policy"] == "harness-policy.toml"
+    (here / "harness-policy.toml").write_text('[quarantine]\ncells = ["digit/*"]\n')
+    assert main(["check", "slow", "--baseline", "old"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "harness: quarantine.cells = 'digit/*' matches no cell; the nearest is 'di"
+    )
+    (here / "other.toml").write_text("alhpa = 1\n")
+    assert main(["check", "slow", "--baseline", "old", "--policy", "other.toml"]) == 2
+    assert capsys.readouterr().err == (
+        "harness: policy 'other.toml': unknown key alhpa; did you mean alpha?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--junit", "."], "the junit report cannot be '.'; name a file in a folder"),
+        (["--markdown", "no/where/x.md"], "the markdown report cannot be 'no/where/x.md'"),
+        (["--report-dir", "old/file"], "--report-dir 'old/file' cannot be made"),
+        (["--policy", "none.toml"], "policy 'none.toml' cannot be read"),
+    ],
+)
+def test_bad_use_is_one_line_and_writes_nothing(
+    here: Path, capsys: Any, args: list[str], text: str
+) -> None:
+    (here / "old" / "file").write_text("")
+    before = sorted(here.rglob("*"))
+    assert main(["check", "slow", "--baseline", "old", *args]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"harness: {text}") and err.count("\n") == 1
+    assert sorted(p for p in here.rglob("*") if "index" not in p.name) == before
+
+
+def test_a_broken_file_is_reported_and_left_out(here: Path, capsys: Any) -> None:
+    (here / "slow" / "20261121T020000Z-cut-000000").mkdir()
+    (here / "slow" / "20261121T020000Z-cut-000000" / "result.json").write_bytes(b"{")
+    assert main(["check", "slow", "--baseline", "old", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert "cut short" in err and err.startswith("harness: ")
+    assert any("cut short" in problem for problem in json.loads(out)["comparison"]["problems"])
+
+
+def test_compare_of_sets(here: Path, capsys: Any) -> None:
+    write(here / "old", made(1.0, batch_size=8))
+    write(here / "slow", made(1.0, batch_size=8), made(0.5, precision="int8", batch_size=8))
+    assert main(["compare", "old", "slow"]) == 0  # whatever the verdict
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "3 cells: 1 regressed, 1 unchanged, 1 not comparable"
+    )
+    assert main(["compare", "slow", "--across", "precision", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (compared,) = [cell for cell in found["cells"] if not cell["apart"]]
+    assert compared["rows"][0]["ratio"] == pytest.approx(0.5)
+
+
+def test_compare_of_sets_that_share_nothing(here: Path, capsys: Any) -> None:
+    write(here / "other", made(1.0, batch_size=8), made(1.0, batch_size=4))
+    assert main(["compare", "old", "other"]) == 4
+    assert capsys.readouterr().err == (
+        "harness: nothing could be compared: only A has this cell; "
+        "cells that differ in one field compare with --across FIELD\n"
+    )
+    assert main(["compare", "old"]) == 2
+    assert "name B, or give --across FIELD" in capsys.readouterr().err
