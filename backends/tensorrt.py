@@ -119,7 +119,7 @@ def _find(device: str) -> tuple[Any, Any, CudaDevice] | Unavailable:
     except UsageError as error:
         return Unavailable(error.message, error.remedy)
     if isinstance(chosen, Unavailable):
-        return chosen
+        return _elsewhere(chosen)
     trt: Any = import_framework("tensorrt", "tensorrt", _PIP)
     if isinstance(trt, Unavailable):
         return trt
@@ -131,7 +131,15 @@ def _find(device: str) -> tuple[Any, Any, CudaDevice] | Unavailable:
         return runtime
     _, version = runtime.cudaRuntimeGetVersion()  # 13050 is 13.5
     chosen = cuda_device(device, (version // 1000, version % 1000 // 10))
-    return chosen if isinstance(chosen, Unavailable) else (runtime, trt, chosen)
+    if isinstance(chosen, Unavailable):
+        return _elsewhere(chosen)
+    return runtime, trt, chosen
+
+
+def _elsewhere(absent: Unavailable) -> Unavailable:
+    """The same with a way out that this backend has: it runs on no CPU."""
+    other = "use --backend onnxruntime --device cpu"
+    return Unavailable(absent.unavailable, absent.remedy.replace("use --device cpu", other))
 
 
 class TensorRtSession:

@@ -149,12 +149,13 @@ def _read(path: Path, limit_bytes: int) -> bytes | None:
     Raises `OSError`, also for a pipe or a device, which could be read for ever.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise OSError(f"{path} is no file")
+        found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{path} is no file")
     with path.open("rb") as file:
-        return file.read(limit_bytes + 1)
+        return file.read(max(0, min(limit_bytes, found.st_size)) + 1)
 
 
 def _sha256(data: bytes) -> str:

@@ -122,8 +122,9 @@ class Cuda:
     def copy(self, target: int, source: int, size: int, kind: Any, stream: Any) -> None:
         """Start a copy on ``stream``."""
         if size:
-            result = self.runtime.cudaMemcpyAsync(target, source, size, kind, stream)
-            self.check(result, f"copying {size} bytes")
+            (status,) = self.runtime.cudaMemcpyAsync(target, source, size, kind, stream)
+            if status:
+                raise self.error(status, f"copying {size} bytes")
 
     def capture(self, work: Callable[[], object], stream: Any, owner: ExitStack) -> Any:
         """What ``work`` puts on ``stream``, as a graph to launch. The work is not done.

@@ -47,7 +47,7 @@ class Tensor:
         self.dtype = dtype
         self.on_host = on_host  # TensorRT itself reads or writes it in host memory
         self.shape: tuple[int, ...] = ()
-        self.address = 0  # on the device; of ``host`` where it is on_host
+        self.address = 0  # on the device; that of ``host`` where it is on_host
         self.host: NDArray[Any] | None = None
         self.allocator: Any = None
 
@@ -69,10 +69,14 @@ class Tensors:
         self._stream = stream
         self._transfer = transfer
         self._owner = owner
+        # (target, source, bytes) of the copies that are timed
+        self._sends: list[tuple[int, int, int]] = []
+        self._fetches: list[tuple[int, int, int]] = []
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             host = engine.get_tensor_location(name) == trt.TensorLocation.HOST
             tensor = Tensor(name, _dtype(name, engine.get_tensor_dtype(name)), host)
+            tensor.shape = tuple(engine.get_tensor_shape(name))
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             (self.inputs if is_input else self.outputs).append(tensor)
 
@@ -104,15 +108,32 @@ class Tensors:
                     f"input {tensor.name!r} is {array.dtype}, the engine takes {tensor.dtype}"
                 )
             self._place(tensor, array.shape)
+        for tensor in self.outputs:
+            if tensor.on_host:  # a shape itself: its size is known, and shapes are inferred into it
+                self._place(tensor, tensor.shape)
         self.fill(inputs)
         self._attach_inputs(context)
         for tensor in self.outputs:
+            if tensor.on_host:
+                continue
             shape = tuple(context.get_tensor_shape(tensor.name))
             if any(size < 0 for size in shape):
                 tensor.allocator = _allocator(self._trt, self._cuda, self._owner)
             else:
                 self._place(tensor, shape)
         self._attach_outputs(context)
+        self._plan_copies()
+
+    def _plan_copies(self) -> None:
+        """Addresses are looked up here once, and not in each inference."""
+        for tensor in self._all:
+            if not self._transfer or tensor.on_host or tensor.host is None:
+                continue
+            host, device = int(tensor.host.ctypes.data), tensor.address
+            if tensor in self.inputs:
+                self._sends.append((device, host, tensor.nbytes))
+            else:
+                self._fetches.append((host, device, tensor.nbytes))
 
     def _place(self, tensor: Tensor, shape: tuple[int, ...]) -> None:
         tensor.shape = tuple(shape)
@@ -135,6 +156,9 @@ class Tensors:
                     f"the engine does not take {tensor.shape} as input {tensor.name!r}"
                 )
             _bound(context.set_tensor_address(tensor.name, tensor.address), tensor)
+        for tensor in self.outputs:
+            if tensor.on_host:
+                _bound(context.set_tensor_address(tensor.name, tensor.address), tensor)
         open_ones = context.infer_shapes()
         if open_ones:
             raise ModelError(f"TensorRT cannot tell the shapes of {', '.join(open_ones)}")
@@ -184,19 +208,13 @@ class Tensors:
 
     def send(self) -> None:
         """Start copying the inputs to the device; nothing where they are there already."""
-        if self._transfer:
-            for tensor in self.inputs:
-                if tensor.host is not None and not tensor.on_host:
-                    source, kind = int(tensor.host.ctypes.data), self._cuda.to_device
-                    self._cuda.copy(tensor.address, source, tensor.nbytes, kind, self._stream)
+        for target, source, size in self._sends:
+            self._cuda.copy(target, source, size, self._cuda.to_device, self._stream)
 
     def fetch(self) -> None:
         """Start copying the outputs of known size to the host; nothing where they stay."""
-        if self._transfer:
-            for tensor in self.outputs:
-                if tensor.host is not None and not tensor.on_host and tensor.allocator is None:
-                    target, kind = int(tensor.host.ctypes.data), self._cuda.to_host
-                    self._cuda.copy(target, tensor.address, tensor.nbytes, kind, self._stream)
+        for target, source, size in self._fetches:
+            self._cuda.copy(target, source, size, self._cuda.to_host, self._stream)
 
     def finish(self) -> None:
         """Settle the outputs of unknown size once the inference is done, and copy them if asked."""

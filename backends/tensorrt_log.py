@@ -21,17 +21,11 @@ _MEMORY = re.compile(r"out ?of ?memory|failed to allocate|bad.?alloc|cudaMalloc"
 
 
 class Log:
-    """``native`` is the `tensorrt.ILogger`; errors and warnings stay here, nothing is printed."""
+    """``native`` is the `tensorrt.ILogger`; errors stay here, and nothing is printed."""
 
     def __init__(self, trt: Any) -> None:
         self.errors: deque[str] = deque(maxlen=_KEPT)
-        self.warnings: deque[str] = deque(maxlen=_KEPT)
-        self.native = _listener(trt, self.errors, self.warnings)
-
-    def clear(self) -> None:
-        """Forget what was said so far."""
-        self.errors.clear()
-        self.warnings.clear()
+        self.native = _listener(trt, self.errors)
 
     def failure(self, what: str, kind: type[HarnessError], remedy: str = "") -> HarnessError:
         """``what`` with what TensorRT said of it; out of memory is that, whatever ``kind`` says."""
@@ -46,7 +40,7 @@ class Log:
     @contextmanager
     def mapped(self, what: str, kind: type[HarnessError], remedy: str = "") -> Iterator[None]:
         """Everything foreign that is raised within becomes one of ours, with the log's reason."""
-        self.clear()
+        self.errors.clear()
         try:
             yield
         except HarnessError:
@@ -57,8 +51,8 @@ class Log:
             raise self.failure(what, kind, remedy) from error
 
 
-def _listener(trt: Any, errors: deque[str], warnings: deque[str]) -> Any:
-    worst, doubtful = int(trt.ILogger.ERROR), int(trt.ILogger.WARNING)
+def _listener(trt: Any, errors: deque[str]) -> Any:
+    error = int(trt.ILogger.ERROR)
 
     class Listener(trt.ILogger):  # type: ignore[misc]
         """Called by TensorRT, at times from threads of its own."""
@@ -67,10 +61,8 @@ def _listener(trt: Any, errors: deque[str], warnings: deque[str]) -> Any:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            if int(severity) <= worst:
+            if int(severity) <= error:
                 errors.append(_line(msg))
-            elif int(severity) <= doubtful:
-                warnings.append(_line(msg))
 
     return Listener()
 

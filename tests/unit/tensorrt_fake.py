@@ -190,12 +190,13 @@ class _Tensor:
 
 
 def _tensors(trt: FakeTensorRT, model: Any) -> tuple[list[_Tensor], list[_Tensor]]:
-    """Inputs and outputs; an input that a Reshape takes its shape from is a shape tensor."""
+    """Inputs and outputs. What a Reshape takes its shape from, and what Shape tells, are shapes."""
     shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    told = {node.output[0] for node in model.graph.node if node.op_type == "Shape"}
     weights = {tensor.name for tensor in model.graph.initializer}
     real = [value for value in model.graph.input if value.name not in weights]
     inputs = [_Tensor(trt, value, value.name in shapes) for value in real]
-    return inputs, [_Tensor(trt, value) for value in model.graph.output]
+    return inputs, [_Tensor(trt, value, value.name in told) for value in model.graph.output]
 
 
 class _Network:
@@ -386,6 +387,9 @@ class _Engine:
         places = self.trt.TensorLocation
         return places.HOST if self.by_name[name].is_shape_tensor else places.DEVICE
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.by_name[name].shape
+
     def create_execution_context(self, *_: Any) -> Strict | None:
         if self.trt.context_error:
             self.trt.say(self.trt.context_error)
@@ -450,7 +454,9 @@ class _Context:
         return True
 
     def infer_shapes(self) -> list[str]:
-        return [tensor.name for tensor in self.engine.inputs if tensor.name not in self.shapes]
+        vague = [t.name for t in self.engine.inputs if t.name not in self.shapes]
+        shapes = [t.name for t in self.engine.by_name.values() if t.is_shape_tensor]
+        return vague + [name for name in shapes if name not in self.addresses]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         if name in self.shapes:
@@ -502,7 +508,9 @@ class _Context:
                 allocator.notify_shape(name, array.shape)
             else:
                 address = self.addresses[name]
-            if address:
+            if self.engine.by_name[name].is_shape_tensor:
+                ctypes.memmove(address, array.tobytes(), array.nbytes)
+            elif address:
                 self.trt.cuda.write(address, array.tobytes())
         self.trt.cuda.now_ms += INFERENCE_MS
         if self.profiler is not None:

@@ -200,6 +200,16 @@ def reshape(path: Path) -> Path:
     )
 
 
+def shape_of(path: Path) -> Path:
+    """Its output is a shape, which TensorRT writes to host memory."""
+    return save(
+        path,
+        [helper.make_node("Shape", ["x"], ["y"], "shape")],
+        [("x", TensorProto.FLOAT, [4, 4])],
+        [("y", TensorProto.INT64, [2])],
+    )
+
+
 def prepare(
     path: Path, inputs: dict[str, Any] | None = None, device: str = "cuda:0", **options: Any
 ) -> TensorRtSession:
@@ -441,6 +451,17 @@ def test_an_input_that_decides_shapes_is_held_to_its_values(
         session.bind({"x": x, "shape": np.array([8, 2])})
     session.bind({"x": x + 1, "shape": np.array([2, 8])})
     np.testing.assert_array_equal(infer(session)["y"], (x + 1).reshape(2, 8))
+    session.close()
+
+
+@pytest.mark.parametrize("boundary", ["compute", "transfer"])
+def test_an_output_that_is_a_shape_lies_on_the_host(
+    gpu: Machine, tmp_path: Path, boundary: str
+) -> None:
+    inputs = {"x": np.ones((4, 4), np.float32)}
+    session = prepare(shape_of(tmp_path / "shape.onnx"), inputs, boundary=boundary)
+    np.testing.assert_array_equal(infer(session)["y"], [4, 4])
+    assert session.asynchronous
     session.close()
 
 
