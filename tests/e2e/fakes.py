@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.protocols import Artifact, SessionOptions
+from harness.protocols import Artifact, Available, SessionOptions, Unavailable
 from harness.testing.fake_backend import FakeBackend, FakeSession
 
 if TYPE_CHECKING:
@@ -30,6 +30,13 @@ class Fake(FakeBackend):
     def prepare(self, artifact: Artifact, inputs: Arrays, options: SessionOptions) -> FakeSession:
         session = super().prepare(artifact, inputs, _without_ours(options))
         return _misbehaving(session, options)
+
+
+class GpuFake(Fake):
+    """Says that it runs on a GPU, and computes on the CPU: for what is measured around a GPU."""
+
+    def availability(self, device: str) -> Available | Unavailable:
+        return Available({"version": "1"})
 
 
 def _without_ours(options: SessionOptions) -> SessionOptions:
