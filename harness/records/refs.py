@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +48,7 @@ _FORMS = (
 _LATEST = re.compile(r"latest(~(?P<back>\d{1,6}))?(@(?P<at>.+))?")
 _GIT_TIMEOUT_S = 10.0
 _FAR = 100_000  # commits to walk back
+_SOME = 2000  # runs to look through at first
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,9 +273,8 @@ def _tagged(text: str, results: Path) -> _Named:
 def _latest_at(name: str, back: int, results: Path) -> _Named:
     with Index(results) as index:
         index.refresh()
-        runs = index.runs(branch=name)
-    if runs:
-        return _Named(_paths(_group(runs, name, back), results))
+        if index.runs(branch=name, limit=1):
+            return _Named(_paths(_newest(index, back, branch=name), results))
     return _at_commit(name, back, results)
 
 
@@ -287,8 +287,7 @@ def _at_commit(name: str, back: int, results: Path) -> _Named:
         if len(fits) > 1:
             raise ResultError(f"{name!r} begins the commits {fits[0]} and {fits[1]}", "give more")
         commit, notes = (fits[0], ()) if fits else _walk_back(name, set(measured), results)
-        runs = index.runs(commit=commit)
-    return _Named(_paths(_group(runs, commit, back), results), notes)
+        return _Named(_paths(_newest(index, back, commit=commit), results), notes)
 
 
 def _walk_back(name: str, measured: set[str], results: Path) -> tuple[str, tuple[str, ...]]:
@@ -312,17 +311,37 @@ def _few(names: Iterable[str]) -> str:
     return ", ".join(name[:12] for name in islice(names, 3)) or "none"
 
 
-def _group(runs: Sequence[IndexedRun], name: str, back: int) -> list[IndexedRun]:
-    """Of ``runs``, newest first: those of the newest sweep, or those of the newest commit outside
-    of sweeps. With ``back`` the one so many before."""
-    groups: dict[tuple[str, str], list[IndexedRun]] = {}
-    for run in runs:
-        sweep = run.tags.get("sweep")
-        key = ("sweep", sweep) if sweep else ("commit", run.commit or run.id)
-        groups.setdefault(key, []).append(run)
-    if back >= len(groups):
-        raise ResultError(f"{name!r} has {len(groups)} sweeps or commits measured", "go less back")
-    return list(groups.values())[back]
+def _newest(index: Index, back: int, **asked: str) -> list[IndexedRun]:
+    """The runs of the newest sweep, or those of the newest commit outside of sweeps. With ``back``
+    of the one so many before. ``asked``: the branch or commit of `Index.runs`."""
+    limit = _SOME
+    while True:
+        runs = _runs(index, asked, limit)
+        keys = list(dict.fromkeys(_belongs_to(run) for run in runs))
+        if back < len(keys) or len(runs) < limit:
+            break
+        limit *= 8
+    if back >= len(keys):
+        (name,) = asked.values()
+        raise ResultError(f"{name!r} has {len(keys)} sweeps or commits measured", "go less back")
+    kind, value = keys[back]
+    return [run for run in _runs(index, {**asked, kind: value}) if _belongs_to(run) == keys[back]]
+
+
+def _runs(index: Index, asked: Mapping[str, str], limit: int | None = None) -> list[IndexedRun]:
+    return index.runs(
+        id=asked.get("id"),
+        sweep=asked.get("sweep"),
+        commit=asked.get("commit"),
+        branch=asked.get("branch"),
+        limit=limit,
+    )
+
+
+def _belongs_to(run: IndexedRun) -> tuple[str, str]:
+    if sweep := run.tags.get("sweep"):
+        return "sweep", sweep
+    return ("commit", run.commit) if run.commit else ("id", run.id)
 
 
 def _paths(runs: Iterable[IndexedRun], results: Path) -> list[Path]:

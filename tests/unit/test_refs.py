@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError, ResultError
-from harness.records import baselines
+from harness.records import baselines, refs
 from harness.records.refs import resolve, resolve_one
 from harness.records.result import Result
 from harness.testing.results import fake_result
@@ -97,6 +97,16 @@ def test_each_kind_of_name(results: Path, ref: str, runs: str) -> None:
     assert selection.name == ref and selection.problems == ()
     for result, path in zip(selection.results, selection.paths, strict=True):
         assert json.loads(path.read_bytes())["id"] == result.id
+
+
+def test_going_back_looks_through_as_many_runs_as_it_takes(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refs, "_SOME", 1)
+    assert short("latest~2@main", results) == ["nightly-01-0", "nightly-01-1"]
+    assert short("latest@main", results) == ["hand-1"]
+    with pytest.raises(ResultError, match="'main' has 3 sweeps or commits measured"):
+        resolve("latest~3@main", results)
 
 
 def test_a_folder_is_all_that_lies_below_it(results: Path) -> None:

@@ -1,0 +1,131 @@
+"""Series of the index: what `harness.analysis.history` says of each, and since when."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from harness.analysis.culprit import Suspects, differences, known
+from harness.analysis.history import History, history
+from harness.analysis.metrics import Metric
+from harness.errors import NothingComparable
+from harness.records.cell import cell_of
+from harness.records.index import CellSummary, Index
+from harness.records.nights import Night, nights
+from harness.records.refs import resolve
+from harness.records.result import Result
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell on one machine, in one metric."""
+
+    cell: str
+    key: str
+    fingerprint: str
+    metric: Metric
+    nights: tuple[Night, ...]
+    history: History
+
+
+def find(
+    results: Path,
+    cell: str,
+    metric: Metric,
+    *,
+    branch: str | None = None,
+    machine: str | None = None,
+    last: int = 365,
+) -> list[Series]:
+    """Every series whose cell is ``cell``, its key or a glob, on machines that begin ``machine``.
+
+    Raises `NothingComparable` where none has a night with this metric.
+    """
+    with Index(results) as index:
+        index.refresh()
+        known = index.cells()
+        fitting = [one for one in known if _fits(one, cell, machine)]
+        found = [_series(index, one, metric, branch, last) for one in fitting]
+    series = [one for one in found if one is not None]
+    if not series:
+        raise NothingComparable(*_nothing(results, cell, metric, known, fitting))
+    return series
+
+
+def from_history(results: Path, cell: str, metric: Metric, machine: str | None = None) -> Suspects:
+    """The runs on both sides of the last regression of ``cell``.
+
+    Raises `NothingComparable` where there is none, or several series.
+    """
+    found = find(results, cell, metric, machine=machine)
+    regressed = [one for one in found if one.history.incident]
+    if len(regressed) != 1:
+        names = ", ".join(f"{one.cell} on {one.fingerprint}" for one in regressed[:3])
+        raise NothingComparable(
+            f"{len(regressed)} of {len(found)} series of {cell!r} have regressed"
+            + (f": {names}" if names else ""),
+            "name one with its --machine" if regressed else "name the runs with --good and --bad",
+        )
+    return _of_series(results, regressed[0])
+
+
+def _of_series(results: Path, series: Series) -> Suspects:
+    change = series.history.incident
+    assert change is not None
+    nights = [series.nights[index] for index in (change.last_good, change.index)]
+    runs = [_run_of(results, night, series.key) for night in nights]
+    good, bad = (
+        known(night.name, run, level)
+        for night, run, level in zip(nights, runs, (change.before, change.after), strict=True)
+    )
+    return Suspects(
+        cell=series.cell,
+        metric=series.metric,
+        good=good,
+        bad=bad,
+        ratio=change.ratio,
+        differences=differences(*runs),
+    )
+
+
+def _run_of(results: Path, night: Night, key: str) -> Result:
+    return next(run for run in resolve(night.run, results).results if cell_of(run).key == key)
+
+
+def _fits(one: CellSummary, cell: str, machine: str | None) -> bool:
+    named = cell == one.cell.key or fnmatchcase(one.cell.name, cell)
+    return named and one.fingerprint.startswith(machine or "")
+
+
+def _series(
+    index: Index, one: CellSummary, metric: Metric, branch: str | None, last: int
+) -> Series | None:
+    points = index.series(one.cell.key, one.fingerprint, metric.name, branch)
+    measured = nights(points)[-last:]
+    if not measured:
+        return None
+    return Series(
+        cell=one.cell.name,
+        key=one.cell.key,
+        fingerprint=one.fingerprint,
+        metric=metric,
+        nights=tuple(measured),
+        history=history([n.value for n in measured], metric.better, metric.minimum_effect),
+    )
+
+
+def _nothing(
+    results: Path,
+    cell: str,
+    metric: Metric,
+    known: list[CellSummary],
+    fitting: list[CellSummary],
+) -> tuple[str, str]:
+    """What is missing, and what would fit."""
+    if not known:
+        return f"{str(results)!r} holds no results", "measure some, or name a folder with --results"
+    if not fitting:
+        names = ", ".join(dict.fromkeys(one.cell.name for one in known[:5]))
+        return f"no cell {cell!r} in {str(results)!r}", f"there are {names}"
+    return f"no run of {cell!r} has a {metric.name}", "see harness show for the reason"
