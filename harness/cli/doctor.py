@@ -19,6 +19,7 @@ from harness import machine
 from harness.cli import matrix, probe
 from harness.cli.list import backend_rows
 from harness.cli.output import json_option, print_json
+from harness.maybe import Maybe
 from harness.procfs import read_text
 from harness.records.result import Machine, Verdict
 from harness.sinks.rows import number
@@ -45,6 +46,7 @@ class Report(msgspec.Struct, frozen=True):
     meters: tuple[matrix.MeterStatus, ...]
     profilers: tuple[probe.ProfilerStatus, ...]
     backends: tuple[probe.BackendStatus, ...]
+    gpus: Maybe[list[probe.GpuStatus]]
 
 
 @click.command("doctor")
@@ -75,6 +77,7 @@ def examine(out: Path, root: str = "/") -> Report:
         meters=tuple(matrix.meters(root)),
         profilers=tuple(probe.profilers(os.getpid())),
         backends=tuple(probe.backends()),
+        gpus=probe.gpus(),
     )
 
 
@@ -208,6 +211,8 @@ def _print(report: Report) -> None:
     print_out(render_table(("Energy", "scope", "works", ""), lines))
     if not any(verdict == "yes" for _, _, verdict, _ in lines):
         click.echo(matrix.NO_METER)
+    click.echo()
+    print_out(render_table(("GPU", "scope", "works", ""), matrix.gpu_lines(report.gpus)))
     click.echo()
     channels = matrix.profiler_lines(report.profilers)
     print_out(render_table(("Channels", "scope", "works", ""), channels))

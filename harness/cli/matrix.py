@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from harness.cli.probe import ProfilerStatus
+from harness.cli.probe import GpuStatus, ProfilerStatus
 from harness.maybe import Maybe, Unavailable, explain
 from harness.protocols import Available, Channel, ProfilerContext
 from harness.sinks.rows import plain
@@ -80,6 +80,24 @@ def profiler_lines(found: Iterable[ProfilerStatus]) -> list[Line]:
             lines.append((profiler.name, "", "n/a", explain(profiler.status)))
         lines += channel_lines(profiler.channels, profiler.name)
     return _once(lines)
+
+
+def gpu_lines(found: Maybe[Sequence[GpuStatus]]) -> list[Line]:
+    """Each device, and below it what its driver tells and what not."""
+    if isinstance(found, Unavailable):
+        return [("none", "", "n/a", explain(found))]
+    lines: list[Line] = []
+    for gpu in found:
+        device = gpu.device
+        facts = (
+            f"{device.name}, {device.memory_bytes / 2**30:.0f} GiB",
+            f"compute capability {device.compute_capability}",
+            f"driver for CUDA {device.driver_cuda}",
+            device.uuid,
+        )
+        lines.append((f"cuda:{device.index}", "", "yes", plain(", ".join(facts))))
+        lines += _once(channel_lines(gpu.channels))
+    return lines
 
 
 def channel_lines(channels: Iterable[Channel], default: str = "") -> list[Line]:

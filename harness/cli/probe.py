@@ -15,6 +15,7 @@ from typing import get_args
 import msgspec
 
 from harness import maybe, registry
+from harness.devices import CudaDevice, cuda_devices
 from harness.errors import HarnessError
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import (
@@ -36,6 +37,13 @@ class BackendStatus(msgspec.Struct, frozen=True):
 
     name: str
     devices: dict[str, Maybe[Available]]
+
+
+class GpuStatus(msgspec.Struct, frozen=True):
+    """A device as CUDA counts it here. ``channels``: what NVML tells of it, or why not."""
+
+    device: CudaDevice
+    channels: tuple[Channel, ...]
 
 
 class ProfilerStatus(msgspec.Struct, frozen=True):
@@ -127,6 +135,20 @@ def _profiler(name: str, context: ProfilerContext) -> ProfilerStatus:
     finally:
         with contextlib.suppress(Exception):
             profiler.close()
+
+
+def gpus() -> Maybe[list[GpuStatus]]:
+    """Every CUDA device here with its sensors; the reason where there is none."""
+    found = cuda_devices()
+    if isinstance(found, Unavailable):
+        return found
+    from harness.profiles.nvml_sensors import sensors
+
+    contexts = [ProfilerContext(os.getpid(), f"cuda:{device.index}") for device in found]
+    return [
+        GpuStatus(device, tuple(sensors(context)))
+        for device, context in zip(found, contexts, strict=True)
+    ]
 
 
 if __name__ == "__main__":

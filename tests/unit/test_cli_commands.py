@@ -261,7 +261,7 @@ def test_doctor_examines_everything_and_changes_nothing(
     assert findings["TensorBoard"]["verdict"] == "pass"
     assert all(finding["found"] for finding in findings.values())
     meters = {meter["name"]: meter for meter in report["meters"]}
-    assert list(meters) == ["powercap", "hwmon", "jetson", "pyrapl", "external"]
+    assert list(meters) == ["nvml", "powercap", "hwmon", "jetson", "pyrapl", "external"]
     for meter in meters.values():  # it works, or it says why not and what to do
         readable = [c["name"] for c in meter["channels"] if c["unavailable"] is None]
         assert readable or meter["status"]["remedy"], meter
