@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from harness.backends.common import import_framework
+from harness.backends.device_events import EventTimer
 from harness.backends.tensorrt_cuda import Cuda
 from harness.backends.tensorrt_engine import Loaded, platform
 from harness.backends.tensorrt_inspect import Layer, inspect, operators, profile, read_layers, table
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 _PIP = "pip install 'hw-harness[tensorrt]'"
 _MAJORS = (10, 11)
+_FAILED = "TensorRT failed to run the model"
 _GRAPH_OFF = "use --option cuda_graph=off"
 
 
@@ -152,12 +154,11 @@ class TensorRtSession:
     def __init__(self, loaded: Loaded, inputs: Arrays, options: SessionOptions) -> None:
         self._loaded: Loaded | None = loaded
         self._owner = ExitStack()
-        self._timers = ExitStack()
-        self._events: list[tuple[Any, Any]] = []
-        self._recorded = 0
         self._graph: Any = None
         self._context: Any = None
         self._cuda, self._thread = loaded.cuda, get_ident()
+        release = self._cuda.runtime.cudaEventDestroy
+        self._timer = EventTimer(self._cuda.event, self._record, self._cuda.elapsed_ms, release)
         try:
             self._open(loaded, inputs, options)
         except BaseException:
@@ -173,15 +174,9 @@ class TensorRtSession:
         with loaded.log.mapped("TensorRT cannot bind the inputs", ModelError):
             self._tensors.prepare(self._context, inputs)
         self.asynchronous = not self._tensors.dynamic
-        with loaded.log.mapped("TensorRT failed to run the model", MeasurementFailed):
-            self._work()
-            self._wait()
+        self.enqueue, self.synchronize = self._first, self._wait
         if loaded.settings.cuda_graph:
             self._capture(loaded)
-        self._untimed()
-
-    def _untimed(self) -> None:
-        self.enqueue, self.synchronize = self._enqueue, self._wait
 
     def _capture(self, loaded: Loaded) -> None:
         if self._tensors.dynamic:
@@ -190,6 +185,8 @@ class TensorRtSession:
                 f"{self._tensors.dynamic[0].name!r} does",
                 _GRAPH_OFF,
             )
+        self._first()  # which does more than the others, some of it not fit for a graph
+        self._wait()
         what = "the inference cannot be captured as a CUDA graph"
         with loaded.log.mapped(what, UsageError, _GRAPH_OFF):
             try:
@@ -201,6 +198,11 @@ class TensorRtSession:
 
     # -- the timed calls --------------------------------------------------------------------------
 
+    def _first(self) -> None:
+        with self._loaded_now().log.mapped(_FAILED, MeasurementFailed):
+            self._enqueue()
+        self.enqueue = self._enqueue
+
     def _enqueue(self) -> None:
         if get_ident() != self._thread:
             self._adopt()
@@ -209,22 +211,10 @@ class TensorRtSession:
         else:
             self._launch()
 
-    def _enqueue_timed(self) -> None:
-        """`_enqueue` between two events, while there are events left."""
-        index = self._recorded
-        if index == len(self._events):
-            self._enqueue()
-            return
+    def _record(self, event: Any) -> None:
         if get_ident() != self._thread:
             self._adopt()
-        start, end = self._events[index]
-        record, stream = self._cuda.runtime.cudaEventRecord, self._stream
-        (started,) = record(start, stream)
-        self._enqueue()
-        (ended,) = record(end, stream)
-        if started or ended:
-            raise self._cuda.error(started or ended, "recording an event")
-        self._recorded = index + 1
+        self._cuda.record(event, self._stream)
 
     def _work(self) -> None:
         """One inference, copies and all, put on the stream call by call."""
@@ -255,7 +245,7 @@ class TensorRtSession:
             if tensor.allocator.error is not None:
                 error: HarnessError = tensor.allocator.error
                 return error
-        return self._loaded_now().log.failure("TensorRT failed to run the model", MeasurementFailed)
+        return self._loaded_now().log.failure(_FAILED, MeasurementFailed)
 
     # -- between the timed calls ------------------------------------------------------------------
 
@@ -277,23 +267,15 @@ class TensorRtSession:
         self._loaded_now()
         self._adopt()
         self._wait()
-        self._events, self._recorded = [], 0
-        self._timers.close()
-        self._untimed()
-        if iterations:
-            event = self._cuda.event
-            for _ in range(iterations):
-                self._events.append((event(self._timers), event(self._timers)))
-            self.enqueue = self._enqueue_timed
+        self._timer.arm(iterations)
+        self._wait()
+        self.enqueue = self._timer.timed(self._enqueue) if iterations else self._enqueue
 
     def device_times_ms(self) -> NDArray[Any]:
-        import numpy as np
-
         self._loaded_now()
         self._adopt()
         self._wait()
-        recorded = self._events[: self._recorded]
-        return np.array([self._cuda.elapsed_ms(*pair) for pair in recorded], np.float64)
+        return self._timer.times_ms()
 
     def device_memory(self) -> Mapping[str, Maybe[int]]:
         """Bytes that TensorRT and this session hold, as far as they tell."""
@@ -361,8 +343,7 @@ class TensorRtSession:
         with contextlib.suppress(HarnessError):  # what broke may break again; the rest is freed
             self._adopt()
             self._cuda.finish()
-        self._events = []
-        self._timers.close()
+        self._timer.arm(0)
         self._graph = self._context = None
         self._owner.close()
         self._loaded = None

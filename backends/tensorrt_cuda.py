@@ -11,32 +11,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed
+from harness.backends.cuda_errors import cuda_failure
+from harness.errors import HarnessError, MeasurementFailed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_DRIVER = "install a driver that runs this CUDA version: https://www.nvidia.com/drivers"
-# cudaError_t -> what it is, the error it becomes, what to do
-_ERRORS: dict[str, tuple[str, type[HarnessError], str]] = {
-    "cudaErrorMemoryAllocation": (
-        "out of device memory",
-        MeasurementFailed,
-        "use a smaller batch or model, or free the device",
-    ),
-    "cudaErrorDevicesUnavailable": (
-        "the device is in exclusive use by another program",
-        BackendUnavailable,
-        "end that program (nvidia-smi shows it), or: sudo nvidia-smi -c DEFAULT",
-    ),
-    "cudaErrorInsufficientDriver": (
-        "the NVIDIA driver is missing or too old",
-        BackendUnavailable,
-        _DRIVER,
-    ),
-    "cudaErrorNoDevice": ("no CUDA device", BackendUnavailable, "see harness doctor"),
-    "cudaErrorInvalidDevice": ("no such CUDA device", BackendUnavailable, "see harness doctor"),
-}
 
 
 class Cuda:
@@ -58,8 +37,8 @@ class Cuda:
 
     def error(self, status: Any, what: str) -> HarnessError:
         """Our error for a failed call."""
-        text, kind, remedy = _ERRORS.get(status.name, (self._text(status), MeasurementFailed, ""))
-        return kind(f"{what} on cuda:{self.index}: {text} ({status.name})", remedy)
+        text, where = f"{status.name}: {self._text(status)}", f"{what} on cuda:{self.index}"
+        return cuda_failure(text, where) or MeasurementFailed(f"{where}: {text}")
 
     def _text(self, status: Any) -> str:
         _, text = self.runtime.cudaGetErrorString(status)
@@ -100,12 +79,16 @@ class Cuda:
         owner.callback(self.runtime.cudaStreamDestroy, made)
         return made
 
-    def event(self, owner: ExitStack) -> Any:
+    def event(self) -> Any:
         """An event that keeps its time, about half a microsecond fine."""
         flags = self.runtime.cudaEventDefault
-        made = self.check(self.runtime.cudaEventCreateWithFlags(flags), "creating an event")
-        owner.callback(self.runtime.cudaEventDestroy, made)
-        return made
+        return self.check(self.runtime.cudaEventCreateWithFlags(flags), "creating an event")
+
+    def record(self, event: Any, stream: Any) -> None:
+        """Put ``event`` on ``stream``."""
+        (status,) = self.runtime.cudaEventRecord(event, stream)
+        if status:
+            raise self.error(status, "recording an event")
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """Milliseconds between two events that have both happened."""

@@ -219,6 +219,8 @@ class Tensors:
     def finish(self) -> None:
         """Settle the outputs of unknown size once the inference is done, and copy them if asked."""
         for tensor in self.dynamic:
+            if not tensor.allocator.address:
+                continue  # nothing has run yet
             tensor.shape = tensor.allocator.shape
             tensor.address = tensor.allocator.address
             if self._transfer:

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from harness.errors import HarnessError, MeasurementFailed
+from harness.backends.cuda_errors import cuda_failure
+from harness.errors import HarnessError
 
 _KEPT = 50
-_MEMORY = re.compile(r"out ?of ?memory|failed to allocate|bad.?alloc|cudaMalloc", re.IGNORECASE)
+# As TensorRT words what CUDA and the rest of the world call out of memory.
+_MEMORY = re.compile(r"OutOfMemory|bad.?alloc|failed to allocate(?: \w+)* memory", re.IGNORECASE)
 
 
 class Log:
@@ -28,14 +30,10 @@ class Log:
         self.native = _listener(trt, self.errors)
 
     def failure(self, what: str, kind: type[HarnessError], remedy: str = "") -> HarnessError:
-        """``what`` with what TensorRT said of it; out of memory is that, whatever ``kind`` says."""
+        """``what`` with what TensorRT said of it; an error of CUDA is that, whatever ``kind``."""
         said = "; ".join(dict.fromkeys(self.errors)) or "TensorRT gave no reason"
-        if _MEMORY.search(said):
-            return MeasurementFailed(
-                f"{what}: out of device memory: {said[:400]}",
-                "use a smaller batch or model, or free the device",
-            )
-        return kind(f"{what}: {said[:600]}", remedy)
+        known = cuda_failure(_MEMORY.sub("out of memory", said), what)
+        return known or kind(f"{what}: {said[:600]}", remedy)
 
     @contextmanager
     def mapped(self, what: str, kind: type[HarnessError], remedy: str = "") -> Iterator[None]:
