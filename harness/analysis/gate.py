@@ -12,7 +12,7 @@ says so with 4: it never passes in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Literal, get_args
 
@@ -93,9 +93,12 @@ def judge(
     night_sd: NightSd | None = None,
     other_hardware: bool = False,
     problems: Sequence[str] = (),
+    planned: Mapping[str, str] | None = None,
     today: date | None = None,
 ) -> GateReport:
     """Hold ``candidate`` against ``baseline``. ``strict`` overrides the policy's own.
+
+    ``planned``: cells that the candidate's sweeps set out to measure, each with what happened.
 
     Raises `UsageError` where a glob of the policy matches no cell of either.
     """
@@ -115,7 +118,9 @@ def judge(
     found = compare_sets(
         old, new, settings, other_hardware=other_hardware, names=names, problems=problems
     )
-    return _report(found, group(old), group(new), policy, source, today or date.today())
+    sides = group(old), group(new)
+    missing = missing_cells(*sides, policy, planned or {})
+    return _report(found, sides, missing, policy, source, today or date.today())
 
 
 def regressions(baseline: Sequence[Result], candidate: Sequence[Result]) -> list[str]:
@@ -131,14 +136,19 @@ def describe(case: Case) -> str:
 
 
 def _report(
-    found: Sets, old: Group, new: Group, policy: Policy, source: str, today: date
+    found: Sets,
+    sides: tuple[Group, Group],
+    missing: Iterable[tuple[str, str]],
+    policy: Policy,
+    source: str,
+    today: date,
 ) -> GateReport:
     cases = [case for report in found.cells for case in _cell_cases(report, policy, today)]
-    breaches = [*absolute_limits(new, policy), *accuracy_floors(old, new, policy)]
+    breaches = [*absolute_limits(sides[1], policy), *accuracy_floors(*sides, policy)]
     cases += [_breach_case(breach, policy) for breach in breaches]
-    for cell, why in missing_cells(old, new, policy):
-        missing = _case(None, "", "expected", ("missing", 3, why))
-        cases.append(msgspec.structs.replace(missing, cell=cell))
+    for cell, why in missing:
+        case = _case(None, "", "expected", ("missing", 3, why))
+        cases.append(msgspec.structs.replace(case, cell=cell))
     waivers = tuple(state_of(waiver, found, today) for waiver in policy.waiver)
     for one in waivers:
         if one.state == "expired":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -68,18 +68,24 @@ def accuracy_floors(baseline: Group, candidate: Group, policy: Policy) -> Iterat
             yield _breach(side, "top1", "floor", "unknown", "no FP32 run to hold it against")
 
 
-def missing_cells(baseline: Group, candidate: Group, policy: Policy) -> list[tuple[str, str]]:
-    """(cell or glob, what is wrong) for whatever was expected and is not there."""
+def missing_cells(
+    baseline: Group, candidate: Group, policy: Policy, planned: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """(cell or glob, what is wrong) for whatever was expected and is not there.
+
+    ``planned``: the cells that the candidate's sweeps set out to measure, each with what happened.
+    """
     there = {cell_of(side.first).name for side in candidate.values()}
     before = {cell_of(side.first).name for side in baseline.values()}
-    found: dict[str, str] = {}
+    found = {name: f"planned, and not measured{why}" for name, why in planned.items()
+             if name not in there}  # fmt: skip
     for glob in policy.expect.cells:
         if not any(fnmatchcase(name, glob) for name in there | before):
             known = near(glob, sorted(there | before))
             found[glob] = f"expected, and not measured on either side; {known}".rstrip("; ")
         for name in sorted(before - there):
             if fnmatchcase(name, glob):
-                found[name] = f"expected (by {glob!r}), and not measured"
+                found.setdefault(name, f"expected (by {glob!r}), and not measured")
     return list(found.items())
 
 

@@ -12,6 +12,7 @@ from harness.cli.output import json_option, print_json, results_option
 if TYPE_CHECKING:
     from harness.analysis.gate import GateReport
     from harness.policy import Policy
+    from harness.records.refs import Selection
 
 _POLICY = "harness-policy.toml"
 _IN_FOLDER = {"junit": "junit.xml", "markdown": "summary.md", "json": "report.json"}
@@ -74,6 +75,7 @@ def command(
         strict=True if strict else None,
         other_hardware=other_hardware,
         problems=tuple(map(plain, dict.fromkeys((*old.problems, *new.problems)))),
+        planned=_planned(new),
     )
     for problem in report.comparison.problems:
         click.echo(f"harness: {problem}", err=True)
@@ -95,6 +97,31 @@ def _policy(name: str | None) -> tuple[Policy, str]:
     if name is not None or Path(_POLICY).exists():
         return read_policy(Path(name or _POLICY)), name or _POLICY
     return Policy(), "default"
+
+
+def _planned(selection: Selection) -> dict[str, str]:
+    """Cells that the sweeps of a selection set out to measure, each with its last attempt's end.
+
+    A launch that was refused or timed out leaves no result, so its cell would be missing unseen.
+    """
+    import msgspec
+
+    from harness import maybe
+    from harness.sweep.folder import MANIFEST, Attempt, Manifest
+
+    planned: dict[str, str] = {}
+    for folder in dict.fromkeys(path.parent.parent for path in selection.paths):
+        try:
+            manifest = maybe.decode((folder / MANIFEST).read_bytes(), Manifest)
+            planned |= dict.fromkeys((cell.name for cell in manifest.cells), "")
+            for line in (folder / "attempts.jsonl").read_bytes().splitlines():
+                attempt = msgspec.json.decode(line, type=Attempt)
+                planned[attempt.cell] = f": {attempt.status}: {attempt.reason}"
+        except FileNotFoundError:  # no sweep, or one that has not tried anything
+            continue
+        except (OSError, msgspec.MsgspecError) as error:
+            click.echo(f"harness: {str(folder)!r}: its sweep cannot be read: {error}", err=True)
+    return planned
 
 
 def _files(

@@ -229,6 +229,15 @@ def test_an_expected_cell_that_is_missing_is_an_alert_of_its_own() -> None:
     assert gate(old, [made(1.0)], '[expect]\ncells = ["*/b1/*"]').exit_code == 0
 
 
+def test_a_cell_that_a_sweep_planned_must_be_there() -> None:
+    planned = {CELL: "", "digits/x": ": refused: no such backend"}
+    report = gate([made(1.0)], [made(1.0)], planned=planned)
+    found = [case for case in report.cases if case.check == "expected"]
+    assert [(case.cell, case.code) for case in found] == [("digits/x", 3)]
+    assert found[0].message == "planned, and not measured: refused: no such backend"
+    assert report.exit_code == 3
+
+
 def test_globs_are_held_against_the_cells_of_both_sides() -> None:
     policy = '[quarantine]\ncells = ["*/b9/*"]'
     with pytest.raises(UsageError, match="matches no cell"):

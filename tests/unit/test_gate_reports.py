@@ -16,11 +16,13 @@ from harness.analysis.metrics import METRICS
 from harness.analysis.verdicts import Row
 from harness.cli.main import main
 from harness.policy import parse_policy
+from harness.records.cell import Cell
 from harness.records.result import Result
 from harness.sinks.gate_markdown import LIMIT_BYTES, direction, render_gate_markdown
 from harness.sinks.gate_terminal import render_gate
 from harness.sinks.junit import render_junit
 from harness.sinks.terminal import to_text
+from harness.sweep.folder import Attempt, Manifest
 
 EVIL = "]]>\x00\x1b[2J<b>&\"'|\u202e\ufffe`x`"
 
@@ -202,6 +204,27 @@ def test_bad_use_is_one_line_and_writes_nothing(
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"harness: {text}") and err.count("\n") == 1
     assert sorted(p for p in here.rglob("*") if "index" not in p.name) == before
+
+
+def test_what_a_sweep_could_not_measure_is_no_pass(here: Path, capsys: Any) -> None:
+    run = made(1.0, tags={"sweep": "n2", "launch": "1"})
+    write(here / "n2", run)
+    names = ("digits/onnxruntime/cpu/fp32/b1/latency", "digits/onnxruntime/cpu/int8/b1/latency")
+    manifest = Manifest(
+        id="n2", name="n", label="2", plan_sha256="", launches=5, created_at="", state={},
+        cells=tuple(Cell(name, str(i)) for i, name in enumerate(names)),
+    )  # fmt: skip
+    (here / "n2" / "sweep.json").write_bytes(msgspec.json.encode(manifest))
+    attempt = Attempt(cell=names[1], launch=1, status="refused", started_at="", seconds=1.0,
+                      reason="it fails to load")  # fmt: skip
+    assert main(["check", "n2", "--baseline", "old", "--json"]) == 3
+    (here / "n2" / "attempts.jsonl").write_bytes(msgspec.json.encode(attempt) + b"\n")
+    capsys.readouterr()
+    assert main(["check", "n2", "--baseline", "old", "--json"]) == 3
+    (missing,) = [c for c in json.loads(capsys.readouterr().out)["cases"] if c["code"]]
+    assert (missing["cell"], missing["message"]) == (
+        names[1], "planned, and not measured: refused: it fails to load",
+    )  # fmt: skip
 
 
 def test_a_broken_file_is_reported_and_left_out(here: Path, capsys: Any) -> None:
