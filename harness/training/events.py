@@ -16,15 +16,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from harness.training import pictures
 from harness.training.measures import Bins
 
 LOGGER = logging.getLogger("harness.training")
 FLUSH_S = 2.0
-FLUSH_BYTES = 1 << 20
+FLUSH_EVENTS = 2000
+
+_Pending: TypeAlias = tuple[float, int, str, float | dict[str, Any]]  # wall time, step, tag, value
 
 
 class EventFile:
@@ -35,74 +38,85 @@ class EventFile:
         self._folder = folder
         self._proto = _Protocol()
         now_s = time.time()
-        name = f"events.out.tfevents.{now_s:.0f}.{os.getpid()}.harness"
-        self._path = folder / name
+        self._path = folder / f"events.out.tfevents.{now_s:.0f}.{os.getpid()}.harness"
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._pending = bytearray()
+        # plain events as tuples: they cost the garbage collector next to nothing
+        self._pending: list[_Pending] = []
+        self._head = [{"wall_time": now_s, "file_version": "brain.Event:2"}]
         self._flushed_s = time.monotonic()
-        self._append(self._proto.Event(wall_time=now_s, file_version="brain.Event:2"))
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     # -- what can be written ---------------------------------------------------------------------
 
     def scalar(self, tag: str, value: float, step: int) -> None:
-        self._add(step, self._proto.Value(tag=tag, simple_value=value))
+        self._add(tag, value, step)
 
     def histogram(self, tag: str, bins: Bins, step: int) -> None:
         fields = {"min": bins.low, "max": bins.high, "num": sum(bins.counts), "sum": bins.total,
                   "sum_squares": bins.squares, "bucket_limit": bins.limits,
                   "bucket": bins.counts}  # fmt: skip
-        self._add(step, self._proto.Value(tag=tag, histo=fields))
+        self._add(tag, {"histo": fields}, step)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
-        tensor = {"dtype": "DT_STRING", "string_val": [_utf8(markdown)],
+        tensor = {"dtype": "DT_STRING", "string_val": [markdown.encode("utf-8", "replace")],
                   "tensor_shape": {"dim": [{"size": 1}]}}  # fmt: skip
         metadata = {"plugin_data": {"plugin_name": "text"}}
-        self._add(step, self._proto.Value(tag=tag, metadata=metadata, tensor=tensor))
+        self._add(tag, {"metadata": metadata, "tensor": tensor}, step)
 
     def image(self, tag: str, image: pictures.Picture, step: int) -> None:
         height, width = image.shape[:2]
         fields = {"height": height, "width": width, "colorspace": 3,
                   "encoded_image_string": pictures.png(image)}  # fmt: skip
-        self._add(step, self._proto.Value(tag=tag, image=fields))
+        self._add(tag, {"image": fields}, step)
 
     def graph(self, definition: bytes) -> None:
         """A serialised GraphDef."""
         if self.problem is None:
-            self._append(self._proto.Event(wall_time=time.time(), graph_def=definition))
+            self._head.append({"wall_time": time.time(), "graph_def": definition})
 
     # -- the file --------------------------------------------------------------------------------
 
-    def _add(self, step: int, value: Any) -> None:
+    def _add(self, tag: str, value: float | dict[str, Any], step: int) -> None:
+        """Messages are built when they are written: many at once cost a fraction of one by one.
+
+        A training step leaves nothing of this code in the processor's caches.
+        """
         if self.problem is not None:
             return
-        summary = self._proto.Summary(value=[value])
-        self._append(self._proto.Event(wall_time=time.time(), step=step, summary=summary))
-        if len(self._pending) > FLUSH_BYTES or time.monotonic() - self._flushed_s > FLUSH_S:
-            self.flush()
-
-    def _append(self, event: Any) -> None:
-        """A record: length, its checksum, the event, its checksum."""
-        data = event.SerializeToString()
-        length, crc = struct.pack("<Q", len(data)), self._proto.checksum
-        record = b"".join(
-            (length, struct.pack("<I", crc(length)), data, struct.pack("<I", crc(data)))
-        )
         with self._lock:
-            self._pending += record
+            self._pending.append((time.time(), step, tag, value))
+        late = time.monotonic() - self._flushed_s > FLUSH_S
+        if late or len(self._pending) > FLUSH_EVENTS:
+            self.flush()
 
     def flush(self) -> None:
         """Hand to the system what is pending."""
         with self._lock:
-            pending, self._pending = bytes(self._pending), bytearray()
+            head, self._head = self._head, []
+            pending, self._pending = self._pending, []
             self._flushed_s = time.monotonic()
             if self.problem is not None or os.getpid() != self._pid:
                 return
+            events = (self._proto.Event(**fields) for fields in head), map(self._event, pending)
             try:
-                self._write(pending)
+                self._write(b"".join(map(self._record, chain(*events))))
             except OSError as error:
                 self.fail(f"TensorBoard events end here: {error.strerror or error}")
+
+    def _event(self, pending: _Pending) -> Any:
+        wall_s, step, tag, value = pending
+        fields = value if isinstance(value, dict) else {"simple_value": value}
+        summary = {"value": [{"tag": tag, **fields}]}
+        return self._proto.Event(wall_time=wall_s, step=step, summary=summary)
+
+    def _record(self, event: Any) -> bytes:
+        """Length, its checksum, the event, its checksum."""
+        data, crc = event.SerializeToString(), self._proto.checksum
+        length = struct.pack("<Q", len(data))
+        return b"".join(
+            (length, struct.pack("<I", crc(length)), data, struct.pack("<I", crc(data)))
+        )
 
     def _write(self, data: bytes) -> None:
         if not self._path.exists():  # a write into a deleted file succeeds
@@ -131,16 +145,10 @@ class _Protocol:
 
     def __init__(self) -> None:
         with _without_torch():
-            from tensorboardX.proto import event_pb2, summary_pb2
+            from tensorboardX.proto import event_pb2
             from tensorboardX.record_writer import masked_crc32c
         self.Event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
-        self.Summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
-        self.Value: Any = self.Summary.Value
         self.checksum: Any = masked_crc32c
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "replace")
 
 
 @contextlib.contextmanager

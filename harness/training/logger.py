@@ -103,7 +103,7 @@ class TrainingLogger:
 
     @step.setter
     def step(self, step: int) -> None:
-        self._to.next_step(step - self._to.step)
+        self._to.next_step(self._to.at(step, "step") - self._to.step)
 
     def next_step(self) -> None:
         """The training has made one more step."""
@@ -147,6 +147,7 @@ class TrainingLogger:
 
         Sensitivity and specificity belong to the validation. What is None is left out.
         """
+        epoch = self._to.at(epoch, "epoch")
         self._to.scalars(
             TRAINING,
             {"loss": train_loss, "accuracy": train_acc, "f1_score": train_f1,
@@ -209,6 +210,7 @@ class TrainingLogger:
         patience: int | None = None,
     ) -> None:
         """That training stopped early, and what it goes back to."""
+        epoch = self._to.at(epoch, "early stopping")
         found = {"epoch": epoch, "best_epoch": best_epoch, "best_value": best_value}
         known = {name: value for name, value in found.items() if value is not None}
         self._to.scalars("training/early_stopping", known, epoch)

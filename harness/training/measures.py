@@ -184,8 +184,11 @@ class Bins(msgspec.Struct, frozen=True):
     counts: tuple[int, ...]
 
 
-def bins(values: Array, number: int = 64) -> Bins | None:
-    """Equal-width bins over the finite ones of ``values``; None where there are none."""
+def bins(values: Array, number: int = 30) -> Bins | None:
+    """Equal-width bins over the finite ones of ``values``; None where there are none.
+
+    Thirty, as many as TensorBoard draws.
+    """
     flat = np.asarray(values, dtype=np.float64).reshape(-1)
     flat = flat[np.isfinite(flat)]
     if not flat.size:
@@ -197,7 +200,7 @@ def bins(values: Array, number: int = 64) -> Bins | None:
         found, edges = np.histogram(flat, bins=number, range=(low, high))
         limits, counts = edges.tolist(), [0, *found.tolist()]
     with np.errstate(over="ignore"):
-        total, squares = float(flat.sum()), float(flat.dot(flat))
+        total, squares = float(flat.sum()), float(np.square(flat).sum())
     return Bins(low, high, total, squares, tuple(limits), tuple(counts))
 
 

@@ -6,6 +6,7 @@ Names are given below the model: ``training/loss`` becomes the tag ``{model}/tra
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Callable, Collection, Hashable, Mapping
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import ResultError, UsageError
+from harness.errors import DataError, ResultError, UsageError
 from harness.training import arrays
 from harness.training.alerts import Alarms, Alert, TrainingAlert
 from harness.training.events import EventFile
@@ -43,6 +44,7 @@ class Recorder:
         self._on_alert = on_alert
         self._raise_on = raise_on
         self._seen: set[Hashable] = set()
+        self._lost: set[str] = set()  # what was not finite when it last came
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -53,7 +55,7 @@ class Recorder:
     def at(self, step: int | None, subject: Hashable) -> int:
         """``step``, or the counter's; a subject that comes again has begun the next step."""
         if step is not None:
-            return int(step)
+            return _checked(step)
         if subject in self._seen:
             self.next_step()
         self._seen.add(subject)
@@ -64,7 +66,9 @@ class Recorder:
     def scalar(self, name: str, value: Any, step: int) -> None:
         """One point; an alert instead where ``value`` is not finite. Raises `DataError`."""
         number = arrays.to_float(name, value)
-        if self._is_finite(name, 0 if math.isfinite(number) else 1, step):
+        finite = math.isfinite(number)
+        usual = finite and name not in self._lost  # and in every step, so it is short
+        if usual or self._is_finite(name, 0 if finite else 1, step):
             self.events.scalar(self._tag(name), number, step)
 
     def scalars(self, prefix: str, values: Mapping[str, Any], step: int) -> None:
@@ -91,6 +95,10 @@ class Recorder:
         return array if self._is_finite(name, lost, step) else None
 
     def _is_finite(self, name: str, lost: int, step: int) -> bool:
+        if lost:
+            self._lost.add(name)
+        else:
+            self._lost.discard(name)
         rule = "non_finite_loss" if "loss" in name.rpartition("/")[2] else "non_finite_value"
         self.check(rule, lost, step, name)
         return not lost
@@ -118,10 +126,21 @@ class Recorder:
             raise TrainingAlert(alert.message)
 
 
+def _checked(step: int) -> int:
+    """Raises `DataError` for what an event cannot hold."""
+    try:
+        number = operator.index(step)
+    except TypeError as error:
+        raise DataError(f"step {step!r:.40} is no whole number") from error
+    if abs(number) >= 1 << 63:
+        raise DataError(f"step {number} is beyond 64 bits")
+    return number
+
+
 def model_tag(model_name: str) -> str:
     """The name as the first steps of a tag. Raises `UsageError` for one without a letter."""
     tame = "/".join(filter(None, map(str.strip, _tame(model_name)[:120].split("/"))))
-    if not re.search(r"\w", tame):
+    if not re.search(r"[^\W_]", tame):
         raise UsageError(f"{model_name!r} names no model", "give a name with letters")
     return tame
 
