@@ -126,6 +126,31 @@ def test_the_symmetric_recipe_is_what_tensorrt_takes(tmp_path: Path, job: Job) -
     assert scales["w_scale"].shape == (16,)
 
 
+def test_nothing_comes_between_what_tensorrt_fuses(tmp_path: Path, job: Job) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "v"], ["c"], "second", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["c", "b"], ["d"]),
+        helper.make_node("Relu", ["d"], ["y"]),
+    ]
+    made = [weights(3, 3, 3, 3, name="w"), weights(3, 3, 3, 3, name="v")]
+    source, target = save(tmp_path / "a.onnx", nodes, made), tmp_path / "b.onnx"
+    quantizer.quantize(source, target, job(), symmetric=True)
+
+    graph = onnx.load(str(target)).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    second = next(node for node in graph.node if node.name == "second")
+    add = next(node for node in graph.node if node.op_type == "Add")
+    first_relu = next(node for node in graph.node if node.op_type == "Relu")
+    assert [makers[name].op_type for name in second.input[:2]] == ["DequantizeLinear"] * 2
+    assert makers[first_relu.input[0]].op_type == "Conv"
+    # the convolution as it is, and the residual in int8
+    assert [makers[name].op_type for name in add.input] == ["Conv", "DequantizeLinear"]
+    x = np.random.default_rng(5).standard_normal((2, 3, 8, 8), "f")
+    assert sqnr_db(run(source, {"x": x}), run(target, {"x": x})) > 20
+
+
 def test_digits_loses_at_most_one_percent(tmp_path: Path, job: Job) -> None:
     test = np.load(ASSETS / "digits_test.npz")
     samples = dict(np.load(ASSETS / "digits_calibration.npz"))
