@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,8 +18,13 @@ from harness.records.lookup import lookup
 from harness.records.result import Result
 from harness.records.samples import read_samples
 
-_BINS = 60
-_CUT_QUANTILE = 0.995  # slower latencies lie in the last bin
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# bins of equal ratio up to this quantile, at most so many; then so many to the slowest of all
+_BULK, _BULK_BINS, _TAIL_BINS = 0.95, 60, 12
+_FEW = 200  # samples, of which no tail is told apart
 _UNITS = {
     "energy_consumption_mw": "average power over the timed window, in mW; no energy",
     "energy_per_inference_j": "joules per inference over the timed window, gross of idle",
@@ -122,6 +127,21 @@ def _latencies(result: Result, folder: Path | None, notes: list[str]) -> Histogr
     values = (samples.end_ns[timed] - samples.start_ns[timed]) / 1e6
     if not len(values):
         return None
-    cut = float(np.quantile(values, _CUT_QUANTILE))
-    counts, edges = np.histogram(np.minimum(values, cut), bins=_BINS)
+    counts, edges = np.histogram(values, bins=_edges(values))
     return Histogram(tuple(edges.tolist()), tuple(float(count) for count in counts))
+
+
+def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bin edges that hold every value, narrow where most of them lie."""
+    import numpy as np
+
+    tiny = float(np.finfo(np.float64).tiny)  # a latency of zero has no logarithm
+    low, high = max(float(values.min()), tiny), max(float(values.max()), tiny)
+    bulk = max(float(np.quantile(values, _BULK)), low) if len(values) >= _FEW else high
+    bins = int(np.clip(2 * np.sqrt(len(values)), 4, _BULK_BINS))
+    edges = np.geomspace(low, bulk, bins + 1)
+    if high > bulk * 1.001:
+        edges = np.concatenate([edges, np.geomspace(bulk, high, _TAIL_BINS + 1)[1:]])
+    edges = np.unique(edges)
+    edges[0], edges[-1] = min(float(values.min()), low), high
+    return edges if len(edges) > 1 else np.array([low, low * 1.001])

@@ -71,20 +71,22 @@ def value_text(value: float, metric: str) -> str:
 
 
 def interval(figure: Figure, metric: str) -> str:
-    """``95 % interval 2.1 ms to 2.3 ms``; empty where there is none."""
+    """``95 % interval 2.1 to 2.3 ms``; empty where there is none."""
     if figure.low is None or figure.high is None:
         return ""
-    return f"95 % interval {value_text(figure.low, metric)} to {value_text(figure.high, metric)}"
+    low, high = value_text(figure.low, metric), value_text(figure.high, metric)
+    number, _, unit = low.partition(" ")
+    return f"95 % interval {number if high.endswith(f' {unit}') else low} to {high}"
 
 
 def missing_lines(entries: Sequence[Entry]) -> list[str]:
-    """``not given: recall, loss (2 of 4)``: each reason once, with what it took away."""
+    """``recall, loss (2 of 4): not given``: each reason once, with what it took away."""
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for entry in entries:
         for metric, why in entry.missing.items():
             reasons[plain(why)][_title(metric)] += 1
     return [
-        f"{why}: {', '.join(_share(title, n, len(entries)) for title, n in titles.items())}"
+        f"{', '.join(_share(title, n, len(entries)) for title, n in titles.items())}: {why}"
         for why, titles in reasons.items()
     ]
 

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("harness.cli.compare:command", "Compare two runs, or sets of runs, cell by cell."),
     "check": ("harness.cli.check:command", "Fail if runs are worse than a baseline allows."),
     "export": ("harness.cli.export:command", "Write runs in the format of another tool."),
+    "report": ("harness.cli.report:command", "Make one HTML or Markdown file of runs."),
     "import": (
         "harness.cli.import_:command",
         "Bring results of the compression engine into TensorBoard.",

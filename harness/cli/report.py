@@ -1,0 +1,55 @@
+"""``harness report``: runs as one file to hand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.output import results_option
+from harness.cli.selected import select
+
+if TYPE_CHECKING:
+    from harness.board.report import Report
+
+FORMATS = ("html", "markdown")
+
+
+@click.command("report")
+@click.argument("runs", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", metavar="FILE", required=True, help="Where it goes; - is the terminal."
+)
+@click.option(
+    "--format", "form", metavar="FORMAT", help="html or markdown. Default: by FILE's ending."
+)
+@click.option("--title", default="", metavar="TEXT", help="The heading.")
+@results_option
+def command(runs: tuple[str, ...], output: str, form: str | None, title: str, results: str) -> int:
+    """Write RUNS as one HTML file that needs nothing else, or as Markdown for a pull request.
+
+    With charts, figures and intervals, what differs for certain, AURORA scores, machine, method,
+    validity checks and caveats. RUNS are run folders, result files, run ids or their beginnings,
+    `latest`, folders of runs and whatever else names runs.
+    """
+    from harness.board import report
+    from harness.records.store import write_atomically
+
+    render = _renderer(form or ("markdown" if output.endswith((".md", "-")) else "html"))
+    data = render(report.gather(select(runs, results), title))
+    if output == "-":
+        click.echo(data, nl=False)
+    else:
+        write_atomically(Path(output), data)
+    return 0
+
+
+def _renderer(form: str) -> Callable[[Report], bytes]:
+    from harness.spec import parse_choice
+
+    name = parse_choice("--format", form, FORMATS)
+    found: Callable[[Report], bytes] = import_module(f"harness.board.report_{name}").render
+    return found
