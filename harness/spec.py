@@ -308,6 +308,12 @@ def arguments(values: Mapping[str, Any]) -> list[str]:
     return flags
 
 
+def again(spec: RunSpec, launches: int, out: str = "results") -> list[str]:
+    """The arguments of ``harness run`` that measure ``spec`` once more, as a run of its own."""
+    asked = msgspec.structs.replace(spec, launches=launches, out=out, tags={})
+    return arguments(unparse(asked))
+
+
 def _joined(value: Any) -> str:
     """A shape or a text, as it stands behind the equals sign."""
     if isinstance(value, tuple):

@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "harness.cli.import_:command",
         "Bring results of the compression engine into TensorBoard.",
     ),
+    "history": ("harness.cli.history:command", "Show cells night by night, and since when."),
+    "bisect": ("harness.cli.bisect:command", "Say what changed when a cell got worse."),
     "show": ("harness.cli.show:command", "Show a run that lies in the results folder."),
     "baseline": ("harness.cli.baseline:command", "Promote runs to a baseline; list and show them."),
     "index": ("harness.cli.index:command", "Rebuild the index of a results folder."),

@@ -115,7 +115,7 @@ def _launch(
         started_at=started_at,
         seconds=round(time.monotonic() - began, 3),
         run=result.id if result else "",
-        reason="" if code == 0 else _reason(code, log, limit_s),
+        reason="" if code == 0 else reason(code, log, limit_s),
     )
     median_ms = lookup(result, "timing.latency_ms.median") if result else None
     return attempt, None if isinstance(median_ms, Unavailable) else median_ms
@@ -179,7 +179,8 @@ def _status(code: int | None, result: Result | None) -> str:
     return "refused" if code in (2, 3) else "crashed"
 
 
-def _reason(code: int | None, log: Path, limit_s: float) -> str:
+def reason(code: int | None, log: Path, limit_s: float) -> str:
+    """Why a run failed: the last that it said on stderr."""
     if code is None:
         return f"longer than time_limit_s = {limit_s:g}"
     lines = log.read_text(errors="replace").splitlines()

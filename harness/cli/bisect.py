@@ -1,0 +1,146 @@
+"""``harness bisect``: what came between the last good run and the first bad one."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.output import json_option, print_json, results_option
+
+if TYPE_CHECKING:
+    from harness.analysis.culprit import Suspects
+    from harness.analysis.metrics import Metric
+
+_EXIT = {"good": 0, "bad": 1, "unclear": 125}  # as git bisect run reads them
+_STOP = 128
+_ROUNDS = 4
+_OUT = ".harness-bisect"
+
+
+@click.command("bisect")
+@click.argument("cell")
+@click.option("--metric", default="latency_median", show_default=True)
+@click.option("--good", metavar="REF", help="Runs that were good. Default: from the history.")
+@click.option("--bad", metavar="REF", help="Runs that were bad. Default: from the history.")
+@click.option("--machine", metavar="FINGERPRINT", help="Only this machine (or its beginning).")
+@click.option("--run", "measure", is_flag=True, help="Measure now; exit 0, 1 or 125.")
+@click.option(
+    "--launches",
+    default="6",
+    show_default=True,
+    metavar="K",
+    help="With --run; up to four times as many.",
+)
+@click.option("--out", default=_OUT, show_default=True, metavar="FOLDER", help="With --run.")
+@results_option
+@json_option
+def command(
+    cell: str,
+    metric: str,
+    good: str | None,
+    bad: str | None,
+    machine: str | None,
+    measure: bool,
+    launches: str,
+    out: str,
+    results: str,
+    as_json: bool,
+) -> int:
+    """Since when is CELL worse, what changed then, and how to find the commit.
+
+    Good and bad runs come from the history of CELL, or are named. With --run the cell is measured
+    as it is now, in up to four times --launches while it is unclear, and told good (exit code 0) or
+    bad (1) by the nearer level: a command for `git bisect run`. It skips a commit (125) that is
+    unclear or cannot be measured, and stops (128) where runs are named wrongly.
+
+    \b
+      harness bisect digits/onnxruntime/cpu/int8/b1/latency
+      git bisect start BAD_COMMIT GOOD_COMMIT
+      git bisect run harness bisect CELL --good RUN --bad RUN --run
+    """
+    from harness.analysis.metrics import metric as metric_named
+    from harness.errors import UsageError
+
+    def look() -> Suspects:
+        if (good is None) != (bad is None):
+            raise UsageError("--good and --bad go together", "give both, or neither")
+        return _suspects(Path(results), cell, metric_named(metric), machine, good, bad)
+
+    if measure:
+        return _test(look, launches, Path(out))
+    found = look()
+    if as_json:
+        print_json(found)
+    else:
+        from harness.sinks.culprit import commands, render_suspects
+        from harness.sinks.terminal import print_out
+
+        print_out(render_suspects(found))
+        for text in commands(found):
+            click.echo(text)  # as it is to be typed, whatever the width
+    return 0
+
+
+def _test(look: Callable[[], Suspects], launches: str, out: Path) -> int:
+    """The exit code for ``git bisect run``, which takes 2 and 3 for bad, and stops at 128."""
+    from harness.errors import HarnessError
+    from harness.spec import parse_int
+
+    code = _STOP
+    try:
+        found = look()
+        count = parse_int("--launches", launches, 6, 250)
+        code = _EXIT["unclear"]  # from here on it is this commit that cannot be measured
+        return _measure(found, count, out)
+    except HarnessError as error:
+        click.echo(f"harness: {error}", err=True)
+        return code
+
+
+def _suspects(
+    results: Path,
+    cell: str,
+    metric: Metric,
+    machine: str | None,
+    good: str | None,
+    bad: str | None,
+) -> Suspects:
+    from harness.analysis.culprit import suspects
+    from harness.records.refs import resolve
+    from harness.records.series import from_history
+
+    if good is None or bad is None:
+        return from_history(results, cell, metric, machine)
+    first, last = (resolve(ref, results).results for ref in (good, bad))
+    return suspects(cell, metric, first, last, names=(good, bad))
+
+
+def _measure(found: Suspects, launches: int, out: Path) -> int:
+    """Measure the cell of the bad runs as it is now, and tell which side it is on.
+
+    While that is unclear, as many launches again, up to `_ROUNDS` times as many in all.
+    """
+    from harness.analysis.culprit import classify
+    from harness.sinks.rows import quantity
+    from harness.sweep.again import measure_again
+
+    values: list[float] = []
+    for _ in range(_ROUNDS):
+        values += measure_again(found.bad, found.metric.name, launches, out)
+        told = classify(values, found.good.level, found.bad.level)
+        if told.verdict != "unclear":
+            break
+    low, high = (100 * share for share in told.interval)
+    now, good, bad = (
+        quantity(value, found.metric.unit)
+        for value in (statistics.median(values), found.good.level, found.bad.level)
+    )
+    click.echo(
+        f"{told.verdict}: {now} lies {100 * told.share:.0f} % [{low:.0f}, {high:.0f}] of the way "
+        f"from good ({good}) to bad ({bad}), by {len(values)} launches"
+    )
+    return _EXIT[told.verdict]

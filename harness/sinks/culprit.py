@@ -1,0 +1,52 @@
+"""What `harness bisect` says: since when, what changed, and the commands that go on from there."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness.analysis.culprit import Known, Suspects
+from harness.sinks.rows import plain, quantity
+from harness.sinks.terminal import render_table
+from harness.spec import again
+
+
+def render_suspects(found: Suspects) -> RenderableType:
+    """Everything about one regression."""
+    change = f"{100 * math.expm1(math.log(found.ratio)):+.1f} %"
+    head = Text(f"{plain(found.cell)}  {found.metric.name} {change}", style="bold")
+    sides = render_table(
+        ("", "level", "run", "commit"),
+        [
+            (word, quantity(known.level, found.metric.unit), known.run, (known.commit or "")[:10])
+            for word, known in (("good", found.good), ("bad", found.bad))
+        ],
+    )
+    return Group(head, Text(""), sides, Text(""), _differences(found), Text(""))
+
+
+def _differences(found: Suspects) -> RenderableType:
+    rows = [(name, *pair) for name, pair in found.differences.items()]
+    if not rows:
+        return Text("nothing recorded differs between the two: look at the machine itself")
+    return render_table(("changed", "good", "bad"), rows)
+
+
+def commands(found: Suspects) -> list[str]:
+    """What to type next, line by line."""
+    command = shlex.join(["harness", "run", *again(found.bad.spec, 5)])
+    texts = ["measure it again, on both builds:", f"  {command}"]
+    good, bad = (_hash(known) for known in (found.good, found.bad))
+    if good and bad and good != bad:
+        test = ["harness", "bisect", found.cell, "--metric", found.metric.name]
+        test += ["--good", found.good.run, "--bad", found.bad.run, "--run"]
+        texts += ["find the commit:", f"  git bisect start {bad} {good}"]
+        texts += [f"  git bisect run {shlex.join(test)}"]
+    return [plain(text) for text in texts]
+
+
+def _hash(known: Known) -> str:
+    return (known.commit or "").partition("-")[0]

@@ -1,0 +1,181 @@
+"""``harness history`` and ``harness bisect`` on a folder of nights, and a real ``git bisect``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nightly
+import pytest
+from running import Harness, environment
+
+CELL = "digits/onnxruntime/cpu/int8/b1/latency"
+WOBBLE = (1.0, 1.004, 0.996, 1.002, 0.998)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    """Twenty nights at 0.1 ms, then ten at 0.107 ms with another ONNX Runtime; three launches."""
+    runs = []
+    for number in range(30):
+        level = 0.1 * WOBBLE[number % 5] * (1.07 if number >= 20 else 1)
+        version = "1.31.1" if number >= 20 else "1.30.0"
+        # an odd launch does not move its night
+        runs += [
+            nightly.night(number, launch, level * (1.5 if launch == 3 else 1), version)
+            for launch in (1, 2, 3)
+        ]
+    nightly.write(tmp_path / "results", runs)
+    return tmp_path
+
+
+def test_a_series_has_a_night_per_sweep_and_dates_its_change(lab: Path, harness: Harness) -> None:
+    ran = harness("history", CELL, "--json")
+    assert ran.code == 0, ran.err
+    (series,) = json.loads(ran.out)
+    assert len(series["nights"]) == 30
+    assert series["nights"][7]["launches"] == 3
+    assert series["nights"][7]["value"] == pytest.approx(0.1 * 0.996)
+    (change,) = series["history"]["changes"]
+    assert change["index"] == 20
+    assert change["ratio"] == pytest.approx(1.07)
+    assert series["history"]["incident"] == change
+    assert series["history"]["baseline"] == pytest.approx(0.107)
+
+    shown = harness("history", "digits/*").out
+    assert "since nightly-020 (2026-08-21); last good nightly-019" in shown
+    assert "+7.0 %" in shown
+    assert "▂" in shown
+
+
+def test_the_plot_is_a_picture(lab: Path, harness: Harness) -> None:
+    pytest.importorskip("matplotlib", reason="the extra 'plot' is not installed")
+    assert harness("history", CELL, "--plot", "cell.png").code == 0
+    assert (lab / "cell.png").read_bytes().startswith(b"\x89PNG")
+    assert harness("history", CELL, "--plot", "cell.svg").code == 0
+    assert b"</svg>" in (lab / "cell.svg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("history", "digit"), 4, "no cell 'digit' in 'results'; there are digits/"),
+        (("history", CELL, "--metric", "speed"), 2, "unknown metric 'speed'"),
+        (("history", CELL, "--metric", "p99"), 2, "unknown metric 'p99'"),
+        (("history", CELL, "--machine", "ffff"), 4, "no cell"),
+        (("history", CELL, "--last", "0"), 2, "--last is '0'"),
+        (("history", CELL, "--plot", "x.pdf"), 2, "--plot cannot draw '.pdf'"),
+        (("history", CELL, "--plot", "no/where.png"), 2, "no/where.png"),
+        (("history", CELL, "--results", "gone"), 4, "'gone' holds no results"),
+        (("bisect", CELL, "--good", "latest"), 2, "--good and --bad go together"),
+        (("bisect", CELL, "--good", "nightly-025", "--bad", "nightly-003"), 4, "is no worse than"),
+        (("bisect", "other/cell"), 4, "no cell 'other/cell'"),
+        (("bisect", CELL, "--metric", "memory_peak"), 4, "0 of 1 series"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    lab: Path, harness: Harness, arguments: tuple[str, ...], code: int, told: str
+) -> None:
+    ran = harness(*arguments)
+    assert ran.code == code
+    assert told in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_the_hint_names_what_changed_and_how_to_go_on(lab: Path, harness: Harness) -> None:
+    found = json.loads(harness("bisect", CELL, "--json").out)
+    assert found["good"]["name"] == "nightly-019"
+    assert found["bad"]["name"] == "nightly-020"
+    assert found["differences"]["onnxruntime"] == ["1.30.0", "1.31.1"]
+    assert set(found["differences"]) == {"commit", "onnxruntime"}
+
+    shown = harness("bisect", CELL).out
+    assert f"git bisect start {20:040x} {19:040x}" in shown
+    assert "harness run --precision=int8 --launches=5" in shown
+    assert f"--good {found['good']['run']} --bad {found['bad']['run']} --run" in shown
+
+
+BACKEND = '''
+import time
+from harness.testing.fake_backend import FakeBackend
+
+class Ours(FakeBackend):
+    """Sleeps for as long as the file of this commit says."""
+    def artifact_format(self, precision, options):
+        return "onnx"
+    def prepare(self, artifact, inputs, options):
+        session = super().prepare(artifact, inputs, options)
+        seconds = float(open("sleep_ms.txt").read()) / 1e3
+        session.enqueue = lambda: time.sleep(seconds)
+        return session
+'''
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+    ran = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return ran.stdout
+
+
+def test_git_bisect_finds_the_commit(tmp_path: Path, harness: Harness, cache: Path) -> None:
+    """Six commits, of which the fourth made the backend sleep for half as long again."""
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_text("results\n.harness-bisect\n__pycache__\n")
+    (tmp_path / "ours.py").write_text(BACKEND)
+    commits = []
+    for number, sleep_ms in enumerate((4.0, 4.0, 4.0, 6.0, 6.0, 6.0)):
+        (tmp_path / "sleep_ms.txt").write_text(str(sleep_ms))
+        (tmp_path / "number.txt").write_text(str(number))
+        git(tmp_path, "add", ".")
+        git(tmp_path, "commit", "-q", "-m", str(number))
+        commits.append(git(tmp_path, "rev-parse", "HEAD").strip())
+    flags = ("--backend", "ours:Ours", "--duration", "0.1", "--warmup", "0", "--max-warmup", "0.2",
+             "--sample-rate", "0", "--launches", "3", "--json")  # fmt: skip
+    runs = {}
+    for name, commit in (("good", commits[0]), ("bad", commits[-1])):
+        git(tmp_path, "checkout", "-q", commit)
+        ran = harness("run", *flags, path=[tmp_path])
+        assert ran.code == 0, ran.err
+        runs[name] = ran.result["id"]
+
+    cell = "digits/ours:Ours/cpu/fp32/b1/latency"
+    test = ("bisect", cell, "--good", runs["good"], "--bad", runs["bad"])
+    told = json.loads(harness(*test, "--json").out)
+    assert told["ratio"] == pytest.approx(1.5, rel=0.15)
+    git(tmp_path, "bisect", "start", commits[-1], commits[0])
+    found = subprocess.run(
+        [
+            "git",
+            "bisect",
+            "run",
+            sys.executable,
+            "-m",
+            "harness",
+            *test,
+            "--run",
+            "--launches",
+            "3",
+        ],
+        cwd=tmp_path,
+        env=environment(cache, tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{commits[3]} is the first bad commit" in found.stdout, found.stdout + found.stderr
+
+
+def test_a_commit_that_cannot_be_measured_is_skipped(lab: Path, harness: Harness) -> None:
+    ran = harness("bisect", CELL, "--run")
+    assert ran.code == 125
+    assert "bisect on the machine that regressed" in ran.err
+
+
+def test_a_bisection_with_a_wrong_name_stops(lab: Path, harness: Harness) -> None:
+    """Any code from 1 to 127 would be taken for a verdict on the commit."""
+    assert harness("bisect", CELL, "--good", "nope", "--bad", "latest", "--run").code == 128
+    assert harness("bisect", CELL, "--run", "--launches", "2").code == 128
