@@ -11,8 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.analysis.metrics import METRICS
 from harness.errors import UsageError
-from harness.policy import Policy, check_globs, parse_policy, read_policy
+from harness.policy import (
+    Confirm,
+    Expect,
+    Limit,
+    Policy,
+    Quarantine,
+    Waiver,
+    check_globs,
+    parse_policy,
+    read_policy,
+)
 
 FULL = """
 alpha = 0.005
@@ -188,3 +199,24 @@ def test_any_document_is_a_policy_or_one_line(raw: dict[str, Any]) -> None:
         assert "\n" not in str(error)
     else:
         assert isinstance(policy, Policy)
+
+
+def test_the_documents_example_is_a_policy_and_names_every_key() -> None:
+    text = (Path(__file__).parents[2] / "docs/policy.md").read_text()
+    example = text.split("```toml\n")[1].split("```")[0]
+    policy = parse_policy(tomllib.loads(example))
+    assert set(tomllib.loads(example)) == set(Policy.__struct_fields__)
+    assert policy.minimum_launches == Policy().minimum_launches
+    assert policy.quarantine.propose_above_cv == Policy().quarantine.propose_above_cv
+    for kind in (Limit, Waiver, Quarantine, Expect, Confirm):
+        for key in kind.__struct_fields__:
+            assert key in text
+
+
+def test_the_documents_table_has_every_metric_and_its_minimum() -> None:
+    text = (Path(__file__).parents[2] / "docs/compare.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    for name, metric in METRICS.items():
+        if name != "latency_p99_9":  # launches are too short for it
+            (row,) = [row for row in rows if f"`{name}`" in row]
+            assert row.rstrip(" |").endswith(f"{100 * metric.minimum_effect:g} %")
