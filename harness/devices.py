@@ -243,7 +243,7 @@ def _failure(answer: _Answer, root: str) -> Unavailable:
     if answer.code == devices_query.NO_SYMBOL:
         reason = f"the NVIDIA driver is too old: its library has no {answer.failed}"
         return coded("not_supported", reason, "install driver 525 or newer")
-    if answer.code in (0, _NO_DEVICE):
+    if answer.code in (0, _NO_DEVICE) or (answer.code == _BAD_DEVICE and VISIBLE in os.environ):
         return _no_device(root)
     known = _ERRORS.get(answer.code)
     error = f"{answer.error or 'error'} ({answer.code})"
@@ -254,6 +254,7 @@ def _failure(answer: _Answer, root: str) -> Unavailable:
 
 
 _NO_DEVICE = 100
+_BAD_DEVICE = 101  # of a list of visible devices: a slice that is no more, for one
 # CUresult -> what it means where cuInit gives it, and what to do
 _ERRORS: Mapping[int, tuple[str, str]] = {
     2: ("the host has no memory left for the NVIDIA driver", "free memory"),
@@ -262,6 +263,7 @@ _ERRORS: Mapping[int, tuple[str, str]] = {
     35: ("the NVIDIA driver is too old for its library", "install a newer driver"),
     46: ("the device is in exclusive use", "end the program that holds it: nvidia-smi"),
     101: ("a device is in no state to be used", "nvidia-smi shows its MIG mode and state"),
+    102: ("this virtual GPU has no licence", "see the licence service of the vGPU driver"),
     214: ("the GPU's memory has an uncorrectable error", _RESET),
     304: ("the operating system refused the NVIDIA driver", "look at the rights of /dev/nvidia*"),
     802: (

@@ -66,18 +66,27 @@ class Gpu:
         self.device = device
         self.library = load_library() if library is None else library
         self.gone: Unavailable | None = None
+        self._no_whole: NvmlFailure | None = None
+        self._virtual: bool | None = None
         self._call("the driver", self.library.nvmlInit)
         self._open = True
         try:
             find = self.library.nvmlDeviceGetHandleByUUID
             self.handle = self._call(device.uuid, find, device.uuid)
-            self.whole = self.handle
-            if device.mig:
-                parent = self.library.nvmlDeviceGetDeviceHandleFromMigDeviceHandle
-                self.whole = self._call(f"the GPU of {device.uuid}", parent, self.handle)
         except NvmlFailure:
             self.close()
             raise
+        self.whole = self.handle
+        if device.mig:
+            self._find_whole()
+
+    def _find_whole(self) -> None:
+        """A container that was given a slice may not be allowed to see the GPU around it."""
+        parent = self.library.nvmlDeviceGetDeviceHandleFromMigDeviceHandle
+        try:
+            self.whole = self._call(f"the GPU of {self.device.uuid}", parent, self.handle)
+        except NvmlFailure as failure:
+            self.whole, self._no_whole = None, failure
 
     def constant(self, name: str) -> int:
         """A constant of pynvml. Raises `NvmlFailure` where an older one has no such name."""
@@ -96,6 +105,8 @@ class Gpu:
         found = getattr(self.library, function, None)
         if found is None:  # an older nvidia-ml-py
             raise NvmlFailure(_lacking(function))
+        if self._no_whole is not None and not part:
+            raise self._no_whole
         return self._call(what, found, self.handle if part else self.whole, *arguments)
 
     def system(self, function: str) -> str:
@@ -165,9 +176,14 @@ class Gpu:
     @property
     def virtual(self) -> bool:
         """Whether this is a share of a GPU in a virtual machine. A GPU passed on whole is not."""
+        if self._virtual is None:
+            self._virtual = self._ask_virtual()
+        return self._virtual
+
+    def _ask_virtual(self) -> bool:
         try:
-            mode = self.library.nvmlDeviceGetVirtualizationMode(self.whole)
-        except (self.library.NVMLError, AttributeError):  # too old to tell, or not found yet
+            mode = self.library.nvmlDeviceGetVirtualizationMode(self.handle)
+        except (self.library.NVMLError, AttributeError):  # too old to tell
             return False
         return bool(mode == self.constant("NVML_GPU_VIRTUALIZATION_MODE_VGPU"))
 

@@ -75,7 +75,11 @@ MEANINGS: dict[str, Meaning] = {
     "GpuNotFound": Meaning("not_present", "NVML finds no GPU", "see nvidia-smi -L", True),
     "InvalidState": Meaning("error", "the GPU is in no state to give {what}", _RESET),
     "ResetTypeNotSupported": Meaning("error", "no such reset", "please report this"),
-    "Unknown": Meaning("error", "the driver failed to give {what}", _RESET),
+    "Unknown": Meaning(
+        "error",
+        "the driver failed to give {what}",
+        "restart the container, if this is one; else " + _RESET,
+    ),
 }
 STRANGE = Meaning("error", "the driver failed to give {what}", _RESET)
 

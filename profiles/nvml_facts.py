@@ -7,12 +7,13 @@ board among its kind (UUID, serial number) is context, as is all that changes by
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
 from harness.devices import CudaDevice, cuda_device
 from harness.maybe import Unavailable
-from harness.profiles.nvml import Gpu
+from harness.profiles.nvml import LIBRARY_VARIABLE, Gpu
 from harness.profiles.nvml_errors import NvmlFailure
 
 UNKNOWN = "not shown by this system"
@@ -56,7 +57,10 @@ def _cuda_factors(device: CudaDevice) -> dict[str, str]:
 
 
 def _cuda_context(device: CudaDevice) -> dict[str, str]:
+    stand_in = os.environ.get(LIBRARY_VARIABLE)
     return {
+        # Figures that were replayed must not pass for a driver's.
+        **({"gpu_nvml": f"read through {stand_in}"} if stand_in else {}),
         "gpu_uuid": device.uuid,
         "gpu_pci": device.pci_bus_id,
         "gpu_cuda": device.driver_cuda,

@@ -130,6 +130,15 @@ def test_everything_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visi
         )
 
 
+def test_a_slice_that_is_no_more_is_the_variables_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(devices.VISIBLE, "MIG-gone")
+    gone = f'if (getenv("{devices.VISIBLE}")) return 101;'
+    with FakeCuda(tmp_path, PAIR, before_init=gone).environment():
+        assert refused()[1].startswith("CUDA_VISIBLE_DEVICES='MIG-gone' hides the machine's 2")
+
+
 def test_a_driver_without_a_device(tmp_path: Path) -> None:
     with FakeCuda(tmp_path, []).environment():
         code, line = refused()

@@ -13,12 +13,12 @@ import pynvml
 import pytest
 
 from harness.analysis.meters import SourceReadings, group
-from harness.devices import CudaDevice
 from harness.maybe import Unavailable, code_of
 from harness.profiles import nvml_power
 from harness.profiles.clocks import ClocksProfiler
 from harness.profiles.nvml import STRIKES, Gpu
 from harness.profiles.nvml_errors import MEANINGS, NvmlFailure
+from harness.profiles.nvml_memory import used_bytes
 from harness.profiles.nvml_power import NvmlPowerSource, timing
 from harness.profiles.power import PowerProfiler, sources_of
 from harness.profiles.utilization import UtilizationProfiler
@@ -381,6 +381,21 @@ def test_a_memory_without_a_thermometer() -> None:
     assert "not_supported" in str(opened(ClocksProfiler, trace)["gpu0_memory_temperature_c"])
 
 
+def test_a_mixed_answer_costs_no_further_question() -> None:
+    """One field of five is not supported: that is not looked into at every reading."""
+    field = "field(NVML_FI_DEV_CLOCKS_EVENT_REASON_SYNC_BOOST, 0)"
+    with fake_gpu(changed("load", {field: {"error": "NotSupported"}})) as library:
+        profiler = ClocksProfiler(HERE)
+        profiler.open()
+        found = named(profiler)
+        before = library.calls["nvmlDeviceGetVirtualizationMode"]
+        profiler.read()
+        profiler.close()
+    assert "not_supported" in str(found["gpu0_sync_boost_s"])
+    assert found["gpu0_sw_thermal_s"] == 0.0
+    assert library.calls["nvmlDeviceGetVirtualizationMode"] == before == 1
+
+
 def test_nothing_blocks_for_pcie_traffic() -> None:
     with fake_gpu("load") as library:
         for kind in (ClocksProfiler, UtilizationProfiler, PowerProfiler):
@@ -436,16 +451,16 @@ def test_a_moments_failure_is_a_gap_and_a_lasting_one_a_reason(kind: str) -> Non
         source.close()
 
 
-def test_a_slice_whose_gpu_cannot_be_found() -> None:
+def test_a_slice_whose_gpu_is_not_shown_still_has_its_memory() -> None:
     trace = load_trace("mig")
-    slice_uuid = next(iter(trace.devices))
-    alone = {slice_uuid: DeviceTrace(answers=trace.devices[slice_uuid].answers)}
-    broken = msgspec.structs.replace(trace, devices=alone)
-    device: CudaDevice = msgspec.structs.replace(device_of(trace), mig=True)
-    library = FakeNvml(broken)
-    with pytest.raises(NvmlFailure):
-        Gpu(device, library)
-    assert library.initialized == 0
+    part = next(iter(trace.devices))
+    hidden = {"nvmlDeviceGetDeviceHandleFromMigDeviceHandle": {"error": "NoPermission"}}
+    answers = {**trace.devices[part].answers, **hidden}
+    alone = msgspec.structs.replace(trace, devices={part: DeviceTrace(answers=answers)})
+    with Gpu(device_of(trace), FakeNvml(alone)) as gpu:
+        assert used_bytes(gpu) == 73400320.0
+        with pytest.raises(NvmlFailure, match="may not read the GPU of MIG-0a0a0a0a"):
+            gpu.ask("its clock", "nvmlDeviceGetClockInfo", 1)
 
 
 @pytest.mark.parametrize(
