@@ -274,7 +274,7 @@ function common(colors) {
   return {
     animation: false, backgroundColor: "transparent", textStyle: { fontFamily: FONT },
     grid: { left: 76, right: 32, top: 80, bottom: 52 },
-    aria: { enabled: true }, color: colors.series,
+    color: colors.series,
   };
 }
 
@@ -331,7 +331,8 @@ function chart(node, optionOf, tableOf, firstData, firstOptions) {
       instance = null;
       return false;
     }
-    const points = option.series.reduce((sum, series) => sum + series.data.length, 0);
+    const scattered = option.series.filter((series) => series.type === "scatter");
+    const points = scattered.reduce((sum, series) => sum + series.data.length, 0);
     const renderer = points > CANVAS_FROM ? "canvas" : "svg";
     const zoom = zoomed ? instance?.getOption().dataZoom : null;
     if (instance && instance.renderer !== renderer) {
@@ -346,7 +347,6 @@ function chart(node, optionOf, tableOf, firstData, firstOptions) {
       });
     }
     instance.setOption(kept(option, zoom), { notMerge: true });
-    node.setAttribute("role", "img");
     return true;
   }
 

@@ -154,7 +154,7 @@ function tableActions(state, set) {
 
 /** A chart with its downloads, or the reason why there is nothing to draw. */
 function chartFigure(label, fixed) {
-  const node = el("div", { class: "chart", "aria-label": `Chart: ${label}` });
+  const node = el("div", { class: "chart", role: "img", "aria-label": `Chart: ${label}` });
   const why = el("p", { class: "dim nothing" });
   let chart = null;
   const offer = (kind, take) => el("button", {
