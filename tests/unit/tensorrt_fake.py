@@ -411,12 +411,17 @@ class _Inspector:
             return self.trt.layers
         if not self.engine.detailed:
             return json.dumps({"Layers": [node.name for node in self.engine.graph.node]})
-        return json.dumps({"Layers": [_told(node) for node in self.engine.graph.node]})
+        nodes = self.engine.graph.node
+        makers = {name: node.op_type for node in nodes for name in node.output}
+        return json.dumps({"Layers": [_told(node, makers) for node in nodes]})
 
 
-def _told(node: Any) -> dict[str, Any]:
+def _told(node: Any, makers: dict[str, str]) -> dict[str, Any]:
+    """A weighted layer behind a DequantizeLinear is told as int8, as it is fused."""
     kinds = {"QuantizeLinear": ("FP32", "Int8"), "DequantizeLinear": ("Int8", "FP32")}
     before, after = kinds.get(node.op_type, ("FP32", "FP32"))
+    if node.op_type in ("Conv", "Gemm") and makers.get(node.input[0]) == "DequantizeLinear":
+        before = "Int8"
     return {
         "Name": node.name or node.output[0],
         "LayerType": "Reformat" if node.op_type in kinds else node.op_type,
