@@ -51,6 +51,7 @@ Values = Sequence[float] | NDArray[Any]
 
 _UPPER = 0.975
 _POWER = 0.80
+_FURTHEST = 300.0  # of logarithms; beyond it a file holds no measurement
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,9 +141,12 @@ def estimate(question: Question) -> Estimate:
     """The change, and what it is uncertain by. Raises as `compare` does."""
     a, b = _logs("a", question.a), _logs("b", question.b)
     welch = _welch(a, b) if min(len(a), len(b)) >= 2 else None
+    shift = hodges_lehmann(a, b)
+    if abs(shift) > _FURTHEST:
+        raise NothingComparable("the sides lie beyond all measure apart", "look at the files")
     return Estimate(
         question=question,
-        shift=hodges_lehmann(a, b),
+        shift=shift,
         welch=welch,
         launches=(len(a), len(b)),
     )
@@ -238,7 +242,7 @@ def _p_worse(welch: _Welch, better: Better) -> float:
 
 def _interval(shift: float, welch: _Welch) -> tuple[float, float]:
     half = _half_width(welch)
-    return math.exp(shift - half), math.exp(shift + half)
+    return _exp(shift - half), _exp(shift + half)
 
 
 def _half_width(welch: _Welch) -> float:
@@ -250,7 +254,7 @@ def _detectable(welch: _Welch, minimum_effect: float, alpha: float) -> float:
     margin = student_t_ppf(_POWER, welch.dof)
     significant = (student_t_ppf(1.0 - alpha, welch.dof) + margin) * welch.error
     large = math.log1p(minimum_effect) + margin * welch.error
-    return math.expm1(max(significant, large))
+    return math.expm1(min(max(significant, large), _FURTHEST))
 
 
 def _judge(found: Estimate, adjusted: Adjusted | None, alpha: float) -> tuple[Outcome, str]:
@@ -267,8 +271,8 @@ def _judge(found: Estimate, adjusted: Adjusted | None, alpha: float) -> tuple[Ou
         return "regressed", f"worse by {_percent(shift)}, {beyond} ({_p(adjusted.p_worse)})"
     if adjusted.p_better < alpha and worse < -limit:
         return "improved", f"better by {_percent(shift)}, {beyond} ({_p(adjusted.p_better)})"
-    interval = f"the interval [{math.exp(shift - half):.4f}, {math.exp(shift + half):.4f}]"
-    band = f"[{math.exp(-limit):.4f}, {math.exp(limit):.4f}]"
+    interval = f"the interval [{_exp(shift - half):.5g}, {_exp(shift + half):.5g}]"
+    band = f"[{math.exp(-limit):.5g}, {math.exp(limit):.5g}]"
     if abs(shift) + half <= limit:
         return "unchanged", f"{interval} lies within {band}"
     detectable = 100 * _detectable(welch, question.minimum_effect, adjusted.level)
@@ -291,6 +295,11 @@ def _without_spread(found: Estimate) -> tuple[Outcome, str]:
     return ("regressed" if worse > 0 else "improved"), (
         f"{word} by {_percent(shift)}, {beyond}; {same}"
     )
+
+
+def _exp(log_ratio: float) -> float:
+    """Scattered launches have an interval that ends beyond what a float can hold."""
+    return math.exp(max(-2 * _FURTHEST, min(log_ratio, 2 * _FURTHEST)))
 
 
 def _percent(shift: float) -> str:

@@ -52,13 +52,15 @@ def accuracy_floors(baseline: Group, candidate: Group, policy: Policy) -> Iterat
     A cell without any accuracy is held to nothing, and neither is one without an FP32 reference
     unless the policy names its floor.
     """
+    before, now = _references(baseline), _references(candidate)
     for side in candidate.values():
         ours = _accuracy(side)
         if ours is None:
             continue
         asked = policy.floor_of_fp32(cell_of(side.first).name)
         reduced = side.first.spec.precision != "fp32"
-        reference = _reference(side.first, ours, (candidate, baseline) if reduced else (baseline,))
+        key = _without_precision(side.first), ours.dataset_sha256
+        reference = (now.get(key) if reduced else None) or before.get(key)
         if reference is not None:
             floor = DEFAULT_FLOOR if asked is None else asked
             told = f"{ours.top1:.2%}, FP32 {reference.top1:.2%}, floor {floor:g} of it"
@@ -125,20 +127,14 @@ def _accuracy(side: Side) -> Accuracy | None:
     return known[-1] if known else None
 
 
-def _reference(run: Result, ours: Accuracy, sets: tuple[Group, ...]) -> Accuracy | None:
-    """FP32's accuracy on the same dataset, through the same backend, on whatever machine."""
-    wanted = _without_precision(run)
-    for sides in sets:
-        for side in sides.values():
-            theirs = _accuracy(side)
-            if (
-                theirs is not None
-                and side.first.spec.precision == "fp32"
-                and theirs.dataset_sha256 == ours.dataset_sha256
-                and _without_precision(side.first) == wanted
-            ):
-                return theirs
-    return None
+def _references(sides: Group) -> dict[tuple[str, str], Accuracy]:
+    """FP32's accuracies, on whatever machine, by all else that defines a cell and by dataset."""
+    found: dict[tuple[str, str], Accuracy] = {}
+    for side in sides.values():
+        accuracy = _accuracy(side)
+        if accuracy is not None and side.first.spec.precision == "fp32":
+            found[_without_precision(side.first), accuracy.dataset_sha256] = accuracy
+    return found
 
 
 def _without_precision(run: Result) -> str:

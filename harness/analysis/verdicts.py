@@ -278,8 +278,12 @@ def _other_batches(pairing: Pairing, kind: Metric) -> str:
 
 
 def _cv(values: Sequence[float]) -> float | None:
-    mean = statistics.fmean(values)
-    return statistics.stdev(values) / mean if len(values) > 1 and mean > 0 else None
+    """Coefficient of variation: relative to the largest, so that no square overflows."""
+    largest = max(values)
+    if len(values) < 2 or not 0 < largest < math.inf:
+        return None
+    relative = [value / largest for value in values]
+    return statistics.stdev(relative) / statistics.fmean(relative)
 
 
 def _doubtful(row: Row, reason: str) -> Draft:

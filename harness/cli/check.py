@@ -65,7 +65,7 @@ def command(
 
     files = _files(junit, markdown, json_file, report_dir)
     asked, source = _policy(policy)
-    old, new = resolve(baseline, results), resolve(candidate, results)
+    old, new = resolve(baseline, results), _candidate(candidate, results)
     report = judge(
         old.results,
         new.results,
@@ -75,7 +75,7 @@ def command(
         strict=True if strict else None,
         other_hardware=other_hardware,
         problems=tuple(map(plain, dict.fromkeys((*old.problems, *new.problems)))),
-        planned=_planned(new),
+        planned=_planned(_sweeps(new, results)),
     )
     for problem in report.comparison.problems:
         click.echo(f"harness: {problem}", err=True)
@@ -99,8 +99,30 @@ def _policy(name: str | None) -> tuple[Policy, str]:
     return Policy(), "default"
 
 
-def _planned(selection: Selection) -> dict[str, str]:
-    """Cells that the sweeps of a selection set out to measure, each with its last attempt's end.
+def _candidate(ref: str, results: str) -> Selection:
+    """The runs; none of a sweep that could not measure a single cell, which is no bad usage."""
+    from harness.errors import ResultError
+    from harness.records.refs import Selection, resolve
+
+    try:
+        return resolve(ref, results)
+    except ResultError as error:
+        empty = Selection(name=ref, results=(), problems=(str(error),))
+        if not _sweeps(empty, results):
+            raise
+        return empty
+
+
+def _sweeps(selection: Selection, results: str) -> list[Path]:
+    """The folders of the sweeps that the runs lie in, or that is named."""
+    folders = [path.parent.parent for path in selection.paths]
+    if not folders and "\0" not in selection.name:
+        folders = [Path(selection.name), Path(results) / selection.name]
+    return [folder for folder in dict.fromkeys(folders) if (folder / "sweep.json").is_file()]
+
+
+def _planned(sweeps: list[Path]) -> dict[str, str]:
+    """Cells that sweeps set out to measure, each with how its last attempt ended.
 
     A launch that was refused or timed out leaves no result, so its cell would be missing unseen.
     """
@@ -110,14 +132,14 @@ def _planned(selection: Selection) -> dict[str, str]:
     from harness.sweep.folder import MANIFEST, Attempt, Manifest
 
     planned: dict[str, str] = {}
-    for folder in dict.fromkeys(path.parent.parent for path in selection.paths):
+    for folder in sweeps:
         try:
             manifest = maybe.decode((folder / MANIFEST).read_bytes(), Manifest)
             planned |= dict.fromkeys((cell.name for cell in manifest.cells), "")
             for line in (folder / "attempts.jsonl").read_bytes().splitlines():
                 attempt = msgspec.json.decode(line, type=Attempt)
                 planned[attempt.cell] = f": {attempt.status}: {attempt.reason}"
-        except FileNotFoundError:  # no sweep, or one that has not tried anything
+        except FileNotFoundError:  # nothing has been tried yet
             continue
         except (OSError, msgspec.MsgspecError) as error:
             click.echo(f"harness: {str(folder)!r}: its sweep cannot be read: {error}", err=True)

@@ -9,6 +9,8 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_runs import failed, made
 
 from harness.analysis.gate import GateReport, judge
@@ -18,6 +20,7 @@ from harness.cli.main import main
 from harness.policy import parse_policy
 from harness.records.cell import Cell
 from harness.records.result import Result
+from harness.sinks.comparison import render_sets
 from harness.sinks.gate_markdown import LIMIT_BYTES, direction, render_gate_markdown
 from harness.sinks.gate_terminal import render_gate
 from harness.sinks.junit import render_junit
@@ -136,6 +139,21 @@ def test_markdown_stays_within_a_megabyte() -> None:
     assert text.count("<details>") == text.count("</details>")
 
 
+extremes = st.one_of(st.floats(5e-324, 1.7e308), st.sampled_from([5e-324, 1.0, 1.7e308]))
+launches = st.lists(extremes, min_size=1, max_size=6)
+
+
+@given(launches, launches)
+def test_no_figure_breaks_a_report(a: list[float], b: list[float]) -> None:
+    report = judge([made(a)], [made(b)])
+    assert report.exit_code in (0, 1, 4)
+    ET.fromstring(render_junit(report))
+    render_gate_markdown(report)
+    to_text(render_gate(report))
+    to_text(render_sets(report.comparison))
+    msgspec.json.encode(report)
+
+
 # --- the command ---
 
 
@@ -225,6 +243,19 @@ def test_what_a_sweep_could_not_measure_is_no_pass(here: Path, capsys: Any) -> N
     assert (missing["cell"], missing["message"]) == (
         names[1], "planned, and not measured: refused: it fails to load",
     )  # fmt: skip
+
+
+def test_a_sweep_without_any_result_was_not_measured(here: Path, capsys: Any) -> None:
+    (here / "results" / "n3").mkdir(parents=True)
+    manifest = Manifest(
+        id="n3", name="n", label="3", plan_sha256="", launches=5, created_at="", state={},
+        cells=(Cell("digits/x", "0"),),
+    )  # fmt: skip
+    (here / "results/n3/sweep.json").write_bytes(msgspec.json.encode(manifest))
+    assert main(["check", "n3", "--baseline", "old", "--report-dir", "gate"]) == 3
+    assert "digits/x: missing: planned, and not measured" in capsys.readouterr().out
+    assert (here / "gate/junit.xml").exists()
+    assert main(["check", "n4", "--baseline", "old"]) == 2
 
 
 def test_a_broken_file_is_reported_and_left_out(here: Path, capsys: Any) -> None:
