@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from harness.errors import UsageError
 from harness.maybe import Unavailable, code_of, coded
 from harness.profiles.external import PREFIX, ExternalSource, parse_path
@@ -67,6 +69,7 @@ class PowerProfiler:
     def __init__(self, context: ProfilerContext) -> None:
         names = sources_of(context.power_source, context.device)
         self._sources = [SOURCES[name](context) for name in names]
+        self._on_gpu = context.device.startswith("cuda")
         self._open: list[Profiler] = []
         self._missing: list[Channel] = []
 
@@ -95,7 +98,14 @@ class PowerProfiler:
     @property
     def channels(self) -> Sequence[Channel]:
         """Number and order are fixed after `open`; a meter that broke since carries its reason."""
-        return [*(channel for source in self._open for channel in source.channels), *self._missing]
+        found = (self._placed(c) for source in self._open for c in source.channels)
+        return [*found, *self._missing]
+
+    def _placed(self, channel: Channel) -> Channel:
+        """Where the run is on a GPU, the scope ``gpu-board`` is that GPU's, and no other's."""
+        if not self._on_gpu or channel.source == "nvml" or not channel.scope.startswith("gpu"):
+            return channel
+        return msgspec.structs.replace(channel, scope=f"other-{channel.scope}")
 
     def read(self) -> Sequence[float | None]:
         values = [value for source in self._open for value in source.read()]

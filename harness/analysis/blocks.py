@@ -5,6 +5,7 @@ A window's averages hide a burst. A block's do not, and each block stands beside
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -74,7 +75,7 @@ def _block(
         foreign_share=foreign,
         steal_share=steal,
         pressure_share=_rate("pressure_cpu_s", series, low, high),
-        clock_mhz=_mean("cpu_max_mhz", series, channels, low, high),
+        clock_mhz=_mean(_clock(channels), series, channels, low, high),
         temperature_c=_hottest(series, channels, low, high),
         disturbed=_disturbed(foreign, steal),
     )
@@ -111,8 +112,19 @@ def _mean(
     return summary if isinstance(summary, Unavailable) else summary.mean
 
 
+def _of_gpu(channels: Mapping[str, Channel], quantity: str) -> list[str]:
+    """The channel of the GPU under test, where there is one: what computes is what matters."""
+    return [name for name in channels if re.fullmatch(rf"gpu\d+_{quantity}", name)]
+
+
+def _clock(channels: Mapping[str, Channel]) -> str:
+    return next(iter(_of_gpu(channels, "sm_mhz")), "cpu_max_mhz")
+
+
 def _hottest(series: Series, channels: Mapping[str, Channel], low: int, high: int) -> Maybe[float]:
-    names = [name for name in channels if name.endswith("_temperature_c")]
+    names = _of_gpu(channels, "temperature_c") or [
+        name for name in channels if name.endswith("_temperature_c")
+    ]
     found = [_mean(name, series, channels, low, high) for name in names]
     known = [value for value in found if not isinstance(value, Unavailable)]
     if known:

@@ -264,7 +264,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     foreign_share: Maybe[float]
     steal_share: Maybe[float]
     pressure_share: Maybe[float]  # of the time, in which some task waited for a CPU
-    clock_mhz: Maybe[float]  # of the fastest core
+    clock_mhz: Maybe[float]  # of the fastest core, or of the GPU under test
     temperature_c: Maybe[float]
     disturbed: Maybe[bool]  # foreign load or steal beyond the limits of the validity checks
 

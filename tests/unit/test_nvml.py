@@ -297,9 +297,23 @@ def test_a_gpu_without_power_keeps_its_place_among_the_meters() -> None:
     assert absent.scope == "gpu-board" and absent.unavailable is not None
 
 
+@pytest.mark.parametrize(("device", "scope"), [("cuda:0", "other-gpu-board"), ("cpu", "gpu-board")])
+def test_another_gpu_is_not_taken_for_the_one_under_test(device: str, scope: str) -> None:
+    """An integrated AMD GPU, say, beside an NVIDIA one without power readings."""
+    with fake_gpu("vgpu"):
+        profiler = PowerProfiler(ProfilerContext(os.getpid(), device, power_source="nvml"))
+        profiler._sources.append(_OneMeter("gpu-board"))
+        profiler.open()
+        found = channel(profiler, "power/one_w")
+        profiler.close()
+    assert found.scope == scope
+
+
 class _OneMeter:
     name = "one"
-    channels = (Channel("power/one_w", "W", "gauge", "power/one_w", "cpu-package", "one"),)
+
+    def __init__(self, scope: str = "cpu-package") -> None:
+        self.channels = (Channel("power/one_w", "W", "gauge", "power/one_w", scope, "one"),)
 
     def open(self) -> Available:
         return Available()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from test_analysis_validity import GOOD
 
+from harness.analysis.blocks import blocks
 from harness.analysis.validity import HELD_BACK, GpuFacts, checks, worst
 from harness.engine.facts_gpu import gpu_facts
 from harness.engine.watch import LaunchRecord
@@ -159,3 +160,12 @@ def test_without_a_sampler_nothing_is_known() -> None:
 def test_the_document_has_every_check() -> None:
     text = (Path(__file__).parents[2] / "docs/gpu.md").read_text()
     assert [row for row in re.findall(r"^\| (GPU \w+) \|", text, re.M) if row in NAMES] == [*NAMES]
+
+
+def test_a_block_shows_the_clock_and_heat_of_what_computes() -> None:
+    names = {"cpu_max_mhz": 3000.0, "cpu0_temperature_c": 90.0, "gpu1_sm_mhz": 1980.0,
+             "gpu1_temperature_c": 54.0, "gpu1_memory_temperature_c": 95.0}  # fmt: skip
+    sampled = Sampled(**{name: [value] * 12 for name, value in names.items()})
+    times = np.arange(1, 10, dtype=np.int64) * 1_000_000_000
+    found = blocks(0, times, times + 500_000_000, sampled.series(), sampled.channels)
+    assert {(block.clock_mhz, block.temperature_c) for block in found} == {(1980.0, 54.0)}
