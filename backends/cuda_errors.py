@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed
 
-
 _SHOWN = 100  # characters of the runtime's own message
 
 

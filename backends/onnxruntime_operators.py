@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
+_CPU = "CPUExecutionProvider"
+_SHAPE_ELEMENTS = 16
 _FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
 _CONVERSIONS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}
 # Integer kernels whose first input is still floating point.
 _INTEGER_KERNELS = {"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QEmbedLayerNormalization"}
 
 
-def read_profile(data: bytes) -> tuple[dict[str, dict[str, int]], str]:
+class Profile(NamedTuple):
+    """``operators``: type -> precision -> kernels. ``fallen_back``: see `_fell_back`."""
+
+    operators: dict[str, dict[str, int]]
+    nodes_by_provider: str
+    fallen_back: list[str]
+
+
+def read_profile(data: bytes) -> Profile:
     """Kernels by operator type and precision, and how many each provider ran.
 
     A kernel that ran several times, as in the body of a loop, counts once. Raises `ValueError` or
@@ -34,7 +45,31 @@ def read_profile(data: bytes) -> tuple[dict[str, dict[str, int]], str]:
         precision = kernel_precision(kernel["op_name"], inputs, outputs)
         counts = operators.setdefault(kernel["op_name"], {})
         counts[precision] = counts.get(precision, 0) + 1
-    return operators, ", ".join(f"{name} {count}" for name, count in sorted(providers.items()))
+    return Profile(
+        operators,
+        ", ".join(f"{name} {count}" for name, count in sorted(providers.items())),
+        [
+            f"{name.removesuffix('_kernel_time')} ({kernel['op_name']})"
+            for (name, _), kernel in kernels.items()
+            if _fell_back(kernel)
+        ],
+    )
+
+
+def _fell_back(kernel: dict[str, Any]) -> bool:
+    """Whether it computed on the CPU what belongs on the device.
+
+    A device's provider leaves the arithmetic on shapes to the CPU on purpose: integers, and floats
+    of a few elements. More elements than that, in floating point or 8 bits, are the model's own.
+    """
+    if kernel["provider"] != _CPU:
+        return False
+    tensors = [*kernel["input_type_shape"], *kernel["output_type_shape"]]
+    return any(
+        (kind in _FLOATS or kind in ("int8", "uint8")) and prod(shape) > _SHAPE_ELEMENTS
+        for tensor in tensors
+        for kind, shape in tensor.items()
+    )
 
 
 def _types(entries: list[dict[str, Any]]) -> list[str]:

@@ -171,10 +171,11 @@ class DeviceTimed(Protocol):
     anew, so that an adapter may put others in their place.
     """
 
-    def arm(self, iterations: int) -> None:
+    def arm(self, iterations: int) -> Unavailable | None:
         """Make events for the next ``iterations`` inferences; those after them go without.
 
-        Called between two inferences; 0 ends the timing and lets go of the events.
+        Called between two inferences; 0 ends the timing and lets go of the events. The reason where
+        this session has none to give after all.
         """
         ...
 

@@ -103,6 +103,12 @@ def command(as_json: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> 
                     execution_mode=sequential|parallel   allow_spinning=on|off
                     arena=on|off   deterministic=on|off
       pytorch       compile=off|inductor   channels_last=auto|on|off
+    \b
+    On a GPU also:
+      onnxruntime   provider=cuda|tensorrt   cuda_graph=off|on   tf32=off|on
+                    conv_search=exhaustive|heuristic|default
+                    arena_extend=next_power_of_two|same_as_requested
+      pytorch       cuda_graph=off|on   tf32=off|on
     """
     from harness import spec as specs
     from harness.engine import driver

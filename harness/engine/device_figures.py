@@ -27,15 +27,20 @@ def device_ms(records: Sequence[LaunchRecord], device: str) -> Maybe[LatencyStat
     """Statistics of the device times of all timed launches."""
     windows = [_window(record) for record in records]
     if not any(map(len, windows)):
-        return _HOST if device == "cpu" else _NO_EVENTS
+        return _why_untimed(records, device)
     return latency_stats([window * _NS_PER_MS for window in windows])
 
 
 def device_median_ms(record: LaunchRecord, device: str) -> Maybe[float]:
     window = _window(record)
     if not len(window):
-        return _HOST if device == "cpu" else _NO_EVENTS
+        return _why_untimed([record], device)
     return quantile(np.sort(window), 0.5)
+
+
+def _why_untimed(records: Sequence[LaunchRecord], device: str) -> Unavailable:
+    said = next((record.device_untimed for record in records if record.device_untimed), None)
+    return said or (_HOST if device == "cpu" else _NO_EVENTS)
 
 
 def device_method(records: Sequence[LaunchRecord]) -> dict[str, str]:

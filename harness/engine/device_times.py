@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from harness.engine.messages import Job
 from harness.engine.timeline import Stream
 from harness.errors import MeasurementFailed
+from harness.maybe import Maybe
 from harness.protocols import DeviceTimed, Session
 
 Times = NDArray[np.float64]
@@ -28,8 +29,8 @@ MOST = 1 << 16  # pairs of events a stream: about as many as a device gives out 
 _MARGIN = 1.5  # a window may run faster than the warm-up did
 
 
-def arm(sessions: Sequence[Session], streams: Sequence[Stream], job: Job) -> bool:
-    """Have every session record events from its next inference on. False: they cannot, or need not.
+def arm(sessions: Sequence[Session], streams: Sequence[Stream], job: Job) -> Maybe[bool]:
+    """Have every session record events from its next inference on. False: they are of no such kind.
 
     The streams have warmed up, which has shown how many iterations the window will hold.
     """
@@ -37,7 +38,9 @@ def arm(sessions: Sequence[Session], streams: Sequence[Stream], job: Job) -> boo
     if len(timed) < len(sessions) or not job.arm_iterations:
         return False
     for session, stream in zip(timed, streams, strict=True):
-        session.arm(min(job.arm_iterations, MOST, _expected(stream, job.arm_s)))
+        absent = session.arm(min(job.arm_iterations, MOST, _expected(stream, job.arm_s)))
+        if absent is not None:
+            return absent
     return True
 
 

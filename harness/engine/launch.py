@@ -166,6 +166,7 @@ class Launch(Watch):
             self._interrupted()
 
     def _take_device_times(self, timed: Event) -> None:
+        self.record.device_untimed = timed.device_untimed
         if timed.device_times_path:
             from harness.engine.device_times import load
 

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import msgspec
 
-from harness.maybe import Maybe, decode
+from harness.maybe import Maybe, Unavailable, decode
 from harness.protocols import Artifact, Description, SessionOptions
 from harness.records.result import Accuracy, Fidelity
 
@@ -88,6 +88,7 @@ class Event(msgspec.Struct, frozen=True):
     pipelined: bool = False  # of `loaded`: one thread keeps an inference in flight on each stream
     device_memory: dict[str, Maybe[int]] = {}  # the framework's own view, in bytes
     device_times_path: str = ""  # of `timed`: an .npz that `harness.engine.device_times` reads
+    device_untimed: Unavailable | None = None  # why there is none, where it should have been
     verified: Verified | None = None
     failure: Failure | None = None
 

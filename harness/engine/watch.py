@@ -16,7 +16,7 @@ from harness.engine.process import WorkerProcess, raised
 from harness.engine.sampling import SamplerProcess
 from harness.engine.timeline import ABORT, STOP
 from harness.errors import HarnessError, MeasurementFailed
-from harness.maybe import Maybe
+from harness.maybe import Maybe, Unavailable
 from harness.records.result import ErrorInfo
 from harness.spec import RunSpec
 
@@ -66,6 +66,7 @@ class LaunchRecord:
     device_memory: dict[str, dict[str, Maybe[int]]] = field(default_factory=dict)
     # device time in ms of the timed iterations, by stream; events may have run out before the end
     device_ms: list[NDArray[np.float64]] = field(default_factory=list)
+    device_untimed: Unavailable | None = None  # why that is empty, where it should not be
     pipelined: bool = False  # one thread kept an inference in flight on each stream
     verified: Verified | None = None
     error: ErrorInfo | None = None

@@ -119,10 +119,13 @@ class Worker:
             self._sessions[0].reset_device_peak()
         loops.window()
         memory, path = self._device_memory(), ""
-        if armed:
+        untimed = armed if isinstance(armed, Unavailable) else None
+        if armed is True:
             path = device_times.save(device_times.fetch(self._sessions, timeline.streams))
             loops.rebind(self._sessions)
-        self._pause(Event("timed", device_memory=memory, device_times_path=path))
+        self._pause(
+            Event("timed", device_memory=memory, device_times_path=path, device_untimed=untimed)
+        )
 
     def _device_memory(self) -> dict[str, Maybe[int]]:
         """As the first session knows it: an allocator serves the whole process."""

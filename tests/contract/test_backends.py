@@ -1,4 +1,7 @@
-"""Every registered backend, and the shipped fake, against the contract."""
+"""Every registered backend on every kind of device, and the shipped fake, against the contract.
+
+What is not here, hardware or library, is skipped with the adapter's own reason.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,50 @@ from typing import Any
 import pytest
 
 from harness import registry
+from harness.maybe import explain
 from harness.protocols import SessionOptions, Unavailable
 from harness.testing.contract_backend import BackendContract, Subject
 from harness.testing.fake_backend import FakeBackend
 
-FRAMEWORKS = {"pytorch": "torch", "onnxruntime": "onnxruntime"}
+FRAMEWORKS = {"pytorch": "torch", "onnxruntime": "onnxruntime", "tensorrt": "tensorrt"}
+# backend, device, options beyond the defaults
+ON_THE_CPU = [(name, "cpu", {}) for name in (*registry.backend_names(), "fake")]
+ON_A_GPU = [
+    *((name, "cuda:0", {}) for name in registry.backend_names()),
+    *((name, "cuda:0", {"cuda_graph": "on"}) for name in registry.BACKENDS),
+    ("onnxruntime", "cuda:0", {"provider": "tensorrt"}),
+    ("fake", "cpu", {"device_us": "100", "asynchronous": "on"}),
+]
+SUBJECTS = [
+    *((*subject, boundary) for subject in ON_THE_CPU for boundary in ("compute",)),
+    *((*subject, boundary) for subject in ON_A_GPU for boundary in ("compute", "transfer")),
+]
+
+
+def _name(subject: tuple[str, str, dict[str, str], str]) -> str:
+    name, device, options, boundary = subject
+    return "-".join([name, device, *(f"{k}={v}" for k, v in options.items()), boundary])
 
 
 class TestBackends(BackendContract):
-    @pytest.fixture(params=[*registry.backend_names(), "fake"])
+    @pytest.fixture(params=SUBJECTS, ids=_name)
     def subject(
         self,
         request: pytest.FixtureRequest,
         artifacts: dict[str, Callable[[Path], Any]],
         tmp_path: Path,
     ) -> Subject:
-        name = request.param
+        name, device, given, boundary = request.param
         kind = FakeBackend if name == "fake" else self._registered(name)
-        found = kind().availability("cpu")
+        found = kind().availability(device)
         if isinstance(found, Unavailable):
-            pytest.skip(f"{name} on cpu: {found.reason}")
-        wanted = kind().artifact_format("fp32", SessionOptions())
+            pytest.skip(f"{name} on {device}: {explain(found)}")
+        options = SessionOptions(device=device, boundary=boundary, options=given)
+        wanted = kind().artifact_format("fp32", options)
         if wanted not in artifacts:
             pytest.skip(f"no test artifact of format {wanted!r}")
-        return Subject(kind, *artifacts[wanted](tmp_path), framework=FRAMEWORKS.get(name, ""))
+        framework = FRAMEWORKS.get(name, "")
+        return Subject(kind, *artifacts[wanted](tmp_path), framework=framework, options=options)
 
     @staticmethod
     def _registered(name: str) -> type:

@@ -94,12 +94,10 @@ def test_a_missing_package_names_the_pip_command(monkeypatch: pytest.MonkeyPatch
         OnnxRuntimeBackend().prepare(artifact(Path("a.onnx")), ONES, SessionOptions())
 
 
-def test_without_cuda_the_remedy_is_the_gpu_extra() -> None:
-    if "CUDAExecutionProvider" in ort.get_available_providers():
-        pytest.skip("this onnxruntime has CUDA")
-    found = OnnxRuntimeBackend().availability("cuda:0")
+def test_a_device_of_no_known_kind_is_refused() -> None:
+    found = OnnxRuntimeBackend().availability("abacus:0")
     assert isinstance(found, Unavailable)
-    assert "hw-harness[onnxruntime-gpu]" in found.remedy
+    assert "'abacus:0'" in found.reason
 
 
 @pytest.mark.parametrize(
