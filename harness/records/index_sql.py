@@ -200,10 +200,10 @@ def _forget(db: sqlite3.Connection, paths: Iterable[str]) -> None:
 def _is_alone(db: sqlite3.Connection, row: Row) -> bool:
     """Nothing stored is a copy of ``row`` or an attempt at the same: it counts."""
     found = db.execute(
-        """SELECT EXISTS (SELECT 1 FROM runs WHERE slot = ?1 AND counted)
-            OR EXISTS (SELECT 1 FROM runs WHERE slot = ?1 AND NOT counted)
-            OR EXISTS (SELECT 1 FROM runs WHERE id = ?2)""",
-        (row.slot, row.id),
+        """SELECT EXISTS (SELECT 1 FROM runs WHERE slot = ? AND counted)
+            OR EXISTS (SELECT 1 FROM runs WHERE slot = ? AND NOT counted)
+            OR EXISTS (SELECT 1 FROM runs WHERE id = ?)""",
+        (row.slot, row.slot, row.id),
     )
     return not found.fetchone()[0]
 
