@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -197,3 +199,20 @@ def test_the_partner_of_the_same_run_comes_before_the_last() -> None:
     first, last = on(entry("fp32", latency_ms=5.0), "a"), on(FP32, "b")
     assert with_ratios([first, last, on(INT8, "a")])[2].ratios["speedup"] == 2
     assert with_ratios([first, last, on(INT8, "c")])[2].ratios["speedup"] == 4
+
+
+def test_the_document_says_what_the_function_does() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "aurora.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+) \|$", text, re.MULTILINE))
+    assert {name: float(weight) for name, weight in rows.items()} == AURORA_WEIGHTS
+    assert f"- {AURORA_TOLERANCE:g})" in text
+    gains = {"speedup": 4.0, "size_ratio": 4.0, "energy_ratio": 4.0}
+    for retention, score in ((99.5, "= 229.3"), (97.0, "score is 45.4")):
+        found = aurora({**gains, "accuracy_retention_pct": retention})
+        assert found is not None and f"{found.score:.1f}" in score and score in text
+    (lost,) = re.findall(r"^\| of the accuracy lost \| 0 to 1 % \| (.*) \|$", text, re.MULTILINE)
+    (stated,) = re.findall(r"^\| penalty \| 1 \| (.*) \|$", text, re.MULTILINE)
+    for percent, penalty in zip(lost.split(" | "), stated.split(" | "), strict=True):
+        kept = 100 - float(percent.removesuffix(" %"))
+        found = aurora({**gains, "accuracy_retention_pct": kept})
+        assert found is not None and found.penalty == pytest.approx(float(penalty), rel=0.02)
