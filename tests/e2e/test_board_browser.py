@@ -256,7 +256,7 @@ def test_only_a_page_of_rows_is_in_the_document(page: Any) -> None:
     assert len(rows(page)) == 50 and column(page, "Model") != first
     page.get_by_label("Last page").click()
     assert len(rows(page)) == ENTRIES - 100
-    assert page.locator(".pager").inner_text().split("\n")[0].startswith("⏮")
+    assert page.locator(".pager").inner_text().split("\n")[0].startswith("«")
     assert f"101 to {ENTRIES} of {ENTRIES}" in page.locator(".pager").inner_text()
     assert page.evaluate("document.querySelectorAll('*').length") < 4_000
 
@@ -385,6 +385,12 @@ def test_the_latencies_of_the_selected_are_laid_over_each_other(page: Any) -> No
     for precision in ("fp32", "int8"):
         found = [row for row in counted if row["precision"] == precision]
         assert sum(float(row["count"]) for row in found) > 1_000
+    page.get_by_role("button", name="Whole tail").click()
+    settled(page)
+    assert not [t for t in chart.locator("svg text").all_text_contents() if "twentieth" in t]
+    page.get_by_role("button", name="Whole tail").click()
+    settled(page)
+    assert [t for t in chart.locator("svg text").all_text_contents() if "twentieth" in t]
     page.get_by_role("button", name="Clear selection (2)").click()
     assert not page.get_by_label("Select digits fp32").is_checked()
 
@@ -457,7 +463,7 @@ def test_a_run_appears_while_it_goes_and_the_page_stays_as_it_was(
     page.get_by_label("Select digits int8").check()
     page.locator("th[data-column=status] button").click()
     page.evaluate("scrollTo(0, 40)")
-    command = ["run", "--precision", "int8", "--duration", "9", "--quiet", "--tag", "live=1"]
+    command = ["run", "--precision", "int8", "--duration", "7", "--quiet", "--tag", "live=1"]
     going = subprocess.Popen(
         [sys.executable, "-m", "harness", *command], cwd=logdir.parent, env=environment(cache)
     )

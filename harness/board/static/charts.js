@@ -2,7 +2,7 @@
 // Apache ECharts from the page (globalThis.echarts), so that a report can draw with them too.
 //
 //   pareto(node, board, {metric, theme})    accuracy against latency_ms, model_size_mb or energy_j
-//   latencies(node, entries, {theme})       distributions laid over each other
+//   latencies(node, entries, {theme, whole})   distributions laid over each other, tail and all
 //
 // Each returns {update(data, options), dispose(), png(), svg(), csv(), resize()}.
 
@@ -24,6 +24,7 @@ const SYMBOLS = ["circle", "diamond", "triangle", "rect", "pin", "roundRect", "a
 const FONT = "Roboto, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif";
 const MANY = 60; // points, beyond which only those on the frontier are named
 const CANVAS_FROM = 400; // points, from which a canvas draws faster than SVG
+const BULK = 0.95; // of the inferences: a tail of a few would squeeze them into a line
 const WIDE = 15; // a range of more than this, largest over smallest, is drawn on a log axis
 
 /** Precisions in order of first sight, the reference's first: the order of colours and symbols. */
@@ -76,7 +77,7 @@ function paretoOption(board, { metric, metrics, theme }) {
       ...(named.has(point) ? { label: { show: true, position: sideOf(point, best, points) } } : {}),
     })),
     label: {
-      show: false, distance: 6, color: colors.text, fontSize: 11, fontFamily: FONT,
+      show: false, distance: 7, color: colors.text, fontSize: 11, fontFamily: FONT,
       width: 180, overflow: "truncate",
       formatter: ({ data }) => data.point.entry.model,
     },
@@ -103,7 +104,8 @@ function paretoOption(board, { metric, metrics, theme }) {
 
 /** Where a name goes. Left of the frontier there is room: whatever lay there would be on it. */
 function sideOf(point, best, points) {
-  return points.length > MANY && point !== best[0] ? "left" : "top";
+  if (points.length <= MANY) return "top";
+  return point === best[0] ? "bottom" : "left";
 }
 
 /** Limits of the accuracy axis: some air, but none above 1 (or 100) where that is the most. */
@@ -181,30 +183,30 @@ export function latencies(node, entries, options) {
   return chart(node, latencyOption, latencyTable, entries, options);
 }
 
-function latencyOption(entries, { theme, all = entries }) {
+function latencyOption(entries, { theme, all = entries, whole = false }) {
   const colors = THEMES[theme];
   const known = entries.filter((entry) => entry.latencies);
   if (!known.length) return null;
-  const spans = known.map((entry) => span(entry.latencies));
-  const window = [Math.min(...spans.map((s) => s[0])), Math.max(...spans.map((s) => s[1]))];
-  const log = isWide(window);
-  const { factor, unit } = scaleFor("ms", [window[0]]);
+  const spans = known.map((entry) => span(entry.latencies, whole ? 1 : BULK));
+  const [fastest, slowest] = [Math.min(...spans.map((s) => s[0])), Math.max(...spans.map((s) => s[1]))];
+  const log = isWide([fastest, slowest]);
+  const { factor, unit } = scaleFor("ms", [fastest]);
+  const margin = log ? 0 : (slowest - fastest) * 0.04;
   const labels = known.map((entry) => labelOf(entry, all));
+  const reach = whole ? "" : ", without the slowest twentieth";
   return {
     ...common(colors),
-    grid: { left: 44, right: 24, top: 64, bottom: 84 },
+    grid: { left: 44, right: 32, top: 64, bottom: 52 },
     title: title("Latency distribution", colors),
-    legend: { ...legend(labels, colors), data: known.map((_, index) => `p${index}`) },
+    legend: legend(labels, colors),
     tooltip: tooltip(colors, (item) => latencyTip(item, known, labels)),
-    dataZoom: [{
-      type: "slider", bottom: 8, height: 18, filterMode: "none", brushSelect: false,
-      startValue: window[0] / factor, endValue: window[1] / factor,
-      labelFormatter: (value) => number(value, 3), textStyle: { color: colors.dim },
-      borderColor: colors.line,
-    }],
     xAxis: {
-      ...axis(colors, `Latency [${unit}]`), type: log ? "log" : "value", scale: true,
-      axisLabel: { color: colors.dim, hideOverlap: true, formatter: (value) => number(value, 3) },
+      ...axis(colors, `Latency [${unit}]${reach}`), type: log ? "log" : "value",
+      min: (fastest - margin) / factor, max: (slowest + margin) / factor,
+      axisLabel: {
+        color: colors.dim, hideOverlap: true, showMinLabel: false, showMaxLabel: false,
+        formatter: (value) => number(value, 3),
+      },
     },
     yAxis: {
       ...axis(colors, "Share of inferences (density)"), nameGap: 14, type: "value",
@@ -212,19 +214,19 @@ function latencyOption(entries, { theme, all = entries }) {
     },
     series: known.map((entry, index) => ({
       id: `p${index}`, name: `p${index}`, type: "line", step: "start", showSymbol: false,
-      color: colors.series[index % colors.series.length],
+      triggerLineEvent: true, color: colors.series[index % colors.series.length],
       lineStyle: { width: 1.8, type: index % 2 ? [7, 3] : "solid" },
       areaStyle: { opacity: 0.14 }, data: outline(entry.latencies, factor, log),
     })),
   };
 }
 
-/** Where the bulk lies: from the fastest bin to the one below which 98 % are counted. */
-function span({ edges_ms: edges, counts }) {
+/** From the fastest bin to the one by which the share `bulk` is counted. */
+function span({ edges_ms: edges, counts }, bulk) {
   const total = counts.reduce((sum, count) => sum + count, 0);
   let seen = 0;
-  const last = counts.findIndex((count) => (seen += count) >= 0.98 * total);
-  return [edges[0], edges[last + 1] ?? edges[edges.length - 1]];
+  const last = counts.findIndex((count) => (seen += count) >= bulk * total * (1 - 1e-9));
+  return [edges[0], edges[last + 1]];
 }
 
 /** A histogram's outline: bins of different widths get equal areas for equal counts. */
@@ -319,7 +321,6 @@ function chart(node, optionOf, tableOf, firstData, firstOptions) {
   let instance = null;
   let data = firstData;
   let options = firstOptions;
-  let zoomed = false;
 
   function update(newData = data, newOptions = options) {
     data = newData;
@@ -334,7 +335,6 @@ function chart(node, optionOf, tableOf, firstData, firstOptions) {
     const scattered = option.series.filter((series) => series.type === "scatter");
     const points = scattered.reduce((sum, series) => sum + series.data.length, 0);
     const renderer = points > CANVAS_FROM ? "canvas" : "svg";
-    const zoom = zoomed ? instance?.getOption().dataZoom : null;
     if (instance && instance.renderer !== renderer) {
       instance.dispose();
       instance = null;
@@ -342,11 +342,8 @@ function chart(node, optionOf, tableOf, firstData, firstOptions) {
     if (!instance) {
       instance = globalThis.echarts.init(node, null, { renderer });
       instance.renderer = renderer;
-      instance.on("datazoom", () => {
-        zoomed = true; // by the reader: a reload leaves it as it is
-      });
     }
-    instance.setOption(kept(option, zoom), { notMerge: true });
+    instance.setOption(option, { notMerge: true });
     return true;
   }
 
@@ -373,11 +370,4 @@ function chart(node, optionOf, tableOf, firstData, firstOptions) {
       aside.getDataURL({ type: "png", pixelRatio: 2, backgroundColor })),
     csv: () => csv(tableOf(data, options)),
   };
-}
-
-/** The option with the reader's zoom, where there was one and the axis is the same. */
-function kept(option, zoom) {
-  if (!zoom?.length || !option.dataZoom) return option;
-  const [{ startValue, endValue }] = zoom;
-  return { ...option, dataZoom: [{ ...option.dataZoom[0], startValue, endValue }] };
 }

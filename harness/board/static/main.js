@@ -2,7 +2,7 @@
 
 import { latencies, pareto } from "./charts.js";
 import { cards } from "./cards.js";
-import { el, installTips } from "./dom.js";
+import { el, installTips, toggle } from "./dom.js";
 import { csv, fileName, save } from "./download.js";
 import { filtered, newState, overlaid, sorted, valuesOf } from "./state.js";
 import { columnsFor, makeTable, tableRows } from "./table.js";
@@ -63,7 +63,8 @@ function build(root, state) {
   const table = makeTable(tableActions(state, set));
   const notes = el("div", { class: "notes", role: "status" });
   const charts = COSTS.map(([metric, what]) => chartFigure(`accuracy against ${what}`, { metric }));
-  const overlay = chartFigure("latency distribution", {});
+  const tail = toggle("Whole tail", false, () => set({ whole: !state.whole }), { class: "small" });
+  const overlay = chartFigure("latency distribution", {}, tail);
   const grid = el("div", { class: "grid" });
   const more = el("button", { type: "button", class: "more", onclick: () => set({ cards: state.cards + 24 }) });
   const heading = (text, ...rest) => el("h2", {}, text, ...rest);
@@ -84,7 +85,7 @@ function build(root, state) {
   new ResizeObserver(() => [...charts, overlay].forEach((c) => c.resize())).observe(main);
   followTheme((theme) => applyTheme(root, state, theme, redraw));
   applyTheme(root, state, state.theme, () => {});
-  return Object.assign(page, { toolbar, table, notes, charts, overlay, grid, more, redraw, say: toolbar.say });
+  return Object.assign(page, { toolbar, table, notes, charts, overlay, tail, grid, more, redraw, say: toolbar.say });
 }
 
 /** The table at once; what takes longer once the browser has shown it. */
@@ -104,7 +105,10 @@ function drawCharts(page, state, entries) {
     chart.draw(pareto, { entries }, { metrics: state.metrics, theme: state.theme });
   }
   const all = state.board.entries;
-  page.overlay.draw(latencies, overlaid(state, entries), { theme: state.theme, all });
+  page.overlay.draw(latencies, overlaid(state, entries), {
+    theme: state.theme, all, whole: state.whole,
+  });
+  page.tail.setAttribute("aria-pressed", String(state.whole));
   const ordered = sorted(entries, state.sort, columnsFor(all, state.metrics));
   const shown = cards(ordered, state.board, state.metrics, state.cards);
   page.grid.replaceChildren(...(shown.nodes.length ? shown.nodes : [emptyCards()]));
@@ -153,7 +157,7 @@ function tableActions(state, set) {
 }
 
 /** A chart with its downloads, or the reason why there is nothing to draw. */
-function chartFigure(label, fixed) {
+function chartFigure(label, fixed, extra = null) {
   const node = el("div", { class: "chart", role: "img", "aria-label": `Chart: ${label}` });
   const why = el("p", { class: "dim nothing" });
   let chart = null;
@@ -164,7 +168,7 @@ function chartFigure(label, fixed) {
       if (content !== null) save(fileName(label, kind.toLowerCase()), content, TYPES[kind]);
     },
   }, kind);
-  const buttons = el("figcaption", {},
+  const buttons = el("figcaption", {}, extra,
     offer("PNG", async (c) => asBlob(c.png())), offer("SVG", (c) => c.svg()), offer("CSV", (c) => c.csv()));
   const figure = el("figure", {}, node, why, buttons);
   return {

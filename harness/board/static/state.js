@@ -17,6 +17,7 @@ export function newState(theme) {
     cards: 12,
     expanded: new Set(),
     selected: new Set(),
+    whole: false, // the latency charts: every outlier, or the bulk alone
     theme,
     auto: true,
   };

@@ -171,11 +171,11 @@ export function makeTable(on) {
       type: "button", "aria-label": label, disabled: off, onclick: () => on.page(to),
     }, sign));
     return [
-      step("first", "First page", "⏮", 0, state.page === 0),
-      step("previous", "Previous page", "◀", state.page - 1, state.page === 0),
+      step("first", "First page", "«", 0, state.page === 0),
+      step("previous", "Previous page", "‹", state.page - 1, state.page === 0),
       text,
-      step("next", "Next page", "▶", state.page + 1, state.page === pages - 1),
-      step("last", "Last page", "⏭", pages - 1, state.page === pages - 1),
+      step("next", "Next page", "›", state.page + 1, state.page === pages - 1),
+      step("last", "Last page", "»", pages - 1, state.page === pages - 1),
     ];
   }
 
