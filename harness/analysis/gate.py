@@ -23,6 +23,7 @@ from harness.analysis.limits import Breach, absolute_limits, accuracy_floors, mi
 from harness.analysis.sets import CellReport, Sets, compare_sets
 from harness.analysis.verdicts import NightSd, Row, Settings
 from harness.analysis.waivers import WaiverState, beyond, covering, state_of
+from harness.errors import NothingComparable
 from harness.policy import Policy, Waiver, check_globs
 from harness.records.cell import cell_of
 from harness.records.result import Result
@@ -124,9 +125,14 @@ def judge(
 
 
 def regressions(baseline: Sequence[Result], candidate: Sequence[Result]) -> list[str]:
-    """One line for each thing that fails the default policy; empty where the gate would not."""
+    """One line for whatever fails the default policy, unmeasured cells included.
+
+    Raises `NothingComparable` where there is nothing to judge by.
+    """
     report = judge(baseline, candidate)
-    return [describe(case) for case in report.cases if case.code == 1]
+    if report.exit_code == 4:
+        raise NothingComparable(report.cases[0].message)
+    return [describe(case) for case in report.cases if case.code]
 
 
 def describe(case: Case) -> str:

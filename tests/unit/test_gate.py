@@ -10,7 +10,7 @@ import pytest
 from made_runs import failed, made
 
 from harness.analysis.gate import Case, GateReport, judge, regressions
-from harness.errors import UsageError
+from harness.errors import NothingComparable, UsageError
 from harness.policy import parse_policy
 from harness.records.result import Result
 
@@ -45,6 +45,10 @@ def test_regressions_are_lines_for_whoever_promotes_a_baseline() -> None:
     assert {line.split(": ")[1] for line in lines} == {
         "latency_median regressed", "latency_p99 regressed", "throughput regressed",
     }  # fmt: skip
+    gone = [made(1.0), made(1.0, batch_size=2)], [made(1.0), failed(batch_size=2)]
+    assert [line.split(": ")[1] for line in regressions(*gone)] == ["failed"]
+    with pytest.raises(NothingComparable, match="only A has this cell; 1 more reason"):
+        regressions([made(1.0)], [made(1.0, batch_size=2)])
 
 
 @pytest.mark.parametrize("strict", [False, True])
