@@ -22,7 +22,8 @@ Picture: TypeAlias = NDArray[np.uint8]
 Colour: TypeAlias = tuple[int, int, int]
 
 RIGHT, WRONG = (46, 125, 50), (198, 40, 40)  # frames of predictions
-_BLUE, _GAP, _GREY, _WHITE = (66, 133, 244), (239, 154, 154), (150, 150, 150), (255, 255, 255)
+_BLUE, _OVER, _UNDER, _GREY = (66, 133, 244), (229, 115, 115), (129, 199, 132), (150, 150, 150)
+_FULL = 10  # samples of a bin whose accuracy means something
 _GRID_PIXELS = 96  # small images are enlarged to about this: TensorBoard shows pixels as they are
 _PLOT = 300  # pixels of a reliability picture, each way
 
@@ -85,7 +86,11 @@ def _framed(tile: Picture, colour: Colour) -> Picture:
 
 
 def reliability(found: Calibration) -> Picture:
-    """Accuracy over confidence by bin (blue), its gap to the diagonal (red), bin counts below."""
+    """Accuracy over confidence by bin, and below it how many samples each bin holds.
+
+    Blue up to the lesser of accuracy and confidence; between the two, red where the model is too
+    sure of itself and green where it is not sure enough. Bins of few samples are paler.
+    """
     sheet = np.full((_PLOT + 80, _PLOT, 3), 255, np.uint8)
     plot, strip = sheet[:_PLOT], sheet[_PLOT + 10 :]
     edges = np.linspace(0, _PLOT, len(found.counts) + 1).round().astype(int)
@@ -94,16 +99,22 @@ def reliability(found: Calibration) -> Picture:
         edges[:-1], edges[1:], found.counts, found.confidence, found.accuracy, strict=True
     ):
         if count:
-            bar = slice(left, right - 1)
-            _column(plot, bar, accuracy, confidence, _GAP)
-            _column(plot, bar, 0.0, accuracy, _BLUE)
-            _column(plot, bar, min(accuracy, confidence), confidence, _GAP)
+            bar, low, high = slice(left, right - 1), *sorted((accuracy, confidence))
+            _column(plot, bar, 0.0, low, _faded(_BLUE, count))
+            _column(plot, bar, low, high, _faded(_OVER if low == accuracy else _UNDER, count))
             _column(strip, bar, 0.0, count / most, _GREY)
     diagonal = np.arange(_PLOT)
     plot[_PLOT - 1 - diagonal, diagonal] = 0
     for frame in (plot, strip):
         frame[[0, -1], :] = frame[:, [0, -1]] = 0
     return sheet
+
+
+def _faded(colour: Colour, count: int) -> Colour:
+    """Towards white for a bin of less than `_FULL` samples."""
+    share = 0.25 + 0.75 * min(1.0, count / _FULL)
+    red, green, blue = (round(255 - share * (255 - part)) for part in colour)
+    return red, green, blue
 
 
 def _column(area: Picture, bar: slice, low: float, high: float, colour: Colour) -> None:

@@ -20,6 +20,7 @@ from test_store import file_size_limit
 
 from harness.errors import DataError, ResultError, UsageError
 from harness.training import TrainingLogger, arrays, pictures
+from harness.training.measures import Calibration
 
 
 def read(logger: TrainingLogger) -> EventAccumulator:
@@ -324,6 +325,21 @@ def test_a_png_holds_every_pixel(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(image.open(tmp_path / "one.png")), pixels)
 
 
+def test_a_reliability_picture_tells_too_sure_from_not_sure_enough() -> None:
+    # twenty samples each: confidence 0.75 and accuracy 0.5, confidence 0.25 and accuracy 0.4
+    nan = math.nan
+    found = Calibration(0.2, 0.05, (20, 20), (0.25, 0.75), (0.4, 0.5))
+    sheet = pictures.reliability(found)
+    blue, over, under = (66, 133, 244), (229, 115, 115), (129, 199, 132)
+    at = {(x, y): tuple(sheet[300 - round(300 * y), round(300 * x)].tolist())
+          for x in (0.3, 0.8) for y in (0.1, 0.35, 0.6, 0.9)}  # fmt: skip
+    white = (255, 255, 255)
+    assert [at[0.3, y] for y in (0.1, 0.35, 0.6)] == [blue, under, white]
+    assert [at[0.8, y] for y in (0.1, 0.35, 0.6, 0.9)] == [blue, blue, over, white]
+    pale = pictures.reliability(Calibration(0.0, 0.0, (0, 1), (nan, 0.9), (nan, 0.9)))
+    assert pale[250, 240].tolist() == [194, 215, 251]  # blue, a third of the way
+
+
 def test_a_grid_takes_images_of_one_size() -> None:
     sheet = pictures.grid([np.ones((100, 120))] * 5, columns=3)
     assert sheet.shape == (2 * 102, 3 * 122, 3)
@@ -418,6 +434,7 @@ def test_a_folder_that_vanished_is_told_once_and_not_made_again(tmp_path: Path, 
 
 def test_a_process_forked_off_writes_nothing(tmp_path: Path) -> None:
     code = f"""
+import os
 from harness.training import TrainingLogger
 logger = TrainingLogger("net", {str(tmp_path)!r})
 logger.log_metrics({{"loss": 1.0}})
