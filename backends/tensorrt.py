@@ -298,7 +298,7 @@ class TensorRtSession:
         self._adopt()
         runtime = dict(loaded.facts)
         runtime["cuda_graph"] = "off" if self._graph is None else "on"
-        runtime["device_outputs_of_unknown_size"] = str(len(self._tensors.dynamic))
+        runtime["data_dependent_outputs"] = str(len(self._tensors.dynamic))
         layers = self._layers(loaded)
         if isinstance(layers, Unavailable):
             return Description(runtime, layers)

@@ -108,8 +108,6 @@ def _configure(trt: Any, config: Any, settings: Settings) -> None:
     if settings.workspace_mib is not None:
         size = settings.workspace_mib * _MIB
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
-    if not settings.timing_cache:
-        config.set_flag(trt.BuilderFlag.DISABLE_TIMING_CACHE)
 
 
 def _set_timing(config: Any, request: Request) -> Any:

@@ -20,15 +20,16 @@ from harness.backends.tensorrt_cache import (
     external_files,
 )
 from harness.backends.tensorrt_cuda import Cuda
-from harness.backends.tensorrt_io import Tensors
 from harness.backends.tensorrt_log import log_of
 from harness.backends.tensorrt_options import Settings, settings
 from harness.devices import CudaDevice
 from harness.errors import MeasurementFailed, ModelError
+from harness.models.sources import sha256_of
 from harness.procfs import read_text
 from harness.protocols import Artifact, SessionOptions
 
 if TYPE_CHECKING:
+    from harness.backends.tensorrt_io import Tensors
     from harness.protocols import Arrays
 
 _BUILDING = ("optimization_level", "tf32", "timing_cache", "workspace_mib", "batch_profile")
@@ -153,6 +154,8 @@ class Loaded:
 
     def tensors(self, stream: Any, transfer: bool, owner: ExitStack) -> Tensors:
         """The tensors of a new session."""
+        from harness.backends.tensorrt_io import Tensors  # and numpy, which the driver can spare
+
         return Tensors(self.trt, self.engine, self.cuda, stream, transfer, owner)
 
 
@@ -178,7 +181,7 @@ def _key(
             values.update(array.tobytes())
     return EngineKey(
         platform=where,
-        model_sha256=artifact.sha256,
+        model_sha256=artifact.sha256 or sha256_of([path]),
         external_data=external_files(path, artifact.size_bytes),
         inputs={name: (str(array.dtype), array.shape) for name, array in sorted(inputs.items())},
         shape_values_sha256=values.hexdigest(),

@@ -6,6 +6,7 @@ the run through PYTHONPATH; everything else is as it is for a user.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,23 @@ def test_without_a_gpu_it_is_one_line(harness: Harness, tmp_path: Path) -> None:
     assert "NVIDIA GPUs alone" in absent["cpu"]["unavailable"]
     assert absent["cuda:0"]["unavailable"]
     assert absent["cuda:0"]["remedy"]
+
+
+def test_bindings_without_the_library_are_one_line(harness: Harness, tmp_path: Path) -> None:
+    """The wheel of the bindings alone, as a broken installation leaves it."""
+    pytest.importorskip("onnxruntime")
+    if importlib.util.find_spec("tensorrt_bindings") is None:
+        pytest.skip("tensorrt-cu13-bindings is not installed")
+    if importlib.util.find_spec("tensorrt_libs") is not None:
+        pytest.skip("TensorRT's libraries are installed")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "tensorrt.py").write_text("from tensorrt_bindings import *\n")
+    (tmp_path / "site" / "sitecustomize.py").write_text(_SITE)
+    ran = harness("run", "--backend", "tensorrt", path=[tmp_path / "site"])
+    assert (ran.code, ran.out) == (3, "")
+    told = ran.err.splitlines()[-1]
+    assert "tensorrt cannot be imported: ImportError: libnv" in told
+    assert told.endswith("; pip install 'hw-harness[tensorrt]'")
 
 
 @pytest.fixture

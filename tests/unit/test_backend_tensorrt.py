@@ -210,6 +210,16 @@ def shape_of(path: Path) -> Path:
     )
 
 
+def emptied(path: Path) -> Path:
+    """Nothing goes in and nothing comes out."""
+    return save(
+        path,
+        [helper.make_node("Relu", ["x"], ["y"], "relu")],
+        [("x", TensorProto.FLOAT, [0, 4])],
+        [("y", TensorProto.FLOAT, [0, 4])],
+    )
+
+
 def prepare(
     path: Path, inputs: dict[str, Any] | None = None, device: str = "cuda:0", **options: Any
 ) -> TensorRtSession:
@@ -414,7 +424,7 @@ def test_every_option_reaches_the_builder(machine: Machine, tmp_path: Path) -> N
     )
     (config,) = machine.trt.builds
     flags = machine.trt.BuilderFlag
-    assert config.flags == {flags.TF32, flags.DISABLE_TIMING_CACHE}
+    assert config.flags == {flags.TF32}
     assert config.builder_optimization_level == 5
     assert config.pools == {machine.trt.MemoryPoolType.WORKSPACE: 256 << 20}
     assert config.timing is None
@@ -585,6 +595,14 @@ def test_timings_are_kept_for_the_next_build(machine: Machine, tmp_path: Path) -
     assert [config.timing for config in machine.trt.builds] == [b"", b"+"]
 
 
+def test_two_models_without_a_hash_are_told_apart(gpu: Machine, tmp_path: Path) -> None:
+    for name, batch in (("a.onnx", 2), ("b.onnx", "batch")):
+        path = conv(tmp_path / name, batch)
+        unhashed = msgspec.structs.replace(artifact_of(path, draw(1)), sha256="")
+        session = TensorRtBackend().prepare(unhashed, draw(1), SessionOptions("cuda:0"))
+        assert engine_note(session) == "built"
+
+
 def test_timings_of_another_make_are_left_aside(gpu: Machine, tmp_path: Path) -> None:
     path = conv(tmp_path / "a.onnx")
     prepare(path).close()
@@ -678,6 +696,14 @@ def test_an_output_whose_size_depends_on_the_data(
     session.close()
 
 
+@pytest.mark.parametrize("boundary", ["compute", "transfer"])
+def test_tensors_without_elements(gpu: Machine, tmp_path: Path, boundary: str) -> None:
+    inputs = {"x": np.zeros((0, 4), np.float32)}
+    session = prepare(emptied(tmp_path / "e.onnx"), inputs, boundary=boundary)
+    assert infer(session)["y"].shape == (0, 4)
+    session.close()
+
+
 def test_such_an_output_and_a_graph_exclude_each_other(gpu: Machine, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"depends on the data, as 'y' does"):
         prepare(nonzero(tmp_path / "n.onnx"), {"x": np.ones((4, 4), np.float32)}, cuda_graph="on")
@@ -735,6 +761,27 @@ def test_an_inference_that_fails_is_never_a_measurement(machine: Machine, tmp_pa
         session.synchronize()
     session.close()  # the device stays broken, and everything is freed all the same
     machine.cuda.faults.clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [
+        ("cudaErrorMemoryAllocation", MeasurementFailed, "out of device memory"),
+        ("cudaErrorDevicesUnavailable", BackendUnavailable, "in exclusive use"),
+        ("cudaErrorInsufficientDriver", BackendUnavailable, "driver is too old"),
+        ("cudaErrorInvalidDevice", BackendUnavailable, "no such device"),
+        ("cudaErrorIllegalAddress", MeasurementFailed, "a kernel of the model failed"),
+        ("cudaErrorNotReady", MeasurementFailed, "cudaErrorNotReady"),
+    ],
+)
+def test_errors_of_the_real_cuda_are_ours(name: str, kind: type[HarnessError], told: str) -> None:
+    """The texts are those of the real runtime, which knows them without a driver."""
+    from harness.backends.tensorrt_cuda import Cuda
+
+    made = Cuda(cuda_runtime, 1).error(getattr(cuda_runtime.cudaError_t, name), "doing it")
+    assert type(made) is kind
+    assert made.message.startswith("doing it on cuda:1: ")
+    assert told in made.message
 
 
 def test_events_and_graphs_that_fail_are_reported(gpu: Machine, tmp_path: Path) -> None:
