@@ -48,14 +48,12 @@ class Strict:
         trt, kind = self._trt, self._kind
         members = trt.names["classes"][kind]
         if name in members["properties"]:
-            trt.used.add(f"{kind}.{name}")
             return getattr(self._own, name)
         if name not in members["methods"]:
             raise AttributeError(f"TensorRT {trt.__version__}: {kind} has no {name!r}")
         overloads = members["methods"][name]
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            trt.used.add(f"{kind}.{name}")
             bound = trt.bind(f"{kind}.{name}", overloads, args, kwargs)
             return getattr(self._own, name)(*bound)
 
@@ -66,7 +64,6 @@ class Strict:
         setter = properties.get(name)
         if setter is None:
             raise AttributeError(f"TensorRT {self._trt.__version__}: {self._kind}.{name} not set")
-        self._trt.used.add(f"{self._kind}.{name}")
         assert self._trt.fits(value, setter), f"{self._kind}.{name} = {value!r}: {setter}"
         setattr(self._own, name, value)
 
@@ -79,7 +76,6 @@ class FakeTensorRT(ModuleType):
         self.__version__ = names["version"]
         self.names = names
         self.cuda = cuda
-        self.used: set[str] = set()
         self.logger: Any = None
         self.no_driver = False  # constructors return null
         self.parser_errors: list[dict[str, str]] = []
