@@ -108,20 +108,46 @@ def cuda_device(device: str, cuda: tuple[int, int] = (0, 0)) -> CudaDevice | Una
 def cuda_devices(root: str = "/") -> tuple[CudaDevice, ...] | Unavailable:
     """Every device that CUDA shows to this process, at least one, in CUDA's order.
 
-    Asked once per process and environment. ``root`` is where /sys and /dev are looked for.
+    Asked once per process and setting; the answer is left in the environment for the processes
+    started from here, for eight GPUs that sleep take ten seconds to answer. ``root`` is where /sys
+    and /dev are looked for.
     """
-    key = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(("CUDA", "LD_"))))
-    if key not in _known:
+    setting = _setting()
+    found = _known.get(setting) or _inherited(setting)
+    if found is None:
         answer = _ask(dict(os.environ))
         if isinstance(answer, Unavailable):
             return answer
         if answer.failed or not answer.devices:
             return _failure(answer, root)
-        _known[key] = _devices(answer)
-    return _known[key]
+        found = _devices(answer)
+    _known[setting] = found
+    os.environ[_MEMO] = msgspec.json.encode(_Memo(setting, found)).decode()
+    return found
 
 
-_known: dict[tuple[tuple[str, str], ...], tuple[CudaDevice, ...]] = {}
+_MEMO = "HARNESS_CUDA_DEVICES"
+_known: dict[str, tuple[CudaDevice, ...]] = {}
+
+
+class _Memo(msgspec.Struct):
+    setting: str
+    devices: tuple[CudaDevice, ...]
+
+
+def _setting() -> str:
+    """All that decides what CUDA shows, as text."""
+    chosen = {k: v for k, v in os.environ.items() if k.startswith(("CUDA", "LD_"))}
+    return msgspec.json.encode({**chosen, ORDER: device_order()}, order="sorted").decode()
+
+
+def _inherited(setting: str) -> tuple[CudaDevice, ...] | None:
+    """What the process that started this one was told, if it asked under the same setting."""
+    try:
+        memo = msgspec.json.decode(os.environ.get(_MEMO, ""), type=_Memo)
+    except msgspec.DecodeError:
+        return None
+    return memo.devices if memo.setting == setting and memo.devices else None
 
 
 def _index(device: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +25,12 @@ PAIR = (
 
 
 @pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (devices.VISIBLE, devices.ORDER):
+def _plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in (devices.VISIBLE, devices.ORDER, devices._MEMO):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(devices, "_known", {})
+    yield
+    os.environ.pop(devices._MEMO, None)
 
 
 def found(device: str, cuda: tuple[int, int] = (0, 0)) -> CudaDevice:
@@ -205,6 +210,27 @@ def test_a_library_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "libcuda.so.1").write_text("not a library")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     assert refused()[1].startswith("libcuda.so.1 cannot be loaded: ")
+
+
+def test_a_process_is_told_what_the_one_that_started_it_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under another setting it asks again; a memory that makes no sense is none."""
+    with FakeCuda(tmp_path, PAIR).environment():
+        before = cuda_devices()
+        (tmp_path / "libcuda.so.1").unlink()
+        devices._known.clear()
+        assert cuda_devices() == before
+        devices._known.clear()
+        monkeypatch.setenv(devices.ORDER, "PCI_BUS_ID")  # what it was without being set
+        assert cuda_devices() == before
+        devices._known.clear()
+        monkeypatch.setenv(devices.VISIBLE, "1")
+        assert isinstance(cuda_devices(), Unavailable) or cuda_devices() != before
+        monkeypatch.delenv(devices.VISIBLE)
+        for text in ("", "{", '{"setting": 1}', '{"setting": "", "devices": []}'):
+            monkeypatch.setenv(devices._MEMO, text)
+            assert cuda_devices() != before
 
 
 def card(root: Path, vendor: str = "0x10de", kind: str = "0x030200") -> None:
