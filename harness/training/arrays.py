@@ -127,6 +127,7 @@ def _tensor_norms(tensors: list[Any]) -> list[float]:
     torch = sys.modules["torch"]
     with torch.no_grad():
         dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]
+        dense = [t if t.is_floating_point() or t.is_complex() else t.float() for t in dense]
         single = [
             torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32))
             for t in dense

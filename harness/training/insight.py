@@ -21,15 +21,30 @@ ATTENTION_WEIGHTS = 1 << 20  # of a layer that its entropies are computed from
 
 
 def norms(to: Recorder, prefix: str, values: Mapping[str, Any], step: int) -> float | None:
-    """By parameter, by layer and in all; returns the last. None where there are no parameters."""
+    """By parameter, by layer and in all; returns the last. None where there are no parameters.
+
+    Norms that are not finite are no points; a text names their parameters.
+    """
     found = arrays.norms(values)
     if not found:
         return None
-    to.scalars(f"{prefix}/parameter", found, step)
-    to.scalars(f"{prefix}/layer", arrays.by_layer(found), step)
-    total = math.hypot(*found.values())
-    to.scalar(f"{prefix}/total_norm", total, step)
+    lost = [name for name, norm in found.items() if not math.isfinite(norm)]
+    if lost:
+        to.text(f"{prefix}/not_finite", cell(", ".join(lost)), step)
+    layers, total = arrays.by_layer(found), math.hypot(*found.values())
+    named = (("parameter/", found), ("layer/", layers), ("", {"total_norm": total}))
+    for kind, sizes in named:
+        for name, norm in sizes.items():
+            if math.isfinite(norm):
+                to.scalar(f"{prefix}/{kind}{name}", norm, step)
     return total
+
+
+def weight_norms(to: Recorder, values: Mapping[str, Any], step: int) -> None:
+    total = norms(to, "training/weights", values, step)
+    if total is not None:
+        lost = 0 if math.isfinite(total) else 1
+        to.check("non_finite_value", lost, step, "training/weights")
 
 
 def gradient_norms(to: Recorder, values: Mapping[str, Any], step: int) -> None:

@@ -76,6 +76,7 @@ class TrainingLogger:
         self._projector = Projector(self.folder)
         self._device = device
         self._system: SystemMonitor | None = None
+        self._absent = 0  # sensors that were told to be
         self._sums: dict[str, tuple[Any, int]] = {}
         self._began_s = time.monotonic()
         self._epochs = 0
@@ -245,7 +246,7 @@ class TrainingLogger:
         """Norms of the weights, by parameter, by layer and in all."""
         step = self._due(self.log_gradients_every, step, ("weights", id(model)))
         if step is not None:
-            insight.norms(self._to, "training/weights", arrays.weights(model), step)
+            insight.weight_norms(self._to, arrays.weights(model), step)
 
     def log_histograms(self, model: Any, step: int | None = None) -> None:
         """Distributions of weights and gradients, each from at most 16,384 of its elements."""
@@ -372,13 +373,13 @@ class TrainingLogger:
         is listed once, with its reason.
         """
         step = self._at(step, "system")
-        if self._system is None:
-            self._system = SystemMonitor(self._device)
-            absent = {name: explain(why) for name, why in self._system.absent.items()}
-            if absent:
-                self._to.text("training/system/absent", table(absent, ("sensor", "why")), step)
+        self._system = self._system or SystemMonitor(self._device)
         found = self._system.read()
         self._to.scalars("training/system", found, step)
+        absent = {name: explain(why) for name, why in self._system.absent.items()}
+        if len(absent) > self._absent:  # at first, and when a sensor breaks
+            self._to.text("training/system/absent", table(absent, ("sensor", "why")), step)
+            self._absent = len(absent)
         return found
 
     # -- inside ----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import numpy as np
 
 from harness import registry
 from harness.analysis.channels import RATE_TAGS, live
-from harness.maybe import Unavailable
+from harness.maybe import Unavailable, coded
 from harness.protocols import Channel, Profiler, ProfilerContext
 
 
@@ -34,21 +34,31 @@ class SystemMonitor:
 
     def _open(self, name: str, context: ProfilerContext) -> None:
         found = registry.find_profiler(name, context)
-        answer = found.cause if isinstance(found, registry.Broken) else found.open()
+        if isinstance(found, registry.Broken):
+            self.absent[name] = found.cause
+            return
+        try:
+            answer = found.open()
+        except Exception as error:  # a stranger's profiler must not end a training
+            answer = _broken(error)
         if isinstance(answer, Unavailable):
             self.absent[name] = answer
-        elif not isinstance(found, registry.Broken):
-            self._profilers.append(found)
-            for channel in found.channels:
-                if channel.unavailable is not None:
-                    self.absent[channel.tag] = channel.unavailable
+            return
+        self._profilers.append(found)
+        for channel in found.channels:
+            if channel.unavailable is not None:
+                self.absent[channel.tag] = channel.unavailable
 
     def read(self) -> dict[str, float]:
         """tag -> value, of whatever could be read; a rate needs a second call."""
         found: dict[str, float] = {}
-        for profiler in self._profilers:
-            values, now_ns = profiler.read(), time.perf_counter_ns()
-            found |= self._figures(profiler.channels, values, now_ns)
+        for profiler in [*self._profilers]:
+            try:
+                values, now_ns = profiler.read(), time.perf_counter_ns()
+                found |= self._figures(profiler.channels, values, now_ns)
+            except Exception as error:  # as above: it is absent from now on
+                self.absent[profiler.name] = _broken(error)
+                self._profilers.remove(profiler)
         return found
 
     def _figures(
@@ -84,6 +94,10 @@ class SystemMonitor:
         for profiler in self._profilers:
             profiler.close()
         self._profilers = []
+
+
+def _broken(error: Exception) -> Unavailable:
+    return coded("error", f"it fails: {type(error).__name__}: {error}", "repair or uninstall it")
 
 
 def current_device() -> str:

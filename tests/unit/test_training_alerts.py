@@ -30,8 +30,10 @@ COURSES: dict[str, list[tuple[float, bool]]] = {
 }  # fmt: skip
 
 
-def test_every_rule_has_a_course() -> None:
+def test_every_rule_has_a_course_and_is_in_the_document() -> None:
     assert set(COURSES) == set(RULES)
+    document = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    assert [name for name in RULES if f"`{name}`" not in document] == []
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -88,6 +90,23 @@ def test_onset_and_end_are_events_and_the_callback_is_told(tmp_path: Path) -> No
     assert marks == [(1, 1.0), (3, 0.0)]
     (text,) = events.Tensors("net/training/alerts/text/gradient_explosion")
     assert b"500, above 100" in text.tensor_proto.string_val[0]
+
+
+def test_gradients_that_are_not_finite_are_one_alert_and_are_named(tmp_path: Path) -> None:
+    gradients = {"a.w": np.array([math.nan]), "a.b": np.array([1.0]), "c": np.array([2.0])}
+    with TrainingLogger("net", tmp_path) as logger:
+        logger.log_gradients(gradients)
+        logger.log_weights(gradients)
+    assert [(alert.rule, alert.subject) for alert in logger.alerts] == [
+        ("gradient_explosion", ""), ("non_finite_value", "training/weights"),
+    ]  # fmt: skip
+    events = read(logger.folder)
+    (text,) = events.Tensors("net/training/gradients/not_finite")
+    assert text.tensor_proto.string_val[0] == b"a.w"
+    norms = {tag for tag in events.Tags()["scalars"] if "/gradients/" in tag}
+    assert norms == {
+        f"net/training/gradients/{n}" for n in ("parameter/a.b", "parameter/c", "layer/c")
+    }
 
 
 def test_a_loss_that_is_not_finite_is_an_alert_and_no_point(tmp_path: Path) -> None:

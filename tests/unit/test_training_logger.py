@@ -18,7 +18,9 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from test_store import file_size_limit
 
+from harness import registry
 from harness.errors import DataError, ResultError, UsageError
+from harness.protocols import Available, Channel
 from harness.training import TrainingLogger, arrays, pictures
 from harness.training.measures import Calibration
 
@@ -213,11 +215,13 @@ def test_a_torch_model_and_its_optimizer(tmp_path: Path) -> None:
         logger.log_gradients(model)
         logger.log_histograms(model)
         logger.log_learning_rate(torch.optim.SGD(groups))
+        logger.log_weights({"q": torch.full((4,), 2, dtype=torch.int8)}, step=100)
         logger.accumulate({"loss": torch.tensor(2.0, requires_grad=True)})
         logger.accumulate({"loss": torch.tensor(4)})
         assert logger.flush() == {"loss": 3.0}
     assert points(logger, "net/training/weights/layer/0") == [(0, 13.0)]
     assert points(logger, "net/training/gradients/total_norm") == [(0, 10.0)]
+    assert points(logger, "net/training/weights/parameter/q") == [(100, 4.0)]
     for group, rate in (("group0", 0.1), ("group1", 0.2)):
         assert points(logger, f"net/training/learning_rate/{group}") == [(0, rate)]
     (histogram,) = read(logger).Histograms("net/training/histograms/weights/0.weight")
@@ -375,6 +379,38 @@ def test_the_machine_is_read_by_the_profilers(tmp_path: Path) -> None:
     assert read(logger).Scalars("net/training/system/memory/rss_bytes")[0].value == pytest.approx(
         first["memory/rss_bytes"]
     )
+
+
+class Meter:
+    """A profiler with one energy counter, which breaks at the third reading."""
+
+    name = "meter"
+    channels = (Channel("wall", "J", "counter", "energy/wall_j"),)
+
+    def __init__(self, context: object) -> None:
+        self._readings = iter((100.0, 130.0))
+
+    def open(self) -> Available:
+        return Available()
+
+    def read(self) -> list[float]:
+        return [next(self._readings)]
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_energy_counter_gives_power_and_a_meter_that_breaks_is_named(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(registry, "PROFILERS", {"meter": f"{__name__}:Meter"})
+    with TrainingLogger("net", tmp_path) as logger:
+        assert logger.log_system() == {}
+        second = logger.log_system()
+        assert second["energy/wall_j"] == 30.0
+        assert second["power/wall_w"] > 0
+        assert logger.log_system() == {}
+    assert "| meter | it fails: StopIteration" in text_of(logger, "net/training/system/absent")
 
 
 # -- without torch, and on a bad day -------------------------------------------------------------
