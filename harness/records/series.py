@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
 
 from harness.analysis.culprit import Suspects, differences, known
-from harness.analysis.history import History, history
-from harness.analysis.metrics import Metric
+from harness.analysis.history import MIN_NIGHTS_OF_HISTORY, History, history
+from harness.analysis.metrics import METRICS, Metric
 from harness.errors import NothingComparable
+from harness.maybe import Unavailable
 from harness.records.cell import cell_of
 from harness.records.index import CellSummary, Index
 from harness.records.nights import Night, nights
@@ -51,6 +53,28 @@ def find(
     if not series:
         raise NothingComparable(*_nothing(results, cell, metric, known, fitting))
     return series
+
+
+def night_spreads(
+    results: Path, cells: Iterable[tuple[str, str]], metrics: Sequence[str]
+) -> dict[tuple[str, str, str], float]:
+    """How far nights lie apart, sd of logs: (cell key, fingerprint, metric) -> spread.
+
+    Only of series with enough nights to tell. ``cells``: (key, fingerprint).
+    """
+    found = {}
+    with Index(results) as index:
+        index.refresh()
+        for key, fingerprint in set(cells):
+            for name in metrics:
+                values = [n.value for n in nights(index.series(key, fingerprint, name))]
+                if len(values) < MIN_NIGHTS_OF_HISTORY:
+                    continue
+                kind = METRICS[name]
+                spread = history(values, kind.better, kind.minimum_effect).night_sd
+                if not isinstance(spread, Unavailable):
+                    found[key, fingerprint, name] = spread
+    return found
 
 
 def from_history(results: Path, cell: str, metric: Metric, machine: str | None = None) -> Suspects:

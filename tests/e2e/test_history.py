@@ -11,6 +11,8 @@ import nightly
 import pytest
 from running import Harness, environment
 
+from harness.records.cell import cell_of
+
 CELL = "digits/onnxruntime/cpu/int8/b1/latency"
 WOBBLE = (1.0, 1.004, 0.996, 1.002, 0.998)
 
@@ -179,3 +181,16 @@ def test_a_bisection_with_a_wrong_name_stops(lab: Path, harness: Harness) -> Non
     """Any code from 1 to 127 would be taken for a verdict on the commit."""
     assert harness("bisect", CELL, "--good", "nope", "--bad", "latest", "--run").code == 128
     assert harness("bisect", CELL, "--run", "--launches", "2").code == 128
+
+
+def test_the_spread_of_nights_is_known_from_six_on(lab: Path, tmp_path: Path) -> None:
+    from harness.records.series import night_spreads
+
+    few = tmp_path / "few"
+    nightly.write(few, [nightly.night(number, 1, 0.1) for number in range(5)])
+    cell = cell_of(nightly.night(0, 1, 0.1)).key
+    fingerprint = nightly.night(0, 1, 0.1).machine.fingerprint
+    assert night_spreads(few, [(cell, fingerprint)], ["latency_median"]) == {}
+    found = night_spreads(lab / "results", [(cell, fingerprint)], ["latency_median"])
+    # the middle of |ln WOBBLE|: of 1, 1.004, 0.996, 1.002, 0.998 about their mean
+    assert found == {(cell, fingerprint, "latency_median"): pytest.approx(1.4826 * 0.002, rel=0.02)}
