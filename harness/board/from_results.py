@@ -42,9 +42,16 @@ def board_from(results: Sequence[Result], folders: Sequence[Path | None] = ()) -
     """
     paired = list(zip(results, folders or [None] * len(results), strict=True))
     paired.sort(key=lambda one: one[0].started_at)
-    notes: list[str] = []
-    entries = [entry_of(result, _latencies(result, folder, notes)) for result, folder in paired]
-    return Board(entries=with_ratios(entries), notes=tuple(notes))
+    problems: list[str] = []
+    entries = [entry_of(result, _latencies(result, folder, problems)) for result, folder in paired]
+    notes = _summed_up(problems, len(paired))
+    return Board(entries=with_ratios(entries), notes=notes)
+
+
+def _summed_up(problems: Sequence[str], total: int) -> tuple[str, ...]:
+    if len(problems) < 2:
+        return tuple(problems)
+    return (f"{len(problems)} of {total} runs show no distribution of latency; {problems[0]}",)
 
 
 def export(results: Sequence[Result]) -> bytes:
@@ -112,7 +119,7 @@ def _exported(result: Result) -> Entry:
     return msgspec.structs.replace(entry, figures=figures, extra=extra)
 
 
-def _latencies(result: Result, folder: Path | None, notes: list[str]) -> Histogram | None:
+def _latencies(result: Result, folder: Path | None, problems: list[str]) -> Histogram | None:
     """Of the timed iterations, from the samples beside the result."""
     if folder is None or isinstance(result.timing, Unavailable):
         return None
@@ -121,7 +128,7 @@ def _latencies(result: Result, folder: Path | None, notes: list[str]) -> Histogr
     try:
         samples = read_samples(folder)
     except ResultError as error:
-        notes.append(f"{result.id}: no distribution of latency: {error}")
+        problems.append(f"{result.id}: no distribution of latency: {error}")
         return None
     timed = samples.timed == 1
     values = (samples.end_ns[timed] - samples.start_ns[timed]) / 1e6

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
-from harness.analysis.verdicts import Row
+from harness.analysis.verdicts import Row as Compared
 from harness.board import report as reports
 from harness.board.markup import Html, h, join
 from harness.board.report import Judged, Report
@@ -13,7 +14,8 @@ from harness.board.report_parts import chip, table, td
 from harness.board.rows import missing_lines
 from harness.maybe import Maybe, Unavailable, explain
 from harness.records.result import Check, Machine, Result
-from harness.sinks.rows import number, plain, rows, title
+from harness.records.result import Verdict as CheckVerdict
+from harness.sinks.rows import Row, number, plain, rows, title
 from harness.sinks.rows import subtitle as conditions
 
 _NAMES = {
@@ -65,7 +67,7 @@ def _verdicts(judged: Judged) -> Iterator[Html]:
         )
 
 
-def _because(row: Row) -> str:
+def _because(row: Compared) -> str:
     sides = [side for side in (row.a, row.b) if isinstance(side, Unavailable)]
     return plain(explain(sides[0]) if sides else "; ".join(filter(None, (row.reason, row.doubt))))
 
@@ -185,20 +187,21 @@ def runs(report: Report) -> Html:
 
 
 def _run(result: Result, opened: bool) -> Html:
-    body = [
-        h(
-            "tr", h("th", row.section, scope="row"), h("td", row.name),
-            h("td", chip(row.value) if row.section == "Validity" else row.value),
-            h("td", row.note),
-        )
-        for row in rows(result)
-    ]  # fmt: skip
+    body = [line for row in rows(result) for line in _lines(row)]
     return h(
         "details",
         h("summary", title(result), h("small", f"{result.status}; {conditions(result)}")),
         h("div", h("table", h("tbody", *body)), h("dl", *_origin(result))),
         open=opened,
     )
+
+
+def _lines(row: Row) -> Iterator[Html]:
+    """A section has a line of its own, so that a phone has room for the figures."""
+    if row.section:
+        yield h("tr", h("th", row.section, scope="rowgroup", colspan="3"))
+    value = chip(row.value) if row.value in get_args(CheckVerdict) else row.value
+    yield h("tr", h("td", row.name), h("td", value), h("td", row.note))
 
 
 def _origin(result: Result) -> list[Html]:

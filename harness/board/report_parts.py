@@ -18,6 +18,7 @@ from harness.sinks.rows import count, number, plain
 
 _COMPONENTS = tuple(name.replace("_", " ") for name in AURORA_WEIGHTS)
 _NUMBERS = {*HEADER, *_COMPONENTS, "score", "kept of it"} - {"model", "precision"}
+_MOST_CARDS = 24
 # ratio -> the words for more than 1 and for less
 _WORDS = {
     "speedup": ("faster", "slower"),
@@ -46,8 +47,10 @@ def _processor(machine: Machine) -> str:
 
 def glance(report: Report) -> Html | None:
     """One card per comparison: what compression gained and cost."""
-    found = [_card(judged) for judged in report.judged]
-    return h("div", *found, class_="cards") if found else None
+    found = [_card(judged) for judged in report.judged[:_MOST_CARDS]]
+    more = len(report.judged) - len(found)
+    rest = h("p", f"and {count(more, 'comparison')} more, in the tables", class_="dim")
+    return join(h("div", *found, class_="cards"), rest if more else None) if found else None
 
 
 def _card(judged: Judged) -> Html:

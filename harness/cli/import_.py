@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 import click
 
 from harness.cli.output import json_option, print_json
@@ -26,7 +28,12 @@ def command(path: str, logdir: str, as_json: bool) -> int:
         print_json(board)
     else:
         from harness.board.rows import render_board
+        from harness.sinks.rows import count
         from harness.sinks.terminal import print_out
 
         print_out(render_board(board))
+        models = len({entry.model for entry in board.entries})
+        click.echo(
+            f"\n{count(models, 'model')} in {logdir!r}: harness board --logdir {quote(logdir)}"
+        )
     return 0

@@ -225,10 +225,11 @@ def test_the_command_shows_the_board(tmp_path: Path, capsys) -> None:
     path = put(tmp_path, FILE)
     assert main(["import", str(path), "--logdir", str(tmp_path / "logs")]) == 0
     out = capsys.readouterr().out
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(map(len, out.splitlines()[:-1])) <= 80  # the last names the folder
     assert out.splitlines()[2].split() == [
         "net", "int8", "91.00%", "2.000", "ms", "11.00", "MB", "10.00", "mJ", "4.00x", "229.7",
     ]  # fmt: skip
+    assert "1 model in " in out
     assert main(["import", str(path), "--logdir", str(tmp_path / "logs"), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["entries"]) == 2
 
@@ -347,3 +348,5 @@ def test_distributions_come_from_the_samples(tmp_path: Path) -> None:
     assert entry.latencies.edges_ms[0] == 2.0 and entry.latencies.edges_ms[-1] <= 2.999
     none = board_from([run_of("fp32", "1")], [tmp_path / "none"])
     assert none.entries[0].latencies is None and "no distribution" in none.notes[0]
+    both = board_from([run_of("fp32", "1"), run_of("int8", "2")], [tmp_path / "no"] * 2)
+    assert len(both.notes) == 1 and both.notes[0].startswith("2 of 2 runs show no distribution")
