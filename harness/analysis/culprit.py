@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -18,7 +18,9 @@ from harness.records.cell import cell_of
 from harness.records.result import Result
 from harness.spec import RunSpec
 
-_ALWAYS_DIFFERENT = ("load_average",)
+_ALWAYS_DIFFERENT = (
+    "load_average", "engine", "engine_build_s", "engine_built_at", "layers", "layer_times",
+)  # fmt: skip
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,9 +105,9 @@ def differences(good: Result, bad: Result) -> dict[str, tuple[str, str]]:
     for run in (good, bad):
         facts = {"commit": run.software.commit or "", "model": getattr(run.model, "sha256", "")}
         facts |= run.software.versions
-        facts |= {f"runtime {name}": value for name, value in run.software.runtime.items()}
+        facts |= _lasting(run.software.runtime, "runtime ")
         facts |= run.software.environment
-        facts |= {k: v for k, v in run.machine.context.items() if k not in _ALWAYS_DIFFERENT}
+        facts |= _lasting(run.machine.context)
         facts |= run.machine.factors
         sides.append(facts)
     ours, theirs = sides
@@ -114,6 +116,11 @@ def differences(good: Result, bad: Result) -> dict[str, tuple[str, str]]:
         for name in {**ours, **theirs}
         if ours.get(name, "absent") != theirs.get(name, "absent")
     }
+
+
+def _lasting(facts: Mapping[str, str], prefix: str = "") -> dict[str, str]:
+    """Without those that no two runs have alike."""
+    return {f"{prefix}{name}": facts[name] for name in facts if name not in _ALWAYS_DIFFERENT}
 
 
 def classify(values: Sequence[float], good: float, bad: float) -> Classified:
