@@ -60,6 +60,7 @@ def command(
       harness check nightly-2026-11-21 --baseline latest@main --report-dir gate
     """
     from harness.analysis.gate import judge
+    from harness.cli.night_spread import night_spread
     from harness.records.refs import resolve
     from harness.sinks.rows import plain
 
@@ -75,6 +76,7 @@ def command(
         strict=True if strict else None,
         other_hardware=other_hardware,
         problems=tuple(map(plain, dict.fromkeys((*old.problems, *new.problems)))),
+        night_sd=night_spread(old.results, new.results, asked.judged(), results),
         planned=_planned(_sweeps(new, results)),
     )
     for problem in report.comparison.problems:

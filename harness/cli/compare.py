@@ -52,7 +52,7 @@ def command(
     alone = len(first.results) == len(second.results) == 1
     if alone and across is None and not other_hardware:
         return _pair(first, second, as_json)
-    return _sets(first, second, across, other_hardware, as_json)
+    return _sets(first, second, across, other_hardware, results, as_json)
 
 
 def _pair(first: Selection, second: Selection, as_json: bool) -> int:
@@ -71,15 +71,25 @@ def _pair(first: Selection, second: Selection, as_json: bool) -> int:
 
 
 def _sets(
-    first: Selection, second: Selection, across: str | None, other_hardware: bool, as_json: bool
+    first: Selection,
+    second: Selection,
+    across: str | None,
+    other_hardware: bool,
+    results: str,
+    as_json: bool,
 ) -> int:
     from harness.analysis.across import parse_across
+    from harness.analysis.metrics import COMPARED
     from harness.analysis.sets import compare_sets
+    from harness.analysis.verdicts import Settings
+    from harness.cli.night_spread import night_spread
     from harness.sinks.rows import plain
 
+    sds = {} if across else night_spread(first.results, second.results, COMPARED, results)
     found = compare_sets(
         first.results,
         second.results,
+        Settings(night_sd=sds),
         across=parse_across(across) if across else None,
         other_hardware=other_hardware,
         names=(plain(first.name), plain(second.name)),

@@ -245,6 +245,27 @@ def test_what_a_sweep_could_not_measure_is_no_pass(here: Path, capsys: Any) -> N
     )  # fmt: skip
 
 
+def test_between_nights_a_change_must_beat_how_nights_differ(here: Path, capsys: Any) -> None:
+    """Ten nights that lie 4 % up and down: one more is no news, though its launches agree."""
+    (here / "harness-policy.toml").write_text('metrics = ["latency_median"]\n')
+    levels = (1.0, 1.04, 0.96, 1.0, 1.04, 0.96, 1.0, 1.04, 0.96, 1.0)
+    for day, level in enumerate(levels, 1):
+        write(here / "results", made(level, started_at=f"2026-11-{day:02d}T02:00:00Z"))
+    last, best = latest(here, -1), latest(here, -2)
+    assert main(["check", last, "--baseline", best, "--results", "elsewhere", "--json"]) == 1
+    unknown = json.loads(capsys.readouterr().out)["comparison"]["cells"][0]["rows"][0]
+    assert unknown["doubt"] == "measured in different nights, whose own spread is not known"
+    assert main(["check", last, "--baseline", best, "--json"]) == 0
+    known = json.loads(capsys.readouterr().out)["comparison"]["cells"][0]["rows"][0]
+    assert known["ratio"] == pytest.approx(1 / 0.96)
+    assert known["minimum_effect"] > 0.1
+    assert main(["compare", "results", "old", "--json"]) == 0
+
+
+def latest(here: Path, index: int) -> str:
+    return f"results/{sorted(p.name for p in (here / 'results').iterdir())[index]}"
+
+
 def test_a_sweep_without_any_result_was_not_measured(here: Path, capsys: Any) -> None:
     (here / "results" / "n3").mkdir(parents=True)
     manifest = Manifest(
