@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from harness.board.model import PAIRED_BY, Aurora, Entry, Figure
+from harness.errors import UsageError
 
 RATIOS = (
     "size_ratio", "size_reduction_pct", "speedup", "memory_reduction_mb", "accuracy_drop",
@@ -76,8 +77,10 @@ def aurora(
     times, smooth throughout. Without it, speed could buy off any loss.
 
     None without an accuracy retention (a score blind to accuracy would praise a model for being
-    broken), and without at least one gain to weigh against it.
+    broken), and without at least one gain to weigh against it. Raises `UsageError` for a weight of
+    no component, and for weights and tolerances that are not above 0.
     """
+    _check(weights, tolerance)
     known = _components(ratios)
     components = {name: known[name] for name in weights if name in known}
     if "accuracy_retention" not in components or len(components) < 2:
@@ -94,6 +97,16 @@ def aurora(
         weights=shares,
         penalty=penalty,
     )
+
+
+def _check(weights: Mapping[str, float], tolerance: float) -> None:
+    for name, value in {**weights, "tolerance": tolerance}.items():
+        if name not in AURORA_WEIGHTS and name != "tolerance":
+            raise UsageError(
+                f"{name!r} is no component of AURORA", f"weigh {', '.join(AURORA_WEIGHTS)}"
+            )
+        if not 0 < value < math.inf:
+            raise UsageError(f"the {name} of AURORA is {value}", "give a number above 0")
 
 
 def why_no_aurora(ratios: Mapping[str, float]) -> str:
@@ -113,12 +126,17 @@ def with_ratios(entries: Sequence[Entry], reference: str = "fp32") -> tuple[Entr
     entries = [with_energy(entry) for entry in entries]
     partners: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
-        if entry.precision == reference:
+        if _is(entry, reference):
             partners[entry.model].append(entry)
     return tuple(
-        entry if entry.precision == reference else _compared(entry, partners[entry.model])
+        entry if _is(entry, reference) else _compared(entry, partners[entry.model])
         for entry in entries
     )
+
+
+def _is(entry: Entry, precision: str) -> bool:
+    """FP32 is fp32."""
+    return entry.precision.lower() == precision.lower()
 
 
 def with_energy(entry: Entry) -> Entry:

@@ -36,7 +36,7 @@ from harness.board.model_run import fact
 from harness.errors import DataError
 
 _GREATEST_BYTES = 512 * 1024 * 1024
-_FORMAT = re.compile(r"(?:fp|bf|tf|nf|float|bfloat|u?int|w|q|mxfp|nvfp)\d[A-Za-z0-9_.+-]{0,27}")
+_FORMAT = re.compile(r"(?i)(?:fp|bf|tf|nf|float|bfloat|u?int|w|q|mxfp|nvfp)\d[A-Za-z0-9_.+-]{0,27}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,31}")
 _REMEDY = "give the result file of the compression engine"
 # ours, beside the format's own fields

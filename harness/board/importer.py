@@ -8,6 +8,7 @@ wrong before that, what was begun is removed. Importing a model again replaces i
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from harness.board.model import Board, Entry
 from harness.board.model_run import ModelRun, mapped
 
 EVENTS_NAME = "events.out.tfevents.0.harness-import"
-_UNFINISHED_NAME = ".harness-import.partial"
+_UNFINISHED_NAME = f".harness-import.{os.getpid()}.partial"
 
 
 def log_benchmark_results(path: str | Path, logdir: str | Path | None = None) -> Board:

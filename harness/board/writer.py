@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.analysis.compression import AURORA_TOLERANCE, AURORA_WEIGHTS, aurora, with_ratios
 from harness.board.figures import figures, finite
@@ -32,6 +32,7 @@ from harness.errors import DataError, ResultError, UsageError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+T = TypeVar("T")
 Metrics = Mapping[str, Any]
 PAIR = ("fp32", "int8")
 # What every row of hyperparameters has: TensorBoard takes the columns of all from one of them.
@@ -91,7 +92,7 @@ class CompressionWriter:
         ``precisions`` names any two, the reference first. Returns both entries: what was missing is
         in their ``missing``, which the metadata repeats.
         """
-        both = dict(zip(precisions, (fp32_metrics, int8_metrics), strict=True))
+        both = _paired(precisions, fp32_metrics, int8_metrics)
         return self._add(model_name, both, step, precisions[0])
 
     def log_metrics(
@@ -110,8 +111,8 @@ class CompressionWriter:
         precisions: tuple[str, str] = PAIR,
     ) -> dict[str, float]:
         """The ratios alone, by name; the figures are not logged."""
-        both = zip(precisions, (fp32_metrics, int8_metrics), strict=True)
-        pair = [_entry(model_name, precision, metrics) for precision, metrics in both]
+        both = _paired(precisions, fp32_metrics, int8_metrics)
+        pair = [_entry(model_name, precision, metrics) for precision, metrics in both.items()]
         compared, at = with_ratios(pair, reference=precisions[0])[1], _step(step)
         with self._writing(model_name) as model:
             write_ratios(model.file, model.tag, compared, at)
@@ -134,8 +135,7 @@ class CompressionWriter:
         metric = {"J": "energy_j", "mW": "power_mw"}.get(unit)
         if metric is None:
             raise UsageError(f"unit is {unit!r}", "give J (per inference) or mW")
-        values = zip(precisions, (fp32_energy, int8_energy), strict=True)
-        both = {precision: {metric: value} for precision, value in values}
+        both = _paired(precisions, {metric: fp32_energy}, {metric: int8_energy})
         return self._add(model_name, both, step, precisions[0])[-1].ratios
 
     def log_latency_distribution(
@@ -148,10 +148,10 @@ class CompressionWriter:
         precisions: tuple[str, str] = PAIR,
     ) -> None:
         """A histogram per precision, in bins 1 % wide."""
-        both = zip(precisions, (fp32_latencies_ms, int8_latencies_ms), strict=True)
+        both = _paired(precisions, fp32_latencies_ms, int8_latencies_ms)
         found = {
-            _precision(precision): _histogram(f"{model_name}, {precision}", latencies)
-            for precision, latencies in both
+            precision: _histogram(f"{model_name}, {precision}", latencies)
+            for precision, latencies in both.items()
         }
         at = _step(step)
         with self._writing(model_name) as model:
@@ -281,7 +281,16 @@ class CompressionWriter:
         return f"events.out.tfevents.{order}.harness"
 
 
+def _paired(precisions: Sequence[str], first: T, second: T) -> dict[str, T]:
+    """By precision. Raises `UsageError`."""
+    if len(precisions) != 2 or precisions[0] == precisions[1]:
+        raise UsageError(f"precisions are {precisions!r:.60}", "give two, the reference first")
+    return dict(zip(map(_precision, precisions), (first, second), strict=True))
+
+
 def _entry(model: str, precision: str, metrics: Metrics) -> Entry:
+    if not isinstance(metrics, Mapping):
+        raise DataError(f"{model}, {precision}: metrics are {metrics!r:.60}", "give a mapping")
     found, missing, _ = figures(f"{model}, {precision}", metrics)
     return Entry(
         model=model, precision=_precision(precision), run="", figures=found, missing=missing

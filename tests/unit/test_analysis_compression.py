@@ -21,6 +21,7 @@ from harness.analysis.compression import (
     with_ratios,
 )
 from harness.board.model import Entry, Figure
+from harness.errors import UsageError
 
 
 def entry(precision: str = "int8", model: str = "net", **figures: float) -> Entry:
@@ -166,6 +167,21 @@ def test_the_score_rises_with_every_component(
     for name in base:
         more = aurora({**base, name: base[name] * (1 + factor)})
         assert more is not None and more.score >= first.score * (1 - 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weights", "tolerance", "says"),
+    [({"speed": 1.0}, 0.01, "'speed' is no component"), ({"speedup": 0.0}, 0.01, "speedup of AUR"),
+     ({"speedup": math.nan}, 0.01, "is nan"), (AURORA_WEIGHTS, 0.0, "tolerance of AURORA is 0")],
+)  # fmt: skip
+def test_weights_and_tolerances_that_make_no_sense(weights, tolerance, says) -> None:
+    with pytest.raises(UsageError, match=says):
+        aurora({}, weights, tolerance)
+
+
+def test_the_reference_may_be_written_in_capitals() -> None:
+    found = with_ratios([entry("FP32", latency_ms=4.0), entry("INT8", latency_ms=2.0)])
+    assert found[1].ratios == {"speedup": 2.0} and found[1].reference == "FP32"
 
 
 def test_entries_are_paired_by_model() -> None:

@@ -17,6 +17,8 @@ from test_tensorboard_sink import read, sessions
 
 from harness.analysis.compression import RATIOS
 from harness.board import CompressionWriter
+from harness.board.figures import ENGINE_FIELDS
+from harness.board.model import METRICS
 from harness.board.names import run_name, tag_name
 from harness.errors import DataError, ResultError, UsageError
 
@@ -170,6 +172,20 @@ def test_what_is_no_measurement_is_refused_by_name(tmp_path: Path, metrics, says
     assert list(tmp_path.iterdir()) == []  # nothing was written of either
 
 
+def test_metrics_that_are_no_mapping_are_refused(tmp_path: Path) -> None:
+    with CompressionWriter(tmp_path) as board, pytest.raises(DataError, match="net, int8: metrics"):
+        board.log_compression_comparison("net", FP32, None)  # type: ignore[arg-type]
+
+
+def test_the_document_names_every_method_and_metric() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "compression-board.md").read_text("utf-8")
+    methods = [name for name in vars(CompressionWriter) if name.startswith("log_")]
+    assert all(f"`{name}(" in text for name in methods)
+    assert all(f"`{name}`" in text for name in METRICS)
+    assert all(f"`{name}`" in text for name in ENGINE_FIELDS)
+    assert all(name in text for name in RATIOS)
+
+
 def test_numpy_and_tensor_scalars_are_numbers(tmp_path: Path) -> None:
     class Tensor:
         def item(self) -> float:
@@ -204,6 +220,8 @@ def test_names_and_steps_that_make_no_sense_are_refused(tmp_path: Path) -> None:
             lambda: board.log_compression_comparison("a", FP32, INT8, step=1.5),  # type: ignore[arg-type]
             lambda: board.log_metrics("a", "../int8", INT8),
             lambda: board.log_metrics("a", "", INT8),
+            lambda: board.log_compression_comparison("a", FP32, INT8, precisions=("fp32", "fp32")),
+            lambda: board.log_energy_comparison("a", 1, 2, precisions=("fp32",)),  # type: ignore[arg-type]
         ):
             with pytest.raises(UsageError):
                 call()
