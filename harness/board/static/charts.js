@@ -65,26 +65,24 @@ function paretoOption(board, { metric, metrics, theme }) {
   if (!points.length) return null;
   const { factor, unit } = scaleFor(metrics[metric].unit, points.map((point) => point.x));
   const best = frontier(points);
-  const named = new Set(points.length > MANY ? best : points);
+  const named = new Set(points.length > MANY ? spread(best) : points);
   const precisions = precisionsOf(points.map((point) => point.entry));
   const log = isWide(points.map((point) => point.x));
-  const series = precisions.map((precision, index) => ({
-    id: `p${index}`, name: `p${index}`, type: "scatter", symbol: SYMBOLS[index % SYMBOLS.length],
-    symbolSize: points.length > MANY ? 8 : 12,
-    itemStyle: { color: colors.series[index % colors.series.length], opacity: 0.9 },
-    data: points.filter((point) => point.entry.precision === precision).map((point) => ({
-      value: [point.x / factor, point.y], point,
-      ...(named.has(point) ? { label: { show: true, position: sideOf(point, best, points) } } : {}),
-    })),
-    label: {
-      show: false, distance: 7, color: colors.text, fontSize: 11, fontFamily: FONT,
-      width: 180, overflow: "truncate",
-      formatter: ({ data }) => data.point.entry.model,
-    },
-    labelLayout: { hideOverlap: true },
-    emphasis: { scale: 1.4, label: { show: points.length <= MANY } }, // a text element for each
-    z: 3,
-  }));
+  // left of the frontier there is room for a name: whatever lay there would be on it
+  const side = (p) => (points.length <= MANY ? "top" : p === best[0] ? "bottom" : "left");
+  const series = precisions.flatMap((precision, index) => {
+    const own = points.filter((point) => point.entry.precision === precision);
+    const look = {
+      name: `p${index}`, type: "scatter", symbol: SYMBOLS[index % SYMBOLS.length],
+      symbolSize: points.length > MANY ? 8 : 12,
+      itemStyle: { color: colors.series[index % colors.series.length], opacity: 0.9 },
+    };
+    return [
+      { ...look, ...names(colors), z: 4, data: dots(own.filter((p) => named.has(p)), factor, side) },
+      { ...look, large: true, largeThreshold: CANVAS_FROM, z: 3,
+        data: dots(own.filter((p) => !named.has(p)), factor) },
+    ];
+  });
   return {
     ...common(colors),
     title: title(`Accuracy against ${metrics[metric].title.toLowerCase()}`, colors),
@@ -102,10 +100,28 @@ function paretoOption(board, { metric, metrics, theme }) {
   };
 }
 
-/** Where a name goes. Left of the frontier there is room: whatever lay there would be on it. */
-function sideOf(point, best, points) {
-  if (points.length <= MANY) return "top";
-  return point === best[0] ? "bottom" : "left";
+/** At most MANY of them, evenly: more names than that nobody can read. */
+function spread(best) {
+  const every = Math.ceil(best.length / MANY);
+  return best.filter((_, index) => index % every === 0);
+}
+
+function dots(points, factor, side = null) {
+  return points.map((point) => ({
+    value: [point.x / factor, point.y], point,
+    ...(side ? { label: { position: side(point) } } : {}),
+  }));
+}
+
+function names(colors) {
+  return {
+    label: {
+      show: true, distance: 7, color: colors.text, fontSize: 11, fontFamily: FONT,
+      width: 180, overflow: "truncate", formatter: ({ data }) => data.point.entry.model,
+    },
+    labelLayout: { hideOverlap: true },
+    emphasis: { scale: 1.4 },
+  };
 }
 
 /** Limits of the accuracy axis: some air, but none above 1 (or 100) where that is the most. */
