@@ -76,11 +76,10 @@ class CudaSession:
         if provider == TENSORRT and settings(options)["tf32"] == "off":
             os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # the provider has no option for it
         load_libraries(ort, provider)
-        cuda = _runtime(options)
+        cuda, self._stream = _runtime(options)
         self._cuda: CudaRuntime | None = None if isinstance(cuda, Unavailable) else cuda
         self._untimed = cuda if isinstance(cuda, Unavailable) else None
         self.asynchronous = self._cuda is not None
-        self._stream = self._cuda.stream() if self._cuda else None
         handle = None if self._stream is None else int(self._stream)
         self._loaded: Loaded | None = None
         self._pinned: list[Pinned] = []
@@ -337,11 +336,12 @@ class Buffers:
         return made
 
 
-def _runtime(options: SessionOptions) -> CudaRuntime | Unavailable:
-    """CUDA's functions, or why there are none. Raises `BackendUnavailable` where they are needed,
-    or where the device cannot be had."""
+def _runtime(options: SessionOptions) -> tuple[CudaRuntime | Unavailable, Any]:
+    """CUDA's functions and a stream, or why there are none. Raises `BackendUnavailable` where they
+    are needed, or where the device cannot be had."""
     try:
         found = cuda_runtime(cuda_index(options))
+        stream = None if isinstance(found, Unavailable) else found.stream()
     except CudaError as error:
         what = "CUDA refuses the device"
         raise (
@@ -353,7 +353,7 @@ def _runtime(options: SessionOptions) -> CudaRuntime | Unavailable:
             f"{found.reason}",
             PIP,
         )
-    return found
+    return found, stream
 
 
 def _runtime_facts(loaded: Loaded, own_stream: bool) -> dict[str, str]:
@@ -368,7 +368,7 @@ def _runtime_facts(loaded: Loaded, own_stream: bool) -> dict[str, str]:
         "provider": loaded.wanted,
         "providers": ", ".join(session.get_providers()),
         "stream": "one of its own" if own_stream else f"the provider's; for one of its own: {PIP}",
-        "tf32": settings(loaded.options)["tf32"],
+        "tf32": loaded.settings["tf32"],
         "cuda_graph": loaded.settings["cuda_graph"],
         "graph_optimization_level": read.graph_optimization_level.name,
         "binding": "inputs and outputs bound in device memory",

@@ -351,6 +351,8 @@ def _runtime_facts(loaded: Loaded) -> dict[str, str]:
     }
     if loaded.artifact.format == "torch-int8-linear":
         facts["int8"] = "linear layers, by torchao; the rest in the model's own type"
+        if chosen["compile"] == "off":  # it prints tensors to itself, to see whether they are real
+            facts["int8"] += "; eager torchao waits for the device in every layer: compile=inductor"
     if chosen["compile"] == "inductor":
         facts["fused_kernels"] = "run as Triton kernels of inductor's own, not among the operators"
     return facts

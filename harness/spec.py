@@ -21,6 +21,7 @@ Requirement = Literal["energy", "accuracy", "memory", "interval"]
 DEFAULT_GOAL = 0.01
 DEFAULT_FLOOR_S = 3.0
 DEFAULT_CAP_S = 30.0
+CUDA_MAX_WARMUP_S = 30.0  # clocks and temperature take longer to settle than latencies
 CUDA_CONCURRENCY = 2  # in the throughput scenario: the next is queued while one runs
 
 
@@ -272,8 +273,10 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
             raise UsageError(f"{field!r} is no field of a run", "see harness run --help")
     if parsed.get("backend") == "tensorrt":
         parsed.setdefault("device", "cuda:0")
-    if parsed.get("scenario") == "throughput" and parsed.get("device", "cpu") != "cpu":
-        parsed.setdefault("concurrency", CUDA_CONCURRENCY)
+    if parsed.get("device", "cpu") != "cpu":
+        parsed.setdefault("max_warmup_s", CUDA_MAX_WARMUP_S)
+        if parsed.get("scenario") == "throughput":
+            parsed.setdefault("concurrency", CUDA_CONCURRENCY)
     return _consistent(RunSpec(**parsed))
 
 

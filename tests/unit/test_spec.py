@@ -235,3 +235,11 @@ def test_arguments_are_what_the_command_takes() -> None:
     assert sorted(arguments(unparse(spec))) == [
         "--cpus=0,1", "--input-shape=a=1x3", "--overhead-check", "--seed=4",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "cap_s"),
+    [({"device": "cuda"}, 30), ({"device": "cuda", "max_warmup_s": "5"}, 5), ({}, 10)],
+)
+def test_clocks_are_given_longer_to_settle(values: dict[str, str], cap_s: float) -> None:
+    assert parse(values).max_warmup_s == cap_s
