@@ -116,11 +116,19 @@ def _candidate(ref: str, results: str) -> Selection:
 
 
 def _sweeps(selection: Selection, results: str) -> list[Path]:
-    """The folders of the sweeps that the runs lie in, or that is named."""
-    folders = [path.parent.parent for path in selection.paths]
-    if not folders and "\0" not in selection.name:
-        folders = [Path(selection.name), Path(results) / selection.name]
-    return [folder for folder in dict.fromkeys(folders) if (folder / "sweep.json").is_file()]
+    """The folders of the sweeps that are meant as a whole: by name, or by several of their runs."""
+    holding = [path.parent.parent for path in selection.paths]
+    folders = [folder for folder in holding if holding.count(folder) > 1]
+    folders += [Path(selection.name), Path(results, selection.name)]
+    found = {folder.resolve(): folder for folder in folders if _holds_sweep(folder)}
+    return list(found.values())
+
+
+def _holds_sweep(folder: Path) -> bool:
+    try:
+        return (folder / "sweep.json").is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _planned(sweeps: list[Path]) -> dict[str, str]:
@@ -160,16 +168,23 @@ def _files(
         folder = Path(report_dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            why = error.strerror or str(error)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"--report-dir {report_dir!r} cannot be made: {why}") from error
         files = {kind: folder / name for kind, name in _IN_FOLDER.items()} | files
     for kind, path in files.items():
-        if path.is_dir() or not path.parent.is_dir():
+        if not _writable(path):
             raise UsageError(
                 f"the {kind} report cannot be {str(path)!r}", "name a file in a folder"
             )
     return files
+
+
+def _writable(path: Path) -> bool:
+    try:
+        return path.parent.is_dir() and not path.is_dir()
+    except (OSError, ValueError):  # a name too long for a file, or with a null character
+        return False
 
 
 def _write(report: GateReport, files: dict[str, Path]) -> None:

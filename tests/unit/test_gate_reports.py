@@ -204,6 +204,9 @@ def test_the_policy_of_the_folder_is_found(here: Path, capsys: Any) -> None:
     )
 
 
+LONG = "x" * 5000
+
+
 @pytest.mark.parametrize(
     ("args", "text"),
     [
@@ -211,6 +214,10 @@ def test_the_policy_of_the_folder_is_found(here: Path, capsys: Any) -> None:
         (["--markdown", "no/where/x.md"], "the markdown report cannot be 'no/where/x.md'"),
         (["--report-dir", "old/file"], "--report-dir 'old/file' cannot be made"),
         (["--policy", "none.toml"], "policy 'none.toml' cannot be read"),
+        (["--policy", LONG], f"policy '{LONG}' cannot be read: File name too long"),
+        (["--junit", LONG], f"the junit report cannot be '{LONG}'"),
+        (["--report-dir", LONG], f"--report-dir '{LONG}' cannot be made: File name too long"),
+        (["--results", ".", LONG], f"no run '{LONG}'"),
     ],
 )
 def test_bad_use_is_one_line_and_writes_nothing(
@@ -218,7 +225,8 @@ def test_bad_use_is_one_line_and_writes_nothing(
 ) -> None:
     (here / "old" / "file").write_text("")
     before = sorted(here.rglob("*"))
-    assert main(["check", "slow", "--baseline", "old", *args]) == 2
+    candidate = [] if len(args) == 3 else ["slow"]
+    assert main(["check", *candidate, "--baseline", "old", *args]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"harness: {text}") and err.count("\n") == 1
     assert sorted(p for p in here.rglob("*") if "index" not in p.name) == before
@@ -243,6 +251,7 @@ def test_what_a_sweep_could_not_measure_is_no_pass(here: Path, capsys: Any) -> N
     assert (missing["cell"], missing["message"]) == (
         names[1], "planned, and not measured: refused: it fails to load",
     )  # fmt: skip
+    assert main(["check", f"n2/{run.id}", "--baseline", "old"]) == 0  # one run is no sweep
 
 
 def test_between_nights_a_change_must_beat_how_nights_differ(here: Path, capsys: Any) -> None:
