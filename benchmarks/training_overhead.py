@@ -10,8 +10,8 @@ another one each time; five make a round of 500 steps, in which everything falls
 * ``whole step``: the time of a round over that of the round without logging beside it, the median
   over rounds and its 95 % interval. It sees everything, threads of the logger included, and the
   noise of the machine.
-* ``inside calls``: the time spent in logging calls over the rest of the step. Little noise, but
-  blind to what a thread does meanwhile.
+* ``inside calls``: processor time spent in logging calls over that of the rest of the step. Little
+  noise even where others use the machine, but blind to what a thread does meanwhile.
 
 Last, the histogram of one tensor of ten million elements.
 """
@@ -105,22 +105,23 @@ class Training:
     def __init__(self, batch: int) -> None:
         torch.manual_seed(0)
         self.model = Digits()
-        self.inside_s = 0.0
+        self.inside_s = self.cpu_s = 0.0
         self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
         self._images, self._labels = torch.rand(batch, 1, 8, 8), torch.randint(0, 10, (batch,))
 
     def block(self, log: Callable[[nn.Module, torch.Tensor], None] | None) -> float:
-        """Seconds for `BLOCK` steps; those of them in ``log`` are added to ``inside_s``."""
-        began_s = time.perf_counter()
+        """Seconds for `BLOCK` steps. Leaves ``cpu_s``, and ``inside_s`` of it in ``log``."""
+        self.inside_s, cpu_s, began_s = 0.0, time.thread_time(), time.perf_counter()
         for _ in range(BLOCK):
             self._optimizer.zero_grad()
             loss = nn.functional.cross_entropy(self.model(self._images), self._labels)
             loss.backward()
             if log is not None:
-                before_s = time.perf_counter()
+                before_s = time.thread_time()
                 log(self.model, loss)
-                self.inside_s += time.perf_counter() - before_s
+                self.inside_s += time.thread_time() - before_s
             self._optimizer.step()
+        self.cpu_s = time.thread_time() - cpu_s
         return time.perf_counter() - began_s
 
 
@@ -131,17 +132,16 @@ def compare(training: Training, loggers: dict[str, Any], rounds: int) -> None:
     inside: dict[str, list[float]] = {name: [] for name in names}
     training.block(None)  # warm up
     for number in range(rounds):
-        times_s = dict.fromkeys(names, 0.0)
-        inside_s = dict.fromkeys(names, 0.0)
+        times_s, inside_s, cpu_s = (dict.fromkeys(names, 0.0) for _ in range(3))
         for block in range(BLOCKS):
             shift = (number + block) % len(names)
             for name in names[shift:] + names[:shift]:
-                training.inside_s = 0.0
                 times_s[name] += training.block(conditions[name])
                 inside_s[name] += training.inside_s
+                cpu_s[name] += training.cpu_s
         for name in names:
             whole[name].append(times_s[name])
-            inside[name].append(inside_s[name] / (times_s[name] - inside_s[name]))
+            inside[name].append(inside_s[name] / (cpu_s[name] - inside_s[name]))
     step_ms = statistics.median(whole["none"]) / (BLOCK * BLOCKS) * 1e3
     print(f"{rounds} rounds, a step without logging takes {step_ms:.2f} ms")
     for name in names[1:]:

@@ -8,18 +8,16 @@ never writes what its parent collected.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import struct
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from harness.sinks.tensorboard import _without_torch
 from harness.training import pictures
 from harness.training.measures import Bins
 
@@ -149,16 +147,3 @@ class _Protocol:
             from tensorboardX.record_writer import masked_crc32c
         self.Event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
         self.checksum: Any = masked_crc32c
-
-
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-    """Keep tensorboardX from importing torch: over a second, for a name in its annotations."""
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["torch"]

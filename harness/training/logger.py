@@ -174,7 +174,8 @@ class TrainingLogger:
         The default prefix keeps points by step apart from `log_epoch`'s, which are by epoch.
         """
         for name, value in metrics.items():
-            self._to.scalar(f"{prefix}/{name}", value, self._at(step, f"{prefix}/{name}"))
+            place = f"{prefix}/{name}"
+            self._to.scalar(place, value, self._at(step, place))
 
     def accumulate(self, metrics: Mapping[str, Any]) -> None:
         """Add to the means that `flush` takes. Tensors stay where they are until then."""

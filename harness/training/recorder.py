@@ -44,6 +44,7 @@ class Recorder:
         self._on_alert = on_alert
         self._raise_on = raise_on
         self._seen: set[Hashable] = set()
+        self._tags: dict[str, str] = {}
         self._lost: set[str] = set()  # what was not finite when it last came
 
     # -- steps -----------------------------------------------------------------------------------
@@ -104,7 +105,10 @@ class Recorder:
         return not lost
 
     def _tag(self, name: str) -> str:
-        return f"{self.model}/{_tame(name)}"
+        tag = self._tags.get(name)
+        if tag is None:
+            tag = self._tags[name] = f"{self.model}/{_tame(name)}"
+        return tag
 
     # -- alerts ----------------------------------------------------------------------------------
 
