@@ -119,24 +119,26 @@ def why_no_aurora(ratios: Mapping[str, float]) -> str:
 def with_ratios(entries: Sequence[Entry], reference: str = "fp32") -> tuple[Entry, ...]:
     """The entries, each with its ratios and score against the same model at ``reference``.
 
-    Partners agree in everything of `PAIRED_BY` that both give. Of several, the one from the same
-    run is taken, or else the last. An entry that is the reference itself, or has no partner, has no
-    ratios; ``missing["aurora"]`` says why there is no score.
+    An entry that names its own ``reference`` is compared with that instead. Partners agree in
+    everything of `PAIRED_BY` that both give. Of several, the one from the same run is taken, or
+    else the last. An entry that is the reference itself, or has no partner, has no ratios;
+    ``missing["aurora"]`` says why there is no score.
     """
     entries = [with_energy(entry) for entry in entries]
-    partners: defaultdict[str, list[Entry]] = defaultdict(list)
+    partners: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
-        if _is(entry, reference):
-            partners[entry.model].append(entry)
-    return tuple(
-        entry if _is(entry, reference) else _compared(entry, partners[entry.model])
-        for entry in entries
-    )
+        partners[_key(entry, entry.precision)].append(entry)
+    compared = []
+    for entry in entries:
+        key = _key(entry, entry.reference or reference)
+        itself = key == _key(entry, entry.precision)
+        compared.append(entry if itself else _compared(entry, partners[key]))
+    return tuple(compared)
 
 
-def _is(entry: Entry, precision: str) -> bool:
+def _key(entry: Entry, precision: str) -> tuple[str, str]:
     """FP32 is fp32."""
-    return entry.precision.lower() == precision.lower()
+    return entry.model, precision.lower()
 
 
 def with_energy(entry: Entry) -> Entry:
@@ -168,13 +170,14 @@ def _compared(entry: Entry, references: Sequence[Entry]) -> Entry:
     partner = next((other for other in reversed(alike) if other.run == entry.run), alike[-1])
     found = ratios(partner, entry)
     score = aurora(found)
+    missing = {name: why for name, why in entry.missing.items() if name != "aurora"}
     return msgspec.structs.replace(
         entry,
         reference=partner.precision,
         reference_run=partner.run,
         ratios=found,
         aurora=score,
-        missing=entry.missing if score else {**entry.missing, "aurora": why_no_aurora(found)},
+        missing=missing if score else {**missing, "aurora": why_no_aurora(found)},
     )
 
 

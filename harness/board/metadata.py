@@ -6,6 +6,7 @@ beside ``model`` (`harness.sinks.board_tags`):
 
     {"schema": "harness.board/1", "model": "resnet18",
      "precisions": {"int8": {"status": "imported", "random_weights": false,
+                             "reference": "fp32",
                              "units": {"latency": "ms", "energy": "mW"},
                              "missing": {"f1_score": "why"}, "derived": {"energy_j": "how"},
                              "info": {"library": "torchvision", "evaluated_on": "cpu"},
@@ -57,6 +58,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
     return {
         "status": entry.status,
         "random_weights": entry.random_weights,
+        "reference": entry.reference,
         "units": {metric.tag: metric.unit for metric in metrics if metric.unit},
         "missing": entry.missing,
         "derived": entry.derived,

@@ -30,7 +30,7 @@ def command(runs: tuple[str, ...], name: str, output: str, results: str) -> int:
     from harness.records.store import write_atomically
 
     write = exporter(name)
-    data = write([result for result, _ in select(runs, results)])
+    data = write([result for result, _ in select(runs, results).runs])
     if output == "-":
         click.echo(data, nl=False)
     else:

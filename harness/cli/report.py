@@ -39,7 +39,8 @@ def command(runs: tuple[str, ...], output: str, form: str | None, title: str, re
     from harness.records.store import write_atomically
 
     render = _renderer(form or ("markdown" if output.endswith((".md", "-")) else "html"))
-    data = render(report.gather(select(runs, results), title))
+    selected = select(runs, results)
+    data = render(report.gather(selected.runs, title, selected.problems))
     if output == "-":
         click.echo(data, nl=False)
     else:

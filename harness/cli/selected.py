@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -11,16 +12,25 @@ from harness.records.refs import resolve
 from harness.records.result import Result
 
 
-def select(refs: Sequence[str], results: str) -> list[tuple[Result, Path]]:
-    """Every run that ``refs`` stand for, once, each with its file; problems go to stderr.
+class Selected(NamedTuple):
+    """Results with their files; ``problems`` says what could not be read, or must not count."""
+
+    runs: list[tuple[Result, Path]]
+    problems: list[str]
+
+
+def select(refs: Sequence[str], results: str) -> Selected:
+    """Every run that ``refs`` stand for, once; problems go to stderr as well.
 
     Raises `ResultError`.
     """
     found: dict[str, tuple[Result, Path]] = {}
+    problems: list[str] = []
     for ref in refs:
         selection = resolve(ref, results)
-        for problem in selection.problems:
-            click.echo(f"harness: {' '.join(problem.split())}", err=True)
+        problems += [" ".join(problem.split()) for problem in selection.problems]
         for result, path in zip(selection.results, selection.paths, strict=True):
             found.setdefault(str(path.absolute()), (result, path))
-    return list(found.values())
+    for problem in dict.fromkeys(problems):
+        click.echo(f"harness: {problem}", err=True)
+    return Selected(list(found.values()), list(dict.fromkeys(problems)))

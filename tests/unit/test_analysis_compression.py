@@ -179,6 +179,13 @@ def test_weights_and_tolerances_that_make_no_sense(weights, tolerance, says) -> 
         aurora({}, weights, tolerance)
 
 
+def test_an_entry_may_name_its_own_reference() -> None:
+    int4 = msgspec.structs.replace(entry("int4", latency_ms=1.0), reference="fp16")
+    found = with_ratios([FP32, entry("fp16", latency_ms=4.0), int4])
+    assert found[1].ratios["speedup"] == 2.5 and found[2].ratios == {"speedup": 4.0}
+    assert with_ratios(found)[2] == found[2]
+
+
 def test_the_reference_may_be_written_in_capitals() -> None:
     found = with_ratios([entry("FP32", latency_ms=4.0), entry("INT8", latency_ms=2.0)])
     assert found[1].ratios == {"speedup": 2.0} and found[1].reference == "FP32"

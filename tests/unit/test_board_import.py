@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_board_plugin import read
 from test_board_writer import last, metadata
 from test_store import file_size_limit
 
@@ -77,6 +78,22 @@ def test_importing_writes_the_tags_of_the_board(tmp_path: Path) -> None:
     said = metadata(folder, "net")["precisions"]["int8"]
     assert said["units"]["energy"] == "mW" and said["derived"] == board.entries[1].derived
     assert said["info"]["library"] == "torchvision" and said["status"] == "imported"
+
+
+def test_the_tab_shows_what_was_imported(tmp_path: Path) -> None:
+    board = log_benchmark_results(put(tmp_path, {**FILE, "a/b c": FILE["net"]}), tmp_path / "logs")
+    shown = {(entry.model, entry.precision): entry for entry in read(tmp_path / "logs").entries}
+    assert len(shown) == 4
+    for entry in board.entries:
+        found = shown[entry.model, entry.precision]
+        assert (found.status, found.derived, found.missing) == (
+            "imported", entry.derived, entry.missing,
+        )  # fmt: skip
+        assert {name: figure.value for name, figure in found.figures.items()} == {
+            name: pytest.approx(figure.value, rel=1e-6) for name, figure in entry.figures.items()
+        }
+        assert found.ratios == pytest.approx(entry.ratios, rel=1e-6, abs=1e-6)
+        assert entry.info.items() <= found.info.items()
 
 
 def test_importing_again_replaces_the_import(tmp_path: Path) -> None:

@@ -241,6 +241,17 @@ def test_the_command(tmp_path: Path, capsys, monkeypatch) -> None:
     assert capsys.readouterr().out.startswith("## ")
 
 
+def test_what_cannot_be_read_is_said_in_the_report_too(tmp_path: Path, capsys) -> None:
+    put(tmp_path / "results")
+    broken = tmp_path / "results" / "20260103T000000Z-digits-3"
+    broken.mkdir()
+    (broken / "result.json").write_bytes(b"{")
+    assert main(["report", str(tmp_path / "results"), "-o", str(tmp_path / "a.html")]) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "cut short" in err
+    assert "cut short" in shown((tmp_path / "a.html").read_bytes()).text
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [(["nonesuch", "-o", "x"], "nonesuch"), (["latest", "-o", "no/x"], "cannot be written"),
