@@ -22,7 +22,7 @@ export const THEMES = {
 };
 const SYMBOLS = ["circle", "diamond", "triangle", "rect", "pin", "roundRect", "arrow"];
 const FONT = "Roboto, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif";
-const MANY = 60; // points, beyond which only those on the frontier are named
+const MANY = 40; // points, beyond which only those on the frontier are named
 const CANVAS_FROM = 400; // points, from which a canvas draws faster than SVG
 const BULK = 0.95; // of the inferences: a tail of a few would squeeze them into a line
 const WIDE = 15; // a range of more than this, largest over smallest, is drawn on a log axis
@@ -117,7 +117,8 @@ function names(colors) {
   return {
     label: {
       show: true, distance: 7, color: colors.text, fontSize: 11, fontFamily: FONT,
-      width: 180, overflow: "truncate", formatter: ({ data }) => data.point.entry.model,
+      width: 180, overflow: "truncate", minMargin: 8,
+      formatter: ({ data }) => data.point.entry.model,
     },
     labelLayout: { hideOverlap: true },
     emphasis: { scale: 1.4 },
