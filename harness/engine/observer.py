@@ -101,12 +101,14 @@ class RunObserver:
         if self.sampler is None:
             return self.spec.idle_s or 0.0  # nothing to wait for: the warm-up can begin
         self.sampler.wait_ready(SAMPLER_READY_S)
-        if self.spec.idle_s is not None:
-            return self.spec.idle_s
         from harness.analysis.energy import idle_floor_s
 
         meters = self._meters()
-        return idle_floor_s(_period_s(meters)) if meters else 0.0
+        needed_s = idle_floor_s(_period_s(meters)) if meters else 0.0
+        idle_s = needed_s if self.spec.idle_s is None else self.spec.idle_s
+        if idle_s and meters:  # a stretch begins between two updates of every meter, not before
+            self.sampler.wait_sampled(_settle_s(meters), SAMPLER_READY_S)
+        return idle_s
 
     def window_plan(self, iteration_s: float) -> WindowPlan:
         """How long to measure and guard, and whether to pause: what those meters need."""
@@ -124,7 +126,7 @@ class RunObserver:
             floor_s=0.0 if fixed else window_floor_s(_period_s(meters), iteration_s),
             guard_s=GUARD_S,
             pause_s=resonance_delay(iteration_s, _period_s(sampled) or 0.1) if sampled else 0.0,
-            settle_s=2 * (_period_s(meters) or UNKNOWN_PERIOD_S),
+            settle_s=_settle_s(meters),
         )
 
     def _meters(self) -> list[Channel]:
@@ -232,6 +234,11 @@ def _may_meter(spec: RunSpec) -> bool:
 def _period_s(meters: Sequence[Channel]) -> float:
     """The longest update period of ``meters``; 0 where none states one."""
     return max((channel.period_s or 0.0 for channel in meters), default=0.0)
+
+
+def _settle_s(meters: Sequence[Channel]) -> float:
+    """How long it takes until each of ``meters`` has shown something new twice."""
+    return 2 * (_period_s(meters) or UNKNOWN_PERIOD_S)
 
 
 def _progress(launch: Launch, index: int, fresh_ms: list[NDArray[np.float64]]) -> Progress:

@@ -176,6 +176,14 @@ class SamplerProcess:
         self._drain_until(lambda: self.ready, timeout_s)
         return self.ready
 
+    def wait_sampled(self, span_s: float, timeout_s: float) -> None:
+        """Wait until its readings span so many seconds, at most ``timeout_s``."""
+
+        def enough() -> bool:
+            return self.ready and self._ticks_ns[-1] - self._ticks_ns[0] >= span_s * 1e9
+
+        self._drain_until(enough, timeout_s)
+
     def pause(self, stopped: bool) -> None:
         """Stop the process as Ctrl-Z would, or let it go on."""
         if self._process is not None and self._process.poll() is None:

@@ -270,8 +270,8 @@ def test_no_energy_figure_anywhere(measured: Callable[[str], Measured], name: st
     [
         (
             "bogus",
-            "--power-source is 'bogus'; choose one of auto, none, powercap, hwmon, jetson, pyrapl, "
-            "external:FILE.csv",
+            "--power-source is 'bogus'; choose one of auto, none, nvml, powercap, hwmon, jetson, "
+            "pyrapl, external:FILE.csv",
         ),
         ("external:", "--power-source is 'external:'; give external:FILE.csv"),
         (

@@ -367,3 +367,11 @@ def test_a_fast_power_sensor_is_read_twice_as_often(period_s: float | None, rate
     assert default_rate_hz(opened) == rate_hz
     refused = Opened("power", (meter,), Unavailable("forbidden"))
     assert default_rate_hz([refused]) == 10.0
+
+
+def test_waiting_until_it_has_sampled_for_a_while() -> None:
+    """A baseline that began at the first reading would lack the update before its edge."""
+    with sleeping_child() as child, started(child.pid) as process:
+        process.wait_sampled(0.5, timeout_s=30)
+        times_ns, _ = process.series()["rss_bytes"]
+        assert times_ns[-1] - times_ns[0] > 0.4e9
