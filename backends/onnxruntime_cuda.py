@@ -25,7 +25,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.common import cuda_index, nothing, refuse_closed
-from harness.backends.cuda_errors import cuda_failure
 from harness.backends.cuda_runtime import PIP, CudaError, CudaRuntime, Pinned, cuda_runtime
 from harness.backends.device_events import EventTimer
 from harness.backends.onnxruntime_module import (
@@ -38,6 +37,7 @@ from harness.backends.onnxruntime_module import (
     run_mapped,
 )
 from harness.backends.onnxruntime_options import TENSORRT, settings, wanted
+from harness.cuda_errors import cuda_failure
 from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed, ModelError
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import Artifact, Description, SessionOptions, TensorSpec

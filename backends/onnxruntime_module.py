@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.backends.common import is_cuda
-from harness.backends.cuda_errors import cuda_failure
 from harness.backends.onnxruntime_operators import Profile, read_profile
 from harness.backends.onnxruntime_options import (
     CPU,
@@ -25,6 +24,7 @@ from harness.backends.onnxruntime_options import (
     settings,
     wanted,
 )
+from harness.cuda_errors import cuda_failure
 from harness.errors import (
     BackendUnavailable,
     DataError,

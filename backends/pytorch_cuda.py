@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.backends import pytorch_module
 from harness.backends.common import cuda_index, refuse_closed
-from harness.backends.cuda_errors import cuda_failure
 from harness.backends.device_events import EventTimer
 from harness.backends.pytorch_module import Loaded, check, line, mapped, plain, tensors_in
 from harness.backends.pytorch_operators import operators_of
 from harness.backends.pytorch_options import settings
+from harness.cuda_errors import cuda_failure
 from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import Description, SessionOptions

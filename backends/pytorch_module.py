@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.common import cuda_index, is_cuda
-from harness.backends.cuda_errors import cuda_failure
 from harness.backends.pytorch_options import settings
+from harness.cuda_errors import cuda_failure
 from harness.errors import (
     BackendUnavailable,
     DataError,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from harness.backends.cuda_errors import cuda_failure
+from harness.cuda_errors import cuda_failure
 from harness.errors import HarnessError, MeasurementFailed
 
 if TYPE_CHECKING:

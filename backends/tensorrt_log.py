@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from harness.backends.cuda_errors import cuda_failure
+from harness.cuda_errors import cuda_failure
 from harness.errors import HarnessError
 
 _KEPT = 50

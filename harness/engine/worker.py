@@ -228,7 +228,12 @@ def _failure(error: BaseException) -> Failure:
         return Failure(type(error).__name__, error.message, error.remedy, "")
     import traceback
 
+    from harness.cuda_errors import cuda_failure
+
     text = f"{type(error).__name__}: {error}"
+    known = cuda_failure(text, "the timed loop ended") if "cuda" in text.lower() else None
+    if known is not None:
+        return Failure(type(known).__name__, known.message, known.remedy, "")
     return Failure("", " ".join(text.split())[:2000], "", traceback.format_exc()[-8000:])
 
 

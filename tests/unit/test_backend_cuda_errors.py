@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.backends.cuda_errors import cuda_failure
 from harness.backends.device_events import EventTimer
+from harness.cuda_errors import cuda_failure
+from harness.engine.worker import _failure
 from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed
 
 # runtime -> its wording, as found in its source or seen from it
@@ -59,6 +60,16 @@ def test_each_wording_is_known(
 @pytest.mark.parametrize("text", ["mat1 and mat2 shapes cannot be multiplied", "", "device"])
 def test_other_errors_are_not_taken_for_these(text: str) -> None:
     assert cuda_failure(text, "loading") is None
+
+
+def test_a_worker_words_it_alike_when_it_happens_in_the_timed_loop() -> None:
+    found = _failure(RuntimeError(OOM["torch"]))
+    assert found.kind == "MeasurementFailed"
+    assert "out of device memory" in found.message
+    assert "--batch-size" in found.remedy
+    assert found.traceback == ""
+    other = _failure(RuntimeError("out of memory"))  # of the host, or of nobody knows whom
+    assert (other.kind, other.message) == ("", "RuntimeError: out of memory")
 
 
 def test_events_are_made_beforehand_and_given_back() -> None:
