@@ -61,7 +61,7 @@ def _card(judged: Judged) -> Html:
         _change("Energy", entry, "energy_j", "energy_ratio", verdicts.get("energy_per_inference")),
         _change("Size", entry, "model_size_mb", "size_ratio", None),
         _memory(entry, verdicts.get("memory_peak")),
-        _accuracy(entry),
+        _accuracy(entry, verdicts.get("top1")),
     ]
     where = f"{entry.info.get('backend', '')} on {entry.info.get('device', '')}"
     against = f"{plain(entry.precision)} against {plain(reference.precision)}, {plain(where)}"
@@ -74,41 +74,50 @@ def _card(judged: Judged) -> Html:
 def _change(label: str, entry: Entry, metric: str, ratio: str, verdict: str | None) -> Html | None:
     value = entry.ratios.get(ratio)
     if value is None:
-        why = entry.missing.get(metric, "not measured for both")
-        return h("li", h("span", label), h("span", "n/a", title=plain(why), class_="absent"))
+        return _absent(label, entry, metric)
     more, less = _WORDS[ratio]
+    if number(value, 3) == "1.00":
+        return _fact(label, "the same", "", verdict)
     text = f"{number(value, 3)}× {more}" if value >= 1 else f"{number(1 / value, 3)}× {less}"
-    known = verdict in (None, "improved", "regressed")  # no colour for what is not certain
-    better = "" if not known else "better" if value >= 1 else "worse"
-    return h(
-        "li", h("span", label), h("span", maybe_chip(verdict), " ", h("b", text, class_=better))
-    )
-
-
-def maybe_chip(verdict: str | None) -> Html | None:
-    return None if verdict is None else h("span", verdict, class_=f"chip {verdict}")
+    return _fact(label, text, "better" if value >= 1 else "worse", verdict)
 
 
 def _memory(entry: Entry, verdict: str | None) -> Html | None:
     saved = entry.ratios.get("memory_reduction_mb")
     if saved is None:
         return None
-    text = f"{value_text(abs(saved), 'memory_mb')} {'less' if saved >= 0 else 'more'}"
-    return h("li", h("span", "Memory"), h("span", maybe_chip(verdict), " ", h("b", text)))
+    if saved == 0:
+        return _fact("Memory", "the same", "", verdict)
+    text = f"{value_text(abs(saved), 'memory_mb')} {'less' if saved > 0 else 'more'}"
+    return _fact("Memory", text, "better" if saved > 0 else "worse", verdict)
 
 
-def _accuracy(entry: Entry) -> Html | None:
+def _accuracy(entry: Entry, verdict: str | None) -> Html:
     drop = entry.ratios.get("accuracy_drop")
     if drop is None:
-        why = plain(entry.missing.get("accuracy", "not measured for both"))
-        return h("li", h("span", "Accuracy"), h("span", "n/a", title=why, class_="absent"))
+        return _absent("Accuracy", entry, "accuracy")
     points = drop * (100 if entry.figures["accuracy"].value <= 1 else 1)
-    kept = f"{cell(entry, 'accuracy').text}"
+    kept = cell(entry, "accuracy").text
     if abs(points) < 0.005:
-        return h("li", h("span", "Accuracy"), h("b", f"{kept}, nothing lost"))
+        return _fact("Accuracy", f"{kept}, nothing lost", "", verdict)
     word, better = ("lost", "worse") if points > 0 else ("gained", "better")
-    text = f"{kept}, {abs(points):.2f} points {word}"
-    return h("li", h("span", "Accuracy"), h("b", text, class_=better))
+    return _fact("Accuracy", f"{kept}, {abs(points):.2f} points {word}", better, verdict)
+
+
+def _fact(label: str, text: str, better: str, verdict: str | None) -> Html:
+    """A line of a card. What was tested and is not certain has no colour."""
+    certain = verdict in (None, "improved", "regressed")
+    value = h("b", text, class_=better if certain else "")
+    return h("li", h("span", label), h("span", _maybe_chip(verdict), " ", value))
+
+
+def _absent(label: str, entry: Entry, metric: str) -> Html:
+    why = plain(entry.missing.get(metric, "not measured for both"))
+    return h("li", h("span", label), h("span", "n/a", title=why, class_="absent"))
+
+
+def _maybe_chip(verdict: str | None) -> Html | None:
+    return None if verdict is None else chip(verdict)
 
 
 def _score(entry: Entry) -> Html:
