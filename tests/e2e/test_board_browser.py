@@ -46,7 +46,10 @@ def logdir(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     scalars |= {f"{name}/latency/int8": 1.5 + i for i, name in enumerate(HOSTILE)}
     scalars |= {"broken/accuracy/int8": float("nan"), "broken/latency/int8": float("inf")}
     info = {"info": {"library": SCRIPT, "__proto__": "x"}, "random_weights": True}
-    texts = {f"{SCRIPT}/metadata/info": json.dumps(info)}
+    texts = {
+        f"{SCRIPT}/metadata/info": json.dumps(info),
+        "broken/metadata/info": json.dumps({"info": {"backend": "tensorrt"}}),
+    }
     tag_events(results / "stranger", scalars, texts)
     return results
 
@@ -272,6 +275,17 @@ def test_filters_narrow_the_rows(page: Any) -> None:
     chip.click()
     search(page, "nothing has this name")
     assert rows(page) == [] and page.get_by_text("No entry passes the filters.").is_visible()
+
+
+def test_one_backend_can_be_chosen(page: Any) -> None:
+    choice = page.get_by_label("Backend", exact=True)
+    assert choice.locator("option").all_text_contents() == [
+        "All backends", "onnxruntime", "tensorrt",
+    ]  # fmt: skip
+    choice.select_option("onnxruntime")
+    assert set(column(page, "Model")) == {"digits"}
+    choice.select_option("All backends")
+    assert len(rows(page)) == 50
 
 
 def test_runs_can_be_left_out(page: Any) -> None:
