@@ -115,9 +115,7 @@ def test_what_the_driver_does_not_show_is_unknown() -> None:
 
 def test_the_hosts_fingerprint_is_as_it_was() -> None:
     plain = fingerprint()
-    assert fingerprint(device="cpu") == msgspec.structs.replace(
-        plain, context=fingerprint(device="cpu").context
-    )
+    assert fingerprint(device="cpu").factors == plain.factors
     assert not any(name.startswith("gpu") for name in {**plain.factors, **plain.context})
 
 
