@@ -42,31 +42,41 @@ class EventFile:
         # plain events as tuples: they cost the garbage collector next to nothing
         self._pending: list[_Pending] = []
         self._head = [{"wall_time": now_s, "file_version": "brain.Event:2"}]
-        self._flushed_s = time.monotonic()
+        self._flushed_s = time.time()
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     # -- what can be written ---------------------------------------------------------------------
 
-    def scalar(self, tag: str, value: float, step: int) -> None:
-        self._add(tag, value, step)
+    def add(self, tag: str, value: float | dict[str, Any], step: int) -> None:
+        """A scalar, or the fields of another kind of value.
+
+        Messages are built when they are written: many at once cost a fraction of one by one, since
+        a training step leaves nothing of this code in the processor's caches.
+        """
+        if self.problem is not None:
+            return
+        now_s = time.time()
+        self._pending.append((now_s, step, tag, value))
+        if not 0 <= now_s - self._flushed_s <= FLUSH_S or len(self._pending) > FLUSH_EVENTS:
+            self.flush()
 
     def histogram(self, tag: str, bins: Bins, step: int) -> None:
         fields = {"min": bins.low, "max": bins.high, "num": sum(bins.counts), "sum": bins.total,
                   "sum_squares": bins.squares, "bucket_limit": bins.limits,
                   "bucket": bins.counts}  # fmt: skip
-        self._add(tag, {"histo": fields}, step)
+        self.add(tag, {"histo": fields}, step)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         tensor = {"dtype": "DT_STRING", "string_val": [markdown.encode("utf-8", "replace")],
                   "tensor_shape": {"dim": [{"size": 1}]}}  # fmt: skip
         metadata = {"plugin_data": {"plugin_name": "text"}}
-        self._add(tag, {"metadata": metadata, "tensor": tensor}, step)
+        self.add(tag, {"metadata": metadata, "tensor": tensor}, step)
 
     def image(self, tag: str, image: pictures.Picture, step: int) -> None:
         height, width = image.shape[:2]
         fields = {"height": height, "width": width, "colorspace": 3,
                   "encoded_image_string": pictures.png(image)}  # fmt: skip
-        self._add(tag, {"image": fields}, step)
+        self.add(tag, {"image": fields}, step)
 
     def graph(self, definition: bytes) -> None:
         """A serialised GraphDef."""
@@ -75,25 +85,13 @@ class EventFile:
 
     # -- the file --------------------------------------------------------------------------------
 
-    def _add(self, tag: str, value: float | dict[str, Any], step: int) -> None:
-        """Messages are built when they are written: many at once cost a fraction of one by one.
-
-        A training step leaves nothing of this code in the processor's caches.
-        """
-        if self.problem is not None:
-            return
-        with self._lock:
-            self._pending.append((time.time(), step, tag, value))
-        late = time.monotonic() - self._flushed_s > FLUSH_S
-        if late or len(self._pending) > FLUSH_EVENTS:
-            self.flush()
-
     def flush(self) -> None:
         """Hand to the system what is pending."""
         with self._lock:
             head, self._head = self._head, []
-            pending, self._pending = self._pending, []
-            self._flushed_s = time.monotonic()
+            pending = self._pending[:]
+            del self._pending[: len(pending)]  # other threads may add meanwhile
+            self._flushed_s = time.time()
             if self.problem is not None or os.getpid() != self._pid:
                 return
             events = (self._proto.Event(**fields) for fields in head), map(self._event, pending)

@@ -66,11 +66,11 @@ class Recorder:
 
     def scalar(self, name: str, value: Any, step: int) -> None:
         """One point; an alert instead where ``value`` is not finite. Raises `DataError`."""
-        number = arrays.to_float(name, value)
+        number = value if type(value) is float else arrays.to_float(name, value)
         finite = math.isfinite(number)
         usual = finite and name not in self._lost  # and in every step, so it is short
         if usual or self._is_finite(name, 0 if finite else 1, step):
-            self.events.scalar(self._tag(name), number, step)
+            self.events.add(self._tags.get(name) or self._tag(name), number, step)
 
     def scalars(self, prefix: str, values: Mapping[str, Any], step: int) -> None:
         for name, value in values.items():
@@ -105,9 +105,7 @@ class Recorder:
         return not lost
 
     def _tag(self, name: str) -> str:
-        tag = self._tags.get(name)
-        if tag is None:
-            tag = self._tags[name] = f"{self.model}/{_tame(name)}"
+        tag = self._tags[name] = f"{self.model}/{_tame(name)}"
         return tag
 
     # -- alerts ----------------------------------------------------------------------------------
@@ -118,7 +116,7 @@ class Recorder:
         if alert is None and not self._alarms.changed:
             return
         tag = f"training/alerts/{rule}"
-        self.events.scalar(self._tag(tag), float(self._alarms.active(rule)), step)
+        self.events.add(self._tag(tag), float(self._alarms.active(rule)), step)
         if alert is None:
             return
         self.alerts.append(alert)
