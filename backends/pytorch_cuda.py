@@ -107,6 +107,8 @@ class CudaSession:
         self._run = self._runner(loaded)
         self.enqueue = self._first
         self.synchronize = self._stream.synchronize
+        if loaded.settings["compile"] == "inductor":
+            self._first()  # compiling is part of loading, as on the CPU
 
     def _captured(self, loaded: Loaded) -> Callable[[], Any]:
         """A replay of one inference. Raises `ModelError` where it cannot be captured."""

@@ -395,3 +395,41 @@ def test_an_exported_program_is_moved_with_its_constants(tmp_path: Path) -> None
     torch.export.save(torch.export.export(Positions(), (torch.ones(2, 3),)), path)
     module = load_module(f"pt2:{path}", 0, "meta")
     assert module(torch.ones(2, 3, device="meta")).device.type == "meta"
+
+
+LAYERS = """
+import torch
+
+def make():
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 9)
+    return torch.nn.Sequential(*layers), (torch.ones(20, 16),)
+"""
+
+
+def test_planned_layers_run_in_int8_and_the_result_says_how(
+    cuda: Cuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    from harness.models.torch_source import load_module
+    from harness.quantize.torch_linear import plan, write
+
+    (tmp_path / "cuda_layers.py").write_text(LAYERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    source, specs = "factory:cuda_layers:make", (TensorSpec("input", "float32", (20, 16)),)
+    inputs = {"input": np.random.default_rng(0).random((20, 16), np.float32)}
+    path = tmp_path / "layers.json"
+    write(plan(load_module(source, 0), (torch.from_numpy(inputs["input"]),), "layers"), path)
+    whole = Artifact("torch", "", source, "fp32", "", 0, specs)
+    reduced = Artifact("torch-int8-linear", str(path), source, "int8", "", 0, specs)
+
+    assert PyTorchBackend().artifact_format("int8", options()) == reduced.format
+    session: Any = PyTorchBackend().prepare(reduced, inputs, options())
+    (given,) = infer(session).values()
+    description = session.describe()
+    assert not isinstance(description.operators, Unavailable)
+    assert description.operators["aten::_int_mm"] == {"int8": 1}
+    assert description.operators["aten::linear"] == {"fp32": 1}  # 9 is no multiple of 8
+    assert "compile=inductor" in description.runtime["int8"]
+    (exact,) = infer(PyTorchBackend().prepare(whole, inputs, options())).values()
+    assert 0 < np.square(given - exact).sum() < np.square(exact).sum() / 1000
