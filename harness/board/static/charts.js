@@ -90,7 +90,7 @@ function paretoOption(board, { metric, metrics, theme }) {
     tooltip: tooltip(colors, ({ data }) => data?.point && paretoTip(data.point, metrics, metric)),
     xAxis: {
       ...axis(colors, `${metrics[metric].title} [${unit}]`), type: log ? "log" : "value",
-      scale: true,
+      scale: true, boundaryGap: ["6%", "6%"],
     },
     yAxis: {
       ...axis(colors, "Accuracy"), nameGap: 48, type: "value", scale: true, ...room(points),
@@ -117,7 +117,7 @@ function names(colors) {
   return {
     label: {
       show: true, distance: 7, color: colors.text, fontSize: 11, fontFamily: FONT,
-      width: 180, overflow: "truncate", minMargin: 8,
+      width: 130, overflow: "truncate", minMargin: 8,
       formatter: ({ data }) => data.point.entry.model,
     },
     labelLayout: { hideOverlap: true },
@@ -125,16 +125,20 @@ function names(colors) {
   };
 }
 
-/** Limits of the accuracy axis: some air, but none above 1 (or 100) where that is the most. */
+/** Limits and ticks of the accuracy axis: some air, but none above 1 (or 100) where that is most. */
 function room(points) {
   const values = points.map((point) => point.y);
   const [least, most] = [Math.min(...values), Math.max(...values)];
   const spread = most - least || Math.abs(most) * 0.02 || 0.01;
-  const step = 10 ** Math.floor(Math.log10(spread)) / 2;
+  const ten = 10 ** Math.floor(Math.log10(spread / 5));
+  const interval = ten * ([1, 2, 5].find((times) => times * ten * 5 >= spread) ?? 10);
   const ceiling = most <= 1 ? 1 : most <= 100 ? 100 : Infinity;
-  const top = Math.ceil((most + spread * 0.12) / step) * step;
-  const bottom = Math.floor((least - spread * 0.12) / step) * step;
-  return { min: Math.max(least >= 0 ? 0 : -Infinity, tidy(bottom)), max: Math.min(ceiling, tidy(top)) };
+  const top = Math.ceil((most + spread * 0.1) / interval) * interval;
+  const bottom = Math.floor((least - spread * 0.1) / interval) * interval;
+  return {
+    min: tidy(least >= 0 ? Math.max(0, bottom) : bottom), max: tidy(Math.min(ceiling, top)),
+    interval: tidy(interval),
+  };
 }
 
 function tidy(value) {
