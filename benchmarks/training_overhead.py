@@ -1,6 +1,6 @@
 """What does logging cost a training step? Ours at its default frequencies, beside our peers.
 
-    python benchmarks/training_overhead.py [--rounds 10] [--batch 32]
+    python benchmarks/training_overhead.py [--rounds 10] [--batch 64]
 
 A small CNN (`digits`, 96,000 parameters) trains on one thread. Each step logs its loss; every 100th
 the norm of each gradient, every 500th the histogram of each weight and gradient. The peers are
@@ -171,7 +171,7 @@ def large_histogram_ms(logger: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
