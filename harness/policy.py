@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -31,6 +31,7 @@ from harness.errors import UsageError
 
 DEFAULT_FLOOR = 0.99  # of FP32's accuracy, as the MLPerf rules ask of a quantized model
 _ACCURACY = "top1"
+_BOTH = {"baseline", "candidate"}
 _SEE = "see docs/policy.md"
 T = TypeVar("T")
 
@@ -72,12 +73,17 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Confirm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to measure last-good and candidate again, side by side: by a command each, or by the
-    Python environment (its folder) of each, keys ``baseline`` and ``candidate``."""
+    """How to measure the last good build and the candidate again, side by side (one of these).
+
+    The tables have the keys ``baseline`` and ``candidate``: folders of Python environments, commits
+    of this repository (``recorded``: those that the runs were measured at), folders of model files.
+    """
 
     baseline_command: str | tuple[str, ...] | None = None
     candidate_command: str | tuple[str, ...] | None = None
     environments: dict[str, str] | None = None
+    commits: dict[str, str] | Literal["recorded"] | None = None
+    artifacts: dict[str, str] | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -256,14 +262,15 @@ def _check_confirm(confirm: Confirm | None) -> None:
     if confirm is None:
         return
     commands = (confirm.baseline_command, confirm.candidate_command)
-    by_command = all(commands) and confirm.environments is None
-    by_environment = not any(commands) and set(confirm.environments or ()) == {
-        "baseline",
-        "candidate",
-    }
-    if not (by_command or by_environment):
+    tables = [
+        table
+        for table in (confirm.environments, confirm.commits, confirm.artifacts)
+        if table is not None
+    ]
+    whole = all(table == "recorded" or set(table) == _BOTH for table in tables)
+    if not (whole and len(tables) + all(commands) == 1 and any(commands) == all(commands)):
         raise UsageError(
-            "[confirm] needs baseline_command and candidate_command, or environments with baseline "
-            "and candidate",
+            "[confirm] needs either baseline_command and candidate_command, or one of "
+            "environments, commits and artifacts, with baseline and candidate",
             _SEE,
         )

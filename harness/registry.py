@@ -9,7 +9,9 @@ its user guessing.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -56,6 +58,9 @@ def _names(group: str, builtins: Mapping[str, str]) -> list[str]:
 def _load(group: str, builtins: Mapping[str, str], name: str) -> Any:
     if name in builtins or ":" in name:
         module, _, attribute = builtins.get(name, name).partition(":")
+        here = str(Path.cwd())
+        if name not in builtins and here not in sys.path:
+            sys.path.insert(0, here)  # a console script does not look in the current folder
         return getattr(importlib.import_module(module), attribute)
     return _plugins(group)[name].load()
 

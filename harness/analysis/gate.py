@@ -38,6 +38,7 @@ Kind = Literal[
     "nothing compared",
     "not comparable",
     "inconclusive",
+    "not confirmed",
     "waived",
     "quarantined",
     "improved",
@@ -109,19 +110,24 @@ def judge(
     old, new = tuple(baseline), tuple(candidate)
     if old or new:
         check_globs(policy, [cell_of(result).name for result in (*old, *new)])
-    settings = Settings(
-        alpha=policy.alpha,
-        minimum_launches=policy.minimum_launches,
-        metrics=policy.judged(),
-        minimum_effects=policy.minimum_effect,
-        night_sd=night_sd or {},
-    )
+    settings = settings_of(policy, night_sd)
     found = compare_sets(
         old, new, settings, other_hardware=other_hardware, names=names, problems=problems
     )
     sides = group(old), group(new)
     missing = missing_cells(*sides, policy, planned or {})
     return _report(found, sides, missing, policy, source, today or date.today())
+
+
+def settings_of(policy: Policy, night_sd: NightSd | None = None) -> Settings:
+    """How ``policy`` wants figures compared."""
+    return Settings(
+        alpha=policy.alpha,
+        minimum_launches=policy.minimum_launches,
+        metrics=policy.judged(),
+        minimum_effects=policy.minimum_effect,
+        night_sd=night_sd or {},
+    )
 
 
 def regressions(baseline: Sequence[Result], candidate: Sequence[Result]) -> list[str]:
@@ -163,7 +169,7 @@ def _report(
     cases = [_quarantine(case, policy) for case in cases]
     if not any(row.verdict in _JUDGED for report in found.cells for row in report.rows):
         cases.append(_nothing(found))
-    code = next((code for code in (1, 3, 4, 5) if any(case.code == code for case in cases)), 0)
+    code = _code(cases)
     return GateReport(
         outcome=_OUTCOMES.get(code, "pass"),
         exit_code=code,
@@ -174,6 +180,21 @@ def _report(
         proposals=tuple(_proposals(found, policy)),
         comparison=found,
     )
+
+
+def concluded(report: GateReport, cases: Sequence[Case]) -> GateReport:
+    """``report`` with other cases, and the outcome that follows from them."""
+    code = _code(cases)
+    return msgspec.structs.replace(
+        report,
+        outcome=_OUTCOMES.get(code, "pass"),
+        exit_code=code,
+        cases=tuple(sorted(cases, key=_urgency)),
+    )
+
+
+def _code(cases: Sequence[Case]) -> int:
+    return next((code for code in (1, 3, 4, 5) if any(case.code == code for case in cases)), 0)
 
 
 def _urgency(case: Case) -> tuple[int, int, str, str, str]:

@@ -27,6 +27,7 @@ _IN_FOLDER = {"junit": "junit.xml", "markdown": "summary.md", "json": "report.js
 @click.option("--markdown", metavar="FILE", help="Write a summary for a CI page.")
 @click.option("--json-file", "json_file", metavar="FILE", help="Write the whole report.")
 @click.option("--report-dir", metavar="DIR", help="Write all three into this folder.")
+@click.option("--confirm", is_flag=True, help="Measure both builds again before calling it worse.")
 @click.option(
     "--allow-different-hardware",
     "other_hardware",
@@ -44,6 +45,7 @@ def command(
     markdown: str | None,
     json_file: str | None,
     report_dir: str | None,
+    confirm: bool,
     other_hardware: bool,
     results: str,
     as_json: bool,
@@ -54,6 +56,9 @@ def command(
     before the command ends, whatever the outcome. Exit codes: 0 nothing is worse than allowed;
     1 something is, or a waiver has expired; 3 a cell was not measured; 4 nothing was compared;
     5 something is undecided, with --strict. --strict fails what could not be compared, too (4).
+
+    With --confirm, cells that got worse are measured again, both builds in turn, as [confirm] of
+    the policy says. What is not worse side by side was the night or the machine, and fails nothing.
 
     \b
       harness check --baseline release
@@ -79,6 +84,8 @@ def command(
         night_sd=night_spread(old.results, new.results, asked.judged(), results),
         planned=_planned(_sweeps(new, results)),
     )
+    if confirm:
+        report = _confirmed(report, asked, old, new, results)
     for problem in report.comparison.problems:
         click.echo(f"harness: {problem}", err=True)
     _write(report, files)
@@ -90,6 +97,33 @@ def command(
 
         print_out(render_gate(report))
     return report.exit_code
+
+
+def _confirmed(
+    report: GateReport, policy: Policy, old: Selection, new: Selection, results: str
+) -> GateReport:
+    """Regressed cells measured again, by both builds. Raises `UsageError` without [confirm]."""
+    from datetime import UTC, datetime
+
+    from harness.analysis.confirm import confirmed, regressed_cells
+    from harness.analysis.gate import settings_of
+    from harness.analysis.sets import compare_sets
+    from harness.errors import UsageError
+    from harness.records.cell import cell_of
+    from harness.sweep.confirm import measure
+
+    if policy.confirm is None:
+        raise UsageError("--confirm needs [confirm] in the policy", "see docs/policy.md")
+    cells = regressed_cells(report)
+    if not cells:
+        return report
+    click.echo(f"measuring {len(cells)} cells again, both builds in turn", err=True)
+    specs = {cell_of(run).name: run.spec for run in new.results if cell_of(run).name in cells}
+    commits = (old.results[-1].software.commit, new.results[-1].software.commit)
+    out = Path(results, ".confirm", datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"))
+    found, failed = measure(policy.confirm, specs, commits, policy.minimum_launches, out)
+    again = compare_sets(found["baseline"], found["candidate"], settings_of(policy))
+    return confirmed(report, again, failed)
 
 
 def _policy(name: str | None) -> tuple[Policy, str]:

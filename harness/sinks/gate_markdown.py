@@ -40,6 +40,7 @@ _SECTIONS: tuple[tuple[str, _Wanted], ...] = (
     ("Not measured", lambda case: case.code == 3),
     ("Waived", lambda case: case.kind == "waived"),
     ("In quarantine", lambda case: case.kind == "quarantined"),
+    ("Not confirmed", lambda case: case.kind == "not confirmed"),
     ("Not decided", lambda case: case.kind == "inconclusive"),
     ("Not compared", lambda case: case.code != 3 and case.kind in _APART),
     ("Better", lambda case: case.kind == "improved"),

@@ -18,8 +18,8 @@ from harness.analysis.gate import Case, GateReport
 from harness.maybe import Unavailable
 from harness.sinks.rows import plain
 
-_SKIPPED = ("not comparable", "missing", "nothing compared", "inconclusive", "waived",
-            "quarantined")  # fmt: skip
+_SKIPPED = ("not confirmed", "not comparable", "missing", "nothing compared", "inconclusive",
+            "waived", "quarantined")  # fmt: skip
 _TAGS = {"failure": "failures", "error": "errors", "skipped": "skipped"}
 
 

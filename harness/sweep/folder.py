@@ -99,7 +99,7 @@ def open_sweep(plan: Plan, out: Path, label: str | None, new: bool) -> SweepFold
     Without a label it is the date and the commit. Raises `UsageError` where what is there was begun
     from another file, machine or software, and `ResultError` where it cannot be written.
     """
-    state = {**_state(), "model and data files": _files_sha256(plan)}
+    state = {**_state(plan), "model and data files": _files_sha256(plan)}
     label = label or _default_label(state)
     path = out / f"{plan.name}-{label}"
     if new:
@@ -182,9 +182,11 @@ def _default_label(state: Mapping[str, str]) -> str:
     return f"{date}-{commit}" if commit else date
 
 
-def _state() -> dict[str, str]:
+def _state(plan: Plan) -> dict[str, str]:
     software = machine.software()
-    state = {"machine": machine.fingerprint().fingerprint, **software.versions}
+    state = dict(software.versions)
+    for device in sorted({one.spec.device for one in plan.cells}):
+        state[f"machine with {device}"] = machine.fingerprint(device=device).fingerprint
     if software.commit:
         state["commit"] = software.commit
         state["uncommitted changes"] = _diff_sha256()

@@ -1,0 +1,156 @@
+"""Measure two builds side by side: the one that was good and tonight's.
+
+    A B | B A | A B | B A | A B        one launch each, in turn, on this machine, tonight
+
+What the night, the heat or a driver did falls on both alike, so what is left between A and B is
+what changed in the software. A build is one of
+
+    a command        ``baseline_command``, instead of ``harness``
+    an environment   a folder with ``bin/python`` in which Harness is installed
+    a commit         of this repository, checked out beside it; its code comes first on the path
+    artifacts        a folder of model files; each cell takes the file of its own name from it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from harness.errors import MeasurementFailed, UsageError
+from harness.policy import Confirm
+from harness.records.result import Result
+from harness.spec import RunSpec
+from harness.sweep.again import run_again
+from harness.sweep.locks import held, needs
+
+SideName = Literal["baseline", "candidate"]
+SIDES: tuple[SideName, SideName] = ("baseline", "candidate")
+_GIT_TIMEOUT_S = 600.0
+_WAIT_S = 6 * 3600.0
+
+
+class Build(msgspec.Struct, frozen=True):
+    """How to run one side."""
+
+    command: tuple[str, ...]
+    folder: Path | None = None
+    artifacts: Path | None = None
+
+    def of(self, spec: RunSpec) -> RunSpec:
+        """``spec`` with this build's model file. Raises `UsageError` where it has none."""
+        if self.artifacts is None:
+            return spec
+        path = self.artifacts / Path(spec.model).name
+        if not path.is_file():
+            raise UsageError(
+                f"[confirm] artifacts: {str(self.artifacts)!r} holds no {path.name!r}",
+                "keep the model file of each build there",
+            )
+        return msgspec.structs.replace(spec, model=str(path.absolute()))
+
+
+def measure(
+    confirm: Confirm,
+    specs: Mapping[str, RunSpec],
+    commits: tuple[str | None, str | None],
+    launches: int,
+    out: Path,
+) -> tuple[dict[SideName, list[Result]], dict[str, str]]:
+    """Every cell of ``specs`` (name -> spec) by both builds, and why cells were not measured.
+
+    ``commits``: those that baseline and candidate were measured at, for ``commits = "recorded"``.
+    Raises `UsageError` for builds that are not there.
+    """
+    found: dict[SideName, list[Result]] = {"baseline": [], "candidate": []}
+    failed: dict[str, str] = {}
+    with _builds(confirm, commits) as builds, held(needs(list(specs.values())), _WAIT_S):
+        for launch in range(launches):
+            order = SIDES if launch % 2 == 0 else SIDES[::-1]
+            for name, spec in specs.items():
+                if name in failed:
+                    continue
+                try:
+                    for side in order:
+                        found[side].append(_launch(builds[side], spec, out / side))
+                except MeasurementFailed as error:
+                    failed[name] = str(error)
+    return found, failed
+
+
+def _launch(build: Build, spec: RunSpec, out: Path) -> Result:
+    return run_again(build.of(spec), 1, out, harness=build.command, folder=build.folder)
+
+
+@contextlib.contextmanager
+def _builds(
+    confirm: Confirm, commits: tuple[str | None, str | None]
+) -> Iterator[dict[SideName, Build]]:
+    here = (sys.executable, "-m", "harness")
+    if confirm.environments is not None:
+        yield {side: _environment(confirm.environments[side]) for side in SIDES}
+    elif confirm.artifacts is not None:
+        yield {side: Build(here, None, Path(confirm.artifacts[side])) for side in SIDES}
+    elif confirm.commits is not None:
+        recorded = dict(zip(SIDES, commits, strict=True))
+        named = recorded if confirm.commits == "recorded" else confirm.commits
+        with tempfile.TemporaryDirectory(prefix="harness-confirm-") as scratch:
+            folders = {side: Path(scratch) / side for side in SIDES}
+            with _worktrees({folders[side]: named[side] for side in SIDES}):
+                yield {side: Build(here, folders[side]) for side in SIDES}
+    else:
+        texts = {"baseline": confirm.baseline_command, "candidate": confirm.candidate_command}
+        yield {side: Build(_words(texts[side])) for side in SIDES}
+
+
+def _words(command: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return tuple(shlex.split(command)) if isinstance(command, str) else tuple(command or ())
+
+
+def _environment(folder: str) -> Build:
+    python = Path(folder).absolute() / "bin" / "python"
+    if not os.access(python, os.X_OK):
+        raise UsageError(
+            f"[confirm] environments: {folder!r} holds no bin/python", "name a virtual environment"
+        )
+    return Build((str(python), "-m", "harness"))
+
+
+@contextlib.contextmanager
+def _worktrees(wanted: Mapping[Path, str | None]) -> Iterator[None]:
+    """Check commits out into folders, and take them away again."""
+    made: list[Path] = []
+    try:
+        for folder, commit in wanted.items():
+            if not commit or commit.endswith("-dirty"):
+                raise UsageError(
+                    f"[confirm] commits: {commit or 'nothing'} cannot be checked out",
+                    "measure committed work, or confirm by environments",
+                )
+            _git("worktree", "add", "--detach", str(folder), commit)
+            made.append(folder)
+        yield
+    finally:
+        for folder in made:
+            _git("worktree", "remove", "--force", str(folder))
+
+
+def _git(*words: str) -> None:
+    try:
+        subprocess.run(
+            ["git", *words], check=True, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"[confirm] commits: git does not answer: {error}") from error
+    except subprocess.CalledProcessError as error:
+        raise UsageError(
+            f"[confirm] commits: {error.stderr.strip()}", "name commits of this repository"
+        ) from error

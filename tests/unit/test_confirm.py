@@ -1,0 +1,117 @@
+"""What a second measurement makes of each regression; and the builds that it can use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness.analysis.confirm import confirmed, regressed_cells
+from harness.analysis.gate import judge
+from harness.analysis.sets import compare_sets
+from harness.errors import UsageError
+from harness.policy import Policy, parse_policy
+from harness.records.result import Result, Timing
+from harness.spec import RunSpec
+from harness.sweep.confirm import Build
+from harness.testing.results import fake_result
+
+POLICY = Policy(metrics=("latency_median",))
+
+
+def run(name: str, medians_ms: list[float]) -> Result:
+    base = fake_result()
+    assert isinstance(base.timing, Timing)
+    replace = msgspec.structs.replace
+    launches = tuple(replace(base.timing.launches[0], median_ms=value) for value in medians_ms)
+    return replace(
+        base, id=name, status="complete", timing=replace(base.timing, launches=launches), tags={}
+    )
+
+
+def around(level: float) -> list[float]:
+    return [level * factor for factor in (1.0, 1.001, 0.999, 1.002, 0.998)]
+
+
+def settled(again_ms: list[float], failed: dict[str, str] | None = None) -> tuple[str, int, str]:
+    report = judge([run("a", around(1.0))], [run("b", around(1.1))], POLICY)
+    assert report.exit_code == 1
+    again = compare_sets([run("c", around(1.0))], [run("d", again_ms)]) if again_ms else None
+    empty = compare_sets([], [])
+    found = confirmed(report, again or empty, failed or {})
+    case = next(case for case in found.cases if case.metric == "latency_median")
+    return case.kind, found.exit_code, case.message
+
+
+def test_a_regression_that_shows_again_stays_one() -> None:
+    kind, code, message = settled(around(1.1))
+    assert (kind, code) == ("regressed", 1)
+    assert "confirmed side by side, worse by 10.0 %" in message
+
+
+@pytest.mark.parametrize("level", [1.0, 0.9])
+def test_one_that_does_not_was_the_night(level: float) -> None:
+    kind, code, message = settled(around(level))
+    assert (kind, code) == ("not confirmed", 0)
+    assert message.startswith("not the software: side by side, ")
+
+
+def test_one_that_is_not_decided_fails_nothing_unless_strict() -> None:
+    kind, code, message = settled([0.9, 1.0, 1.1, 1.2, 1.3])
+    assert (kind, code) == ("inconclusive", 0)
+    assert "not decided side by side" in message
+
+
+def test_one_that_cannot_be_measured_again_stays_a_regression() -> None:
+    kind, code, message = settled([], {"digits/onnxruntime/cpu/int8/b1/latency": "it crashed"})
+    assert (kind, code) == ("regressed", 1)
+    assert "could not be confirmed: it crashed" in message
+
+
+def test_only_what_fails_is_measured_again() -> None:
+    report = judge([run("a", around(1.0))], [run("b", around(1.1))], POLICY)
+    assert regressed_cells(report) == ["digits/onnxruntime/cpu/int8/b1/latency"]
+    waived = msgspec.structs.replace(
+        POLICY, quarantine=msgspec.structs.replace(POLICY.quarantine, cells=("digits/*",))
+    )
+    assert regressed_cells(judge([run("a", around(1.0))], [run("b", around(1.1))], waived)) == []
+
+
+def test_artifacts_are_the_file_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"")
+    build = Build(("harness",), None, tmp_path)
+    assert build.of(RunSpec(model="builds/tonight/net.onnx")).model == str(tmp_path / "net.onnx")
+    with pytest.raises(UsageError, match=r"holds no 'other\.onnx'"):
+        build.of(RunSpec(model="other.onnx"))
+
+
+@pytest.mark.parametrize(
+    "confirm",
+    [
+        {"environments": {"baseline": "a", "candidate": "b"}},
+        {"commits": {"baseline": "a", "candidate": "b"}},
+        {"commits": "recorded"},
+        {"artifacts": {"baseline": "a", "candidate": "b"}},
+        {"baseline_command": "a b", "candidate_command": ["c"]},
+    ],
+)
+def test_each_way_of_confirming_is_understood(confirm: dict[str, object]) -> None:
+    assert parse_policy({"confirm": confirm}).confirm is not None
+
+
+@pytest.mark.parametrize(
+    "confirm",
+    [
+        {},
+        {"commits": "latest"},
+        {"commits": {"baseline": "a"}},
+        {"environments": {"baseline": "a", "candidate": "b", "third": "c"}},
+        {"commits": "recorded", "artifacts": {"baseline": "a", "candidate": "b"}},
+        {"baseline_command": "a"},
+        {"baseline_command": "a", "commits": "recorded"},
+    ],
+)
+def test_half_a_way_of_confirming_is_refused(confirm: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="confirm"):
+        parse_policy({"confirm": confirm})
