@@ -137,5 +137,5 @@ def classify(values: Sequence[float], good: float, bad: float) -> Classified:
     verdict: Literal["good", "bad", "unclear"] = (
         "good" if high < 0.5 else "bad" if low > 0.5 else "unclear"
     )
-    share = statistics.median(shares)
+    share = statistics.median(shares) if shares else math.nan
     return Classified(verdict=verdict, share=share, interval=(low, high))

@@ -129,11 +129,10 @@ def _measure(found: Suspects, launches: int, out: Path) -> int:
     from harness.sweep.again import measure_again
 
     values: list[float] = []
-    for _ in range(_ROUNDS):
+    told = classify(values, found.good.level, found.bad.level)
+    while told.verdict == "unclear" and len(values) < _ROUNDS * launches:
         values += measure_again(found.bad, found.metric.name, launches, out)
         told = classify(values, found.good.level, found.bad.level)
-        if told.verdict != "unclear":
-            break
     low, high = (100 * share for share in told.interval)
     now, good, bad = (
         quantity(value, found.metric.unit)

@@ -42,7 +42,7 @@ _PER_CHANNEL_OPSET = 13  # from here on QuantizeLinear has an axis
 _FP16_MAX = 65504.0
 # The library's 128 bins leave its entropy search a single candidate, the whole range.
 _ENTROPY_BINS = {"num_bins": 512, "num_quantized_bins": 128}
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_WEIGHTED: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTIZED = re.compile(r"(Dynamic)?Quantize\w*|QLinear\w+|\w+Integer\w*|Q[A-Z]\w+")
 
 

@@ -46,3 +46,7 @@ def test_few_launches_are_unclear() -> None:
 def test_where_more_is_better_bad_lies_below() -> None:
     assert classify([8.0] * 6, good=10, bad=8).verdict == "bad"
     assert classify([10.0] * 6, good=10, bad=8).verdict == "good"
+
+
+def test_nothing_measured_yet_is_unclear() -> None:
+    assert classify([], good=10, bad=8).verdict == "unclear"
