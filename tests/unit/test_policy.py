@@ -110,7 +110,7 @@ def test_everything_that_a_policy_can_say() -> None:
         ("limit = 1", "at $.limit"),
         ("[limit]\nmetric = 'load'", "at $.limit"),
         ("[[waiver]]\ncell = '*'", "missing required field"),
-        ("[confirm]\nbaseline_command = 'x'", "[confirm] needs either baseline_command and candidate_com"),
+        ("[confirm]\nbaseline_command = 'x'", "[confirm] needs either baseline_command"),
         ("[confirm]\nenvironments = {baseline = 'x'}", "[confirm] needs"),
         ("[confirm.environments]\nbaseline = 'x'\ncandidate = 1", "at $.confirm.environments"),
         ("[quarantine]\npropose_above_cv = -1", "quarantine.propose_above_cv is -1"),
