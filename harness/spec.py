@@ -207,6 +207,10 @@ def _requirements(name: str, texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(parse_choice(name, t, get_args(Requirement)) for t in texts))
 
 
+# what an INT8 run alone makes use of
+QUANTIZING = ("calibration", "calibration_method", "quantization")
+_STANDARD = RunSpec()
+
 # field -> parser(flag name, text); those in _LISTS take a sequence of texts
 _SCALARS: dict[str, Callable[[str, str], Any]] = {
     "model": parse_text,
@@ -348,4 +352,11 @@ def _consistent(spec: RunSpec) -> RunSpec:
             f"--concurrency {spec.concurrency} in the latency scenario, which runs one at a time",
             "add --scenario throughput",
         )
+    for field in QUANTIZING if spec.precision != "int8" else ():
+        value = getattr(spec, field)
+        if value != getattr(_STANDARD, field):
+            raise UsageError(
+                f"{flag(field)} {value} with --precision {spec.precision}, which quantizes nothing",
+                "add --precision int8, or leave it out",
+            )
     return spec

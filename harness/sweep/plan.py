@@ -47,8 +47,6 @@ DEFAULT_TIME_LIMIT_S = 1800.0
 _KEYS = ("name", "launches", "time_limit_s", "defaults", "matrix", "include", "exclude")
 FILES = ("model", "dataset", "calibration")
 _OURS = ("launches", "out")  # fields of a run that the sweep itself decides
-# an FP32 run calibrates nothing, so these go with the other precisions of a matrix alone
-_QUANTIZING = ("calibration", "calibration_method", "quantization")
 
 Fields = dict[str, Any]
 
@@ -196,8 +194,8 @@ def _matches(cell: Fields, rule: Fields) -> bool:
 
 def _cell(fields: Fields, folder: Path) -> SweepCell:
     values = {field: _value(field, value, folder) for field, value in fields.items()}
-    if values.get("precision", "fp32") == "fp32":
-        values = {field: values[field] for field in values if field not in _QUANTIZING}
+    if values.get("precision") != "int8":  # the INT8 cells of a matrix alone calibrate
+        values = {field: values[field] for field in values if field not in specs.QUANTIZING}
     return SweepCell(spec_cell(specs.parse(values)), values)
 
 

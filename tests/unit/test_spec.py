@@ -243,3 +243,14 @@ def test_arguments_are_what_the_command_takes() -> None:
 )
 def test_clocks_are_given_longer_to_settle(values: dict[str, str], cap_s: float) -> None:
     assert parse(values).max_warmup_s == cap_s
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("calibration", "x.npz"), ("calibration_method", "entropy"), ("quantization", "dynamic")],
+)
+def test_what_would_be_ignored_is_refused(precision: str, field: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"with --precision {precision}, which quantizes nothing"):
+        parse({"precision": precision, field: value})
+    assert getattr(parse({"precision": "int8", field: value}), field) == value
