@@ -11,7 +11,7 @@ baseline    median of up to 20 last nights of the present level
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
@@ -25,6 +25,8 @@ from harness.maybe import Maybe, Unavailable
 MIN_NIGHTS_OF_HISTORY = 6
 BASELINE_NIGHTS = 20
 DRIFT_NIGHTS = 60
+TRIGGER_SDS = 1.5
+_NEAR_NIGHTS = 5  # an acknowledged change may be dated a little differently later on
 _SD_OF_MAD = 1.4826
 _DRIFT_T = 4.0  # of the slope, with its error stretched by autocorrelation
 
@@ -51,6 +53,15 @@ class Drift(msgspec.Struct, frozen=True):
     verdict: Literal["worse", "better"]
 
 
+class Tonight(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest night over the median of the good ones before it. ``nights``: so many in a row."""
+
+    ratio: float
+    limit: float  # ratio - 1 that would be too much
+    nights: int
+    verdict: Literal["fine", "improved", "suspicious", "regressed"]
+
+
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """What a series says. ``incident`` repeats the last change where that is a regression."""
 
@@ -58,12 +69,22 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...]
     incident: Change | None
     drift: Drift | None
-    baseline: float
+    tonight: Maybe[Tonight]
+    level: float
+    baseline: Maybe[float]
+    good: tuple[int, int]  # the nights that the baseline is made of: from, and up to
     night_sd: Maybe[float]  # of logs: 0.01 is about 1 %
 
 
-def history(values: Sequence[float], better: Better, minimum_effect: float) -> History:
+def history(
+    values: Sequence[float],
+    better: Better,
+    minimum_effect: float,
+    acknowledged: Collection[int] = (),
+) -> History:
     """The history of positive ``values``, oldest first.
+
+    ``acknowledged``: indices of nights on which a change is known and accepted.
 
     Raises `NothingComparable` for values that are not positive and finite, or none at all.
     """
@@ -74,16 +95,73 @@ def history(values: Sequence[float], better: Better, minimum_effect: float) -> H
         )
     at = change_points(array)
     changes = tuple(_changes(array, at, better, minimum_effect))
-    last = changes[-1] if changes else None
+    last = changes[-1] if changes and not _accepted(changes[-1], acknowledged) else None
     drift = _drift(array, at, better, minimum_effect)
+    incident = last if last and last.verdict == "regressed" and not drift else None
+    spread = _night_sd(array, at)
+    log_limit = math.log1p(minimum_effect)
+    if not isinstance(spread, Unavailable):
+        log_limit = max(log_limit, TRIGGER_SDS * spread)
+    start, end = _good(array, at, incident, better, log_limit)
+    baseline = _baseline(array[start:end])
     return History(
         nights=len(array),
         changes=changes,
-        incident=last if last and last.verdict == "regressed" and not drift else None,
+        incident=incident,
         drift=drift,
-        baseline=float(np.median(array[at[-1] if at else 0 :][-BASELINE_NIGHTS:])),
-        night_sd=_night_sd(array, at),
+        tonight=baseline
+        if isinstance(baseline, Unavailable)
+        else _tonight(float(array[-1]) / baseline, len(array) - end, better, log_limit),
+        level=float(np.median(array[at[-1] if at else 0 :])),
+        baseline=baseline,
+        good=(start, end),
+        night_sd=spread,
     )
+
+
+def _accepted(change: Change, acknowledged: Collection[int]) -> bool:
+    return any(abs(change.index - night) <= _NEAR_NIGHTS for night in acknowledged)
+
+
+def _good(
+    values: Floats, at: Sequence[int], incident: Change | None, better: Better, log_limit: float
+) -> tuple[int, int]:
+    """The last nights before tonight that nothing is held against: at most 20, of one level."""
+    last = incident.index if incident else len(values)
+    start = max((index for index in at if index < last), default=0)
+    end = last if incident else len(values) - 1
+    while not incident and end - start > BASELINE_NIGHTS // 4:
+        before = float(np.median(values[start : end - 1][-BASELINE_NIGHTS:]))
+        if _worse(float(values[end - 1]) / before, better) <= log_limit:
+            break
+        end -= 1
+    return max(start, end - BASELINE_NIGHTS), end
+
+
+def _baseline(good: Floats) -> Maybe[float]:
+    if len(good) < MIN_NIGHTS_OF_HISTORY:
+        return Unavailable(
+            f"{len(good)} good nights before tonight are no baseline",
+            f"measure at least {MIN_NIGHTS_OF_HISTORY}",
+        )
+    return float(np.median(good))
+
+
+def _tonight(ratio: float, since: int, better: Better, log_limit: float) -> Tonight:
+    """``since``: nights since the last good one, tonight included."""
+    worse = _worse(ratio, better)
+    verdict: Literal["fine", "improved", "suspicious", "regressed"] = "fine"
+    if worse > log_limit:
+        verdict = "regressed" if since > 1 else "suspicious"
+    elif worse < -log_limit:
+        verdict = "improved"
+    nights = since if worse > log_limit else 0
+    return Tonight(ratio=ratio, limit=math.expm1(log_limit), nights=nights, verdict=verdict)
+
+
+def _worse(ratio: float, better: Better) -> float:
+    """In logs; above 0 is worse."""
+    return math.log(ratio) * (1 if better == "lower" else -1)
 
 
 def _changes(
@@ -93,7 +171,7 @@ def _changes(
     found = []
     for start, index, end in zip(bounds[:-2], bounds[1:-1], bounds[2:], strict=True):
         before, after = float(np.median(values[start:index])), float(np.median(values[index:end]))
-        worse = math.log(after / before) * (1 if better == "lower" else -1)
+        worse = _worse(after / before, better)
         limit = math.log1p(minimum_effect)
         verdict: Literal["regressed", "improved", "unchanged"] = (
             "regressed" if worse > limit else "improved" if worse < -limit else "unchanged"

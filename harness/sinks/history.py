@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.changepoints import clipped
-from harness.analysis.history import Change
+from harness.analysis.history import Change, Tonight
 from harness.maybe import Unavailable
 from harness.records.series import Series
 from harness.sinks.rows import plain, quantity
@@ -60,7 +60,7 @@ def render_histories(series: Sequence[Series]) -> RenderableType:
             Text(plain(one.cell)),
             one.fingerprint[:8],
             str(len(one.nights)),
-            Text(_quantity(one, one.history.baseline)),
+            Text(_quantity(one, one.history.level)),
             Text(word, style=style_of(word.partition(" ")[0])),
             Text(since),
         )
@@ -101,7 +101,7 @@ def _levels(series: Series) -> RenderableType:
 
 def _first_level(series: Series) -> float:
     changes = series.history.changes
-    return changes[0].before if changes else series.history.baseline
+    return changes[0].before if changes else series.history.level
 
 
 def _said(series: Series) -> list[str]:
@@ -113,6 +113,9 @@ def _said(series: Series) -> list[str]:
     if told.drift:
         change = _percent(math.log1p(told.drift.change))
         texts.append(f"drift: {change} over {told.drift.nights} nights, {told.drift.verdict}")
+    tonight = told.tonight
+    if not isinstance(tonight, Unavailable) and tonight.verdict != "fine" and not told.incident:
+        texts.append(_newest(tonight))
     if not texts:
         texts.append("no regression and no drift at the end of this series")
     if isinstance(told.night_sd, Unavailable):
@@ -120,6 +123,17 @@ def _said(series: Series) -> list[str]:
     else:
         texts.append(f"nights of one level differ by {100 * told.night_sd:.2g} % (sd)")
     return texts
+
+
+def _newest(tonight: Tonight) -> str:
+    """The newest night against those before it."""
+    change, limit = _percent(math.log(tonight.ratio)), f"{100 * tonight.limit:.2g} %"
+    text = f"{tonight.verdict}: tonight {change} against the last good nights, beyond {limit}"
+    if tonight.verdict == "suspicious":
+        return f"{text}; a second such night, or harness check --confirm, will tell"
+    if tonight.verdict == "regressed":
+        return f"{text}, for {tonight.nights} nights; unconfirmed"
+    return text
 
 
 def incident(series: Series, change: Change) -> str:

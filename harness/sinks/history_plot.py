@@ -62,7 +62,7 @@ class _Level(NamedTuple):
 
 def _levels(series: Series) -> Iterator[_Level]:
     changes, end = series.history.changes, len(series.nights) - 1
-    before = changes[0].before if changes else series.history.baseline
+    before = changes[0].before if changes else series.history.level
     yield _Level(before, 0, changes[0].last_good if changes else end)
     for change, later in zip_longest(changes, changes[1:]):
         last = later.last_good if later else end

@@ -58,7 +58,52 @@ def test_a_step_is_found_on_its_night() -> None:
     assert (told.incident.index, told.incident.last_good) == (20, 19)
     assert told.incident.ratio == pytest.approx(1.06)
     assert told.incident.before == pytest.approx(10)
-    assert told.baseline == pytest.approx(10.6)
+    assert told.level == pytest.approx(10.6)
+    assert told.baseline == pytest.approx(10)  # a baseline does not learn a regression
+    assert told.good == (0, 20)
+
+
+def test_an_acknowledged_change_is_no_incident_and_its_level_is_in_force() -> None:
+    values = wobbling(10, 20) + wobbling(10.6, 10)
+    for night in (18, 20, 22):  # dated a little differently on the day of acknowledging
+        told = history(values, "lower", 0.02, acknowledged=[night])
+        assert told.incident is None
+        assert told.baseline == pytest.approx(10.6)
+        assert told.good == (20, 29)
+    assert history(values, "lower", 0.02, acknowledged=[10]).incident is not None
+
+
+@pytest.mark.parametrize(
+    ("newest", "verdict", "nights"),
+    [
+        ([10.0], "fine", 0),
+        ([10.15], "fine", 0),
+        ([10.5], "suspicious", 1),
+        ([10.5, 10.5], "regressed", 2),
+        ([10.5, 10.0], "fine", 0),
+        ([10.5, 10.0, 10.5], "suspicious", 1),
+        ([9.5], "improved", 0),
+    ],
+)
+def test_tonight_against_the_good_nights(newest: list[float], verdict: str, nights: int) -> None:
+    told = history(wobbling(10, 25) + newest, "lower", 0.02).tonight
+    assert not isinstance(told, Unavailable)
+    assert (told.verdict, told.nights) == (verdict, nights)
+    assert told.ratio == pytest.approx(newest[-1] / 10)
+    assert told.limit == pytest.approx(0.02)
+    if verdict in ("suspicious", "improved"):  # the same figures where more is better
+        other = history(wobbling(10, 25) + newest, "higher", 0.02).tonight
+        assert not isinstance(other, Unavailable)
+        assert other.verdict == {"suspicious": "improved", "improved": "suspicious"}[verdict]
+
+
+def test_the_trigger_is_wider_where_nights_differ() -> None:
+    rng = np.random.default_rng(5)
+    told = history(np.exp(rng.normal(0, 0.03, 60)), "lower", 0.02)
+    assert not isinstance(told.tonight, Unavailable)
+    assert not isinstance(told.night_sd, Unavailable)
+    assert told.tonight.limit == pytest.approx(math.expm1(1.5 * told.night_sd))
+    assert told.tonight.limit > 0.035
 
 
 def test_direction_of_better_decides_what_a_step_is() -> None:
@@ -114,7 +159,9 @@ def test_few_nights_say_little() -> None:
     told = history([1.0, 2.0], "lower", 0.02)
     assert told.changes == ()
     assert isinstance(told.night_sd, Unavailable)
-    assert told.baseline == 1.5
+    assert told.level == 1.5
+    assert isinstance(told.baseline, Unavailable)
+    assert isinstance(told.tonight, Unavailable)
     assert change_points([1.0] * (2 * MIN_NIGHTS - 1)) == ()
 
 

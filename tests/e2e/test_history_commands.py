@@ -44,7 +44,8 @@ def test_a_series_has_a_night_per_sweep_and_dates_its_change(lab: Path, harness:
     assert change["index"] == 20
     assert change["ratio"] == pytest.approx(1.07)
     assert series["history"]["incident"] == change
-    assert series["history"]["baseline"] == pytest.approx(0.107)
+    assert series["history"]["level"] == pytest.approx(0.107)
+    assert series["history"]["baseline"] == pytest.approx(0.1)
 
     shown = harness("history", "digits/*").out
     assert "since nightly-020 (2026-08-21); last good nightly-019" in shown
