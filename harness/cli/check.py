@@ -62,16 +62,17 @@ def command(
 
     \b
       harness check --baseline release
+      harness check --baseline history@main          the last 20 good nights of each cell
       harness check nightly-2026-11-21 --baseline latest@main --report-dir gate
     """
     from harness.analysis.gate import judge
     from harness.cli.night_spread import night_spread
-    from harness.records.refs import resolve
     from harness.sinks.rows import plain
 
     files = _files(junit, markdown, json_file, report_dir)
     asked, source = _policy(policy)
-    old, new = resolve(baseline, results), _candidate(candidate, results)
+    new = _candidate(candidate, results)
+    old = _baseline(baseline, new, results)
     report = judge(
         old.results,
         new.results,
@@ -133,6 +134,16 @@ def _policy(name: str | None) -> tuple[Policy, str]:
     if name is not None or Path(_POLICY).exists():
         return read_policy(Path(name or _POLICY)), name or _POLICY
     return Policy(), "default"
+
+
+def _baseline(ref: str, candidate: Selection, results: str) -> Selection:
+    """The runs that it names; of ``history`` the last good nights of the candidate's cells."""
+    from harness.records import good_nights
+    from harness.records.refs import resolve
+
+    if ref.partition("@")[0] == good_nights.NAME and candidate.results:
+        return good_nights.good_nights(ref, candidate.results, Path(results))
+    return resolve(ref, results)
 
 
 def _candidate(ref: str, results: str) -> Selection:

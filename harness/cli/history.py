@@ -23,6 +23,7 @@ _NIGHTS = 365
 @click.option("--machine", metavar="FINGERPRINT", help="Only this machine (or its beginning).")
 @click.option("--last", default=str(_NIGHTS), show_default=True, metavar="N", help="Nights.")
 @click.option("--plot", metavar="FILE", help="Draw one series as .png or .svg.")
+@click.option("--acknowledge", metavar="REASON", help="Accept the regression that it shows.")
 @results_option
 @json_option
 def command(
@@ -32,6 +33,7 @@ def command(
     machine: str | None,
     last: str,
     plot: str | None,
+    acknowledge: str | None,
     results: str,
     as_json: bool,
 ) -> int:
@@ -51,6 +53,9 @@ def command(
     kind = metric_named(metric)
     count = parse_int("--last", last, 1, 100_000)
     series = find(Path(results), cell, kind, branch=branch, machine=machine, last=count)
+    if acknowledge is not None:
+        _acknowledge(series, acknowledge, results)
+        series = find(Path(results), cell, kind, branch=branch, machine=machine, last=count)
     if plot is not None:
         _plot(series, Path(plot))
     if as_json:
@@ -68,11 +73,23 @@ def _print(series: Sequence[Series]) -> None:
 
 
 def _plot(series: Sequence[Series], path: Path) -> None:
-    from harness.errors import UsageError
     from harness.records.store import write_atomically
     from harness.sinks.history_plot import draw
 
+    write_atomically(path, draw(_only("--plot", series), path.suffix))
+
+
+def _acknowledge(series: Sequence[Series], reason: str, results: str) -> None:
+    from harness.records.series import acknowledge
+    from harness.spec import parse_text
+
+    acknowledge(Path(results), _only("--acknowledge", series), parse_text("--acknowledge", reason))
+
+
+def _only(flag: str, series: Sequence[Series]) -> Series:
+    from harness.errors import UsageError
+
     if len(series) != 1:
         named = ", ".join(f"{one.cell} on {one.fingerprint[:8]}" for one in series[:3])
-        raise UsageError(f"--plot draws one series, and {len(series)} fit: {named}", "name one")
-    write_atomically(path, draw(series[0], path.suffix))
+        raise UsageError(f"{flag} takes one series, and {len(series)} fit: {named}", "name one")
+    return series[0]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import hashlib
 import importlib
 import os
@@ -30,6 +29,7 @@ import msgspec
 
 from harness.errors import NothingComparable, Regressed, ResultError
 from harness.maybe import Unavailable
+from harness.records.acknowledged import who
 from harness.records.cell import Cell, cell_of
 from harness.records.result import Result
 from harness.records.store import (
@@ -137,7 +137,7 @@ def promote(
         baseline = Baseline(
             name=name,
             promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            by=by or _who(),
+            by=by or who(),
             reason=reason,
             source=selection.name,
             acknowledged=acknowledge.strip() or None if worse else None,
@@ -257,13 +257,6 @@ def _locked(home: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _who() -> str:
-    try:
-        return os.environ.get("GITHUB_ACTOR") or getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
-        return f"user {os.getuid()}"
 
 
 def _folder_name(result: Result) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from harness.analysis.history import MIN_NIGHTS_OF_HISTORY, History, history
 from harness.analysis.metrics import METRICS, Metric
 from harness.errors import NothingComparable
 from harness.maybe import Unavailable
+from harness.records import acknowledged
+from harness.records.acknowledged import Acknowledged
 from harness.records.cell import cell_of
 from harness.records.index import CellSummary, Index
 from harness.records.nights import Night, nights
@@ -48,7 +51,8 @@ def find(
         index.refresh()
         known = index.cells()
         fitting = [one for one in known if _fits(one, cell, machine)]
-        found = [_series(index, one, metric, branch, last) for one in fitting]
+        accepted = acknowledged.read(results)
+        found = [_series(index, one, metric, branch, last, accepted) for one in fitting]
     series = [one for one in found if one is not None]
     if not series:
         raise NothingComparable(*_nothing(results, cell, metric, known, fitting))
@@ -75,6 +79,47 @@ def night_spreads(
                 if not isinstance(spread, Unavailable):
                     found[key, fingerprint, name] = spread
     return found
+
+
+def accepted_nights(
+    measured: Sequence[Night],
+    key: str,
+    fingerprint: str,
+    metric: Metric,
+    known: Iterable[Acknowledged],
+) -> list[int]:
+    """Indices of the nights on which an acknowledged change of this series began."""
+    at = {
+        one.started_at
+        for one in known
+        if (one.key, one.fingerprint, one.metric) == (key, fingerprint, metric.name)
+    }
+    return [index for index, night in enumerate(measured) if night.started_at in at]
+
+
+def acknowledge(results: Path, series: Series, reason: str) -> Acknowledged:
+    """Accept the incident of ``series``. Raises `NothingComparable` where it has none."""
+    change = series.history.incident
+    if change is None:
+        raise NothingComparable(
+            f"{series.cell} has no regression to acknowledge in {series.metric.name}",
+            "see harness history",
+        )
+    night = series.nights[change.index]
+    accepted = Acknowledged(
+        cell=series.cell,
+        key=series.key,
+        fingerprint=series.fingerprint,
+        metric=series.metric.name,
+        night=night.name,
+        started_at=night.started_at,
+        ratio=change.ratio,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        by=acknowledged.who(),
+        reason=reason,
+    )
+    acknowledged.add(results, accepted)
+    return accepted
 
 
 def from_history(results: Path, cell: str, metric: Metric, machine: str | None = None) -> Suspects:
@@ -123,7 +168,12 @@ def _fits(one: CellSummary, cell: str, machine: str | None) -> bool:
 
 
 def _series(
-    index: Index, one: CellSummary, metric: Metric, branch: str | None, last: int
+    index: Index,
+    one: CellSummary,
+    metric: Metric,
+    branch: str | None,
+    last: int,
+    accepted: Sequence[Acknowledged],
 ) -> Series | None:
     points = index.series(one.cell.key, one.fingerprint, metric.name, branch)
     measured = nights(points)[-last:]
@@ -135,7 +185,12 @@ def _series(
         fingerprint=one.fingerprint,
         metric=metric,
         nights=tuple(measured),
-        history=history([n.value for n in measured], metric.better, metric.minimum_effect),
+        history=history(
+            [night.value for night in measured],
+            metric.better,
+            metric.minimum_effect,
+            accepted_nights(measured, one.cell.key, one.fingerprint, metric, accepted),
+        ),
     )
 
 

@@ -17,19 +17,23 @@ CELL = "digits/onnxruntime/cpu/int8/b1/latency"
 WOBBLE = (1.0, 1.004, 0.996, 1.002, 0.998)
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Path:
-    """Twenty nights at 0.1 ms, then ten at 0.107 ms with another ONNX Runtime; three launches."""
+def fill(results: Path, launches: tuple[float, ...]) -> None:
+    """Twenty nights at 0.1 ms, then ten at 0.107 ms with another ONNX Runtime."""
     runs = []
     for number in range(30):
         level = 0.1 * WOBBLE[number % 5] * (1.07 if number >= 20 else 1)
         version = "1.31.1" if number >= 20 else "1.30.0"
-        # an odd launch does not move its night
         runs += [
-            nightly.night(number, launch, level * (1.5 if launch == 3 else 1), version)
-            for launch in (1, 2, 3)
+            nightly.night(number, launch, level * factor, version)
+            for launch, factor in enumerate(launches, start=1)
         ]
-    nightly.write(tmp_path / "results", runs)
+    nightly.write(results, runs)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    """Three launches a night, of which an odd one does not move its night."""
+    fill(tmp_path / "results", (1.0, 1.0, 1.5))
     return tmp_path
 
 
@@ -195,3 +199,46 @@ def test_the_spread_of_nights_is_known_from_six_on(lab: Path, tmp_path: Path) ->
     found = night_spreads(lab / "results", [(cell, fingerprint)], ["latency_median"])
     # the middle of |ln WOBBLE|: of 1, 1.004, 0.996, 1.002, 0.998 about their mean
     assert found == {(cell, fingerprint, "latency_median"): pytest.approx(1.4826 * 0.002, rel=0.02)}
+
+
+def test_an_acknowledged_change_is_no_incident_and_is_kept_with_its_reason(
+    lab: Path, harness: Harness
+) -> None:
+    assert harness("history", CELL, "--acknowledge", "ORT 1.31, known").code == 0
+    (series,) = json.loads(harness("history", CELL, "--json").out)
+    assert series["history"]["incident"] is None
+    assert series["history"]["baseline"] == pytest.approx(0.107)
+    (kept,) = json.loads((lab / "results" / "acknowledged.json").read_bytes())["changes"]
+    assert (kept["night"], kept["reason"]) == ("nightly-020", "ORT 1.31, known")
+    again = harness("history", CELL, "--acknowledge", "twice")
+    assert again.code == 4
+    assert "has no regression to acknowledge" in again.err
+    # the index knows no such file as a run
+    assert "acknowledged" not in harness("index", "rebuild").err
+
+
+def test_the_gate_holds_a_night_against_the_good_ones_before(
+    tmp_path: Path, harness: Harness
+) -> None:
+    """The nights before the step are the standard until somebody accepts the step."""
+    fill(tmp_path / "results", (0.999, 1.0, 1.001))
+    policy = 'metrics = ["latency_median"]\nminimum_launches = 2\n'
+    (tmp_path / "harness-policy.toml").write_text(policy)
+    red = harness("check", "nightly-029", "--baseline", "history", "--json")
+    assert red.code == 1, red.err
+    row = json.loads(red.out)["comparison"]["cells"][0]["rows"][0]
+    assert row["launches"] == [60, 3]  # of twenty nights and of one
+    assert row["ratio"] == pytest.approx(1.07, rel=0.01)
+    assert harness("check", "nightly-015", "--baseline", "history").code == 0
+    assert harness("history", CELL, "--acknowledge", "known").code == 0
+    green = harness("check", "nightly-029", "--baseline", "history", "--json")
+    assert green.code == 0, green.out
+    row = json.loads(green.out)["comparison"]["cells"][0]["rows"][0]
+    assert row["launches"] == [27, 3]  # of the nine nights at the accepted level
+
+    young = harness("check", "nightly-003", "--baseline", "history")
+    assert young.code == 2
+    assert "3 nights before this one are no baseline; measure at least 6 nights" in young.err
+    other = harness("check", "nightly-029", "--baseline", "history@dev")
+    assert other.code == 2
+    assert "'history@dev' is no baseline yet" in other.err
