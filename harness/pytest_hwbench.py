@@ -204,11 +204,12 @@ def _check(outcome: Outcome) -> None:
     if result.status == "failed":
         error = result.error
         why = next((check.reason for check in result.validity if check.verdict == "fail"), "")
-        text = f"{error.message}; {error.remedy}" if error else why
-        raise MeasurementFailed(f"the measurement failed: {text} ({outcome.folder})")
+        told = (error.message, error.remedy) if error else (why,)
+        where = f"see {outcome.folder}"
+        raise MeasurementFailed(f"the measurement failed: {'; '.join(filter(None, told))}", where)
     if outcome.exit_code:
-        told = "; ".join([*outcome.missing, *outcome.problems])
-        raise MeasurementFailed(told or f"exit code {outcome.exit_code}")
+        lacking = "; ".join([*outcome.missing, *outcome.problems])
+        raise MeasurementFailed(lacking or f"exit code {outcome.exit_code}")
 
 
 def _raise(error: HarnessError) -> NoReturn:
