@@ -140,10 +140,13 @@ def _side(runs: Sequence[Result]) -> Side:
 
 
 def _attempt(run: Result) -> object:
-    """The same for two runs that must not both count: one file twice, or one launch of a sweep."""
+    """The same for two runs that must not both count: one file twice, or one launch of a sweep.
+
+    Every cell of a sweep has a launch 1, so the cell is a part of it.
+    """
     sweep, launch = run.tags.get("sweep"), run.tags.get("launch")
     if sweep and launch:
-        return sweep, launch
+        return sweep, launch, cell_of(run).key
     medians = () if isinstance(run.timing, Unavailable) else run.timing.launches
     return run.id, tuple(launch.median_ms for launch in medians)
 

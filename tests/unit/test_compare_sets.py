@@ -276,6 +276,17 @@ def test_a_sweep_compares_its_precisions() -> None:
     assert [rows(c)["latency_median"].verdict for c in turned.cells] == ["regressed"] * 2
 
 
+def test_launches_of_one_sweep_are_alike_in_number_and_not_the_same_runs() -> None:
+    sweep = [
+        made([v * s], precision=p, tags={"sweep": "s1", "launch": str(launch)})
+        for launch, s in enumerate(SPREAD, 1)
+        for p, v in (("fp32", 1.0), ("int8", 0.5))
+    ]
+    found = only(compare_sets(sweep, sweep, across=parse_across("precision")))
+    assert (found.apart, found.reason) == ("", "")
+    assert rows(found)["latency_median"].verdict == "improved"
+
+
 def test_what_has_no_partner_across_is_listed() -> None:
     sweep = [made(1.0), made(0.5, precision="int8"), made(1.0, batch_size=8)]
     apart = [m for m in match_across(sweep, sweep, Across("precision")) if m.apart]
