@@ -18,6 +18,7 @@ import pytest
 from harness import machine
 from harness.errors import NothingComparable
 from harness.records.result import Machine
+from harness.sinks.rows import plain
 
 Factors: TypeAlias = "dict[str, str]"
 MACHINES = pytest.StashKey[dict[str, Factors]]()  # measured on, by fingerprint
@@ -53,7 +54,7 @@ def differences(saved: Factors, here: Factors, *, everything: bool = False) -> s
     names = [name for name in saved if everything or name in here]
     names += [name for name in here if everything and name not in saved]
     return ", ".join(
-        f"{name} ({saved.get(name, 'absent')} there, {here.get(name, 'absent')} here)"
+        plain(f"{name} ({saved.get(name, 'absent')} there, {here.get(name, 'absent')} here)")
         for name in names
         if saved.get(name) != here.get(name)
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from harness.analysis.cells import FINISHED, Side, group
 from harness.analysis.figures import figures, single
 from harness.analysis.metrics import COMPARED, METRICS, Metric
 from harness.maybe import Maybe, Unavailable
@@ -30,6 +31,17 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     figures: Maybe[tuple[float, ...]]
     value: Maybe[float]
     interval: Maybe[tuple[float, float]]
+
+
+def sides_of(results: Iterable[Result]) -> list[Side]:
+    """Each cell on each machine; a run that claims to have finished without timing has failed."""
+    return list(group(_honest(result) for result in results).values())
+
+
+def _honest(run: Result) -> Result:
+    if run.status in FINISHED and isinstance(run.timing, Unavailable):
+        return msgspec.structs.replace(run, status="failed")
+    return run
 
 
 def measured(runs: Sequence[Result], name: str) -> Measured:
@@ -75,10 +87,17 @@ def _interval_path(name: str) -> str:
 
 
 def _figures(runs: Sequence[Result], name: str) -> Maybe[tuple[float, ...]]:
-    if METRICS[name].rule not in _WHOLE_RUN:
-        found = figures(runs, name)
-        if not isinstance(found, Unavailable):
-            finite = tuple(value for value in found if math.isfinite(value))
-            return finite or Unavailable(f"{name} is no finite number", "measure again")
-    last = single(runs[-1], name)
-    return last if isinstance(last, Unavailable) else (last,)
+    if METRICS[name].rule in _WHOLE_RUN:
+        return _of_whole_runs(runs[-1:], name)
+    found = figures(runs, name)
+    if isinstance(found, Unavailable):  # files of before there was a figure per launch
+        return _of_whole_runs(runs, name)
+    finite = tuple(value for value in found if math.isfinite(value))
+    return finite or Unavailable(f"{name} is no finite number", "measure again")
+
+
+def _of_whole_runs(runs: Sequence[Result], name: str) -> Maybe[tuple[float, ...]]:
+    found = [single(run, name) for run in runs]
+    known = tuple(value for value in found if not isinstance(value, Unavailable))
+    absent = [value for value in found if isinstance(value, Unavailable)]
+    return known or absent[-1]

@@ -18,6 +18,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from harness.errors import ResultError
+
 if TYPE_CHECKING:
     from harness.records.samples import Samples
 
@@ -33,7 +35,12 @@ class Rounds(NamedTuple):
 
 
 def rounds_of(runs: Sequence[Samples]) -> Rounds:
-    """The timed iterations of ``runs``, one after another."""
+    """The timed iterations of ``runs``, one after another.
+
+    Raises `ResultError` for samples that do not fit together.
+    """
+    if any(len({len(field) for field in one}) != 1 for one in runs):
+        raise ResultError("the samples do not fit together: their columns differ in length")
     taken = [(one.end_ns - one.start_ns)[one.timed == 1] for one in runs]
     nanoseconds = [value for latencies in taken for value in latencies.tolist()]
     every = max(1, math.ceil(len(nanoseconds) / MOST_ROUNDS))

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from harness.analysis.cells import Side, doubts, group, hardware_name
-from harness.analysis.measured import Measured, measured, metrics_of
+from harness.analysis.cells import Side, doubts, hardware_name
+from harness.analysis.measured import Measured, measured, metrics_of, sides_of
 from harness.maybe import Unavailable, explain
 from harness.records.result import Result
 from harness.sinks.exports import Exported
@@ -28,7 +28,7 @@ _COUNTED = {"error": "errors", "skipped": "skipped"}
 
 def export(results: Sequence[Result], paths: Sequence[Path]) -> Exported:
     """The XML document, in UTF-8. No name or message can break it: control characters are gone."""
-    cases = [case for side in group(results).values() for case in _cases(side)]
+    cases = [case for side in sides_of(results) for case in _cases(side)]
     kinds = Counter(child.tag for case in cases for child in case)
     totals = {"tests": str(len(cases)), "failures": "0"}
     totals |= {attribute: str(kinds[tag]) for tag, attribute in _COUNTED.items()}

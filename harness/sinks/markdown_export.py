@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.analysis.cells import Side, doubts, group, hardware_name
-from harness.analysis.measured import Measured, measured, metrics_of
+from harness.analysis.cells import Side, doubts, hardware_name
+from harness.analysis.measured import Measured, measured, metrics_of, sides_of
 from harness.analysis.metrics import COMPARED, METRICS
 from harness.maybe import Unavailable, explain
 from harness.records.result import Result
@@ -23,8 +23,7 @@ from harness.sinks.rows import plain
 
 def export(results: Sequence[Result], paths: Sequence[Path]) -> Exported:
     """The table, in UTF-8, and the reasons for what stands in it as n/a."""
-    sides = list(group(results).values())
-    rows = [(side, _figures(side)) for side in sides]
+    rows = [(side, _figures(side)) for side in sides_of(results)]
     shown = [name for name in COMPARED if any(_known(found, name) for _, found in rows)]
     head = ["cell", "machine", *map(metric_name, shown), "runs", "remarks"]
     aligned = [":--", ":--", *["--:"] * (len(shown) + 1), ":--"]

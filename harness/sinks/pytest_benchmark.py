@@ -22,8 +22,8 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from harness import __version__
-from harness.analysis.cells import Side, doubts, group, hardware_name
-from harness.analysis.measured import Measured, measured, metrics_of
+from harness.analysis.cells import Side, doubts, hardware_name
+from harness.analysis.measured import Measured, measured, metrics_of, sides_of
 from harness.analysis.metrics import Metric
 from harness.analysis.rounds import Rounds, rounds_of, statistics_of
 from harness.errors import NothingComparable, ResultError, UsageError
@@ -63,7 +63,7 @@ def export(results: Sequence[Result], paths: Sequence[Path]) -> Exported:
     is left to write.
     """
     folders = {one.id: path.parent for one, path in zip(results, paths, strict=True)}
-    cells = [_Cell(full_name(side.first.spec), side, folders) for side in group(results).values()]
+    cells = [_Cell(full_name(side.first.spec), side, folders) for side in sides_of(results)]
     _refuse_two_machines(cells)
     left_out: list[LeftOut] = []
     benchmarks = [block for cell in cells for block in _benchmarks(cell, left_out)]
@@ -156,7 +156,7 @@ def _refuse_two_machines(cells: Sequence[_Cell]) -> None:
 def _benchmarks(cell: _Cell, left_out: list[LeftOut]) -> list[Block]:
     runs = cell.side.finished
     if not runs:
-        lost = cell.side.failed[-1] if cell.side.failed else cell.side.first
+        lost = cell.side.failed[-1]
         why = lost.error.message if lost.error else "no figures"
         left_out.append((cell.name, "", f"{lost.status}: {plain(why)} ({lost.id})"))
         return []

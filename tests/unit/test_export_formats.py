@@ -213,6 +213,29 @@ def test_failed_cells_are_named_and_nothing_at_all_is_an_error(results: Path, ca
     assert "digits/onnxruntime/cpu/int8/b1/latency: left out: failed: the worker was killed" in err
 
 
+def test_a_run_that_says_complete_and_has_no_timing_has_failed(results: Path, capsys) -> None:
+    hollow = msgspec.structs.replace(made(precision="int8"), timing=NOT_HERE)
+    lay(results, hollow, made())
+    for form in ("pytest-benchmark", "junit", "markdown", "csv"):
+        out, err = exported(capsys, form)
+        assert hollow.id in out + err
+    failed = "digits/onnxruntime/cpu/int8/b1/latency: left out: failed: no figures"
+    assert failed in exported(capsys, "pytest-benchmark")[1]
+
+
+def test_damaged_samples_cost_the_latencies_alone(results: Path, capsys) -> None:
+    run = made()
+    lay(results, run)
+    numbers = np.arange(3, dtype=np.int64)
+    fields = Samples(numbers, numbers, numbers[:2], numbers, numbers)._asdict()
+    for spoil in (lambda p: np.savez(p, **fields), lambda p: p.write_bytes(b"PK\x03\x04")):
+        spoil(results / run.id / "samples.npz")
+        out, err = exported(capsys, "pytest-benchmark")
+        groups = {one["group"] for one in json.loads(out)["benchmarks"]}
+        assert "latency (s)" not in groups and "throughput (1/s, higher is better)" in groups
+        assert "latency: left out of digits/onnxruntime/cpu/fp32/b1/latency: " in err
+
+
 def test_one_cell_on_two_machines_has_one_place(results: Path, capsys) -> None:
     one, other = made(fingerprint="a" * 16), made(fingerprint="b" * 16)
     lay(results, one, other)
