@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
@@ -153,11 +154,24 @@ def parse_policy(raw: Mapping[str, Any]) -> Policy:
     try:
         policy = msgspec.convert(raw, Policy)
     except (msgspec.ValidationError, OverflowError) as error:
-        raise UsageError(f"{error}".replace("`", ""), _SEE) from error
+        told = f"{error}".replace("`", "")
+        raise UsageError(f"{told}{_value_told(raw, told)}", _SEE) from error
     _check_numbers(policy)
     _check_metrics(policy)
     _check_confirm(policy.confirm)
     return policy
+
+
+def _value_told(raw: object, told: str) -> str:
+    """``, which is 'soon'``: what stands at the place that an error names, if it is no table."""
+    _, found, place = told.rpartition(" - at $")
+    value = raw if found else {}
+    for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", place):
+        if isinstance(value, dict):
+            value = value.get(key, {})
+        elif isinstance(value, list) and index:
+            value = value[int(index)]
+    return "" if isinstance(value, dict | list) else f", which is {value!r:.80}"
 
 
 def check_globs(policy: Policy, cells: Iterable[str]) -> None:
@@ -235,6 +249,9 @@ def _check_limit(place: str, one: Limit) -> None:
     limits = (one.minimum_effect, one.maximum, one.minimum, one.floor_of_fp32)
     if all(value is None for value in limits):
         raise UsageError(f"{place.rstrip('.')} limits nothing", _SEE)
+    if one.minimum is not None and one.maximum is not None and one.minimum > one.maximum:
+        told = f"{one.minimum:g} is more than its maximum of {one.maximum:g}"
+        raise UsageError(f"{place}minimum of {told}", "no value lies between them")
     if one.floor_of_fp32 is not None and one.metric != _ACCURACY:
         raise UsageError(f"{place}floor_of_fp32 is for {_ACCURACY} alone, not {one.metric}", _SEE)
 

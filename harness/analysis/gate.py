@@ -45,11 +45,14 @@ Kind = Literal[
     "unchanged",
     "within limit",
 ]
-Outcome = Literal["pass", "regression", "failed", "nothing compared", "inconclusive"]
+Outcome = Literal[
+    "pass", "regression", "failed", "nothing compared", "not compared", "inconclusive"
+]
 _OUTCOMES: dict[int, Outcome] = {
+    0: "pass",
     1: "regression",
     3: "failed",
-    4: "nothing compared",
+    4: "not compared",  # some, with ``strict``
     5: "inconclusive",
 }
 _NOISE_OF = "latency_median"
@@ -158,7 +161,9 @@ def _report(
     cases = [case for report in found.cells for case in _cell_cases(report, policy, today)]
     breaches = [*absolute_limits(sides[1], policy), *accuracy_floors(*sides, policy)]
     cases += [_breach_case(breach, policy) for breach in breaches]
-    for cell, why in missing:
+    alerts = dict(missing)
+    cases = [case for case in cases if case.kind != "missing" or case.cell not in alerts]
+    for cell, why in alerts.items():
         case = _case(None, "", "expected", ("missing", 3, why))
         cases.append(msgspec.structs.replace(case, cell=cell))
     waivers = tuple(state_of(waiver, found, today) for waiver in policy.waiver)
@@ -169,9 +174,9 @@ def _report(
     cases = [_quarantine(case, policy) for case in cases]
     if not any(row.verdict in _JUDGED for report in found.cells for row in report.rows):
         cases.append(_nothing(found))
-    code = _code(cases)
+    outcome, code = _outcome(cases)
     return GateReport(
-        outcome=_OUTCOMES.get(code, "pass"),
+        outcome=outcome,
         exit_code=code,
         strict=policy.strict,
         policy=source,
@@ -184,17 +189,20 @@ def _report(
 
 def concluded(report: GateReport, cases: Sequence[Case]) -> GateReport:
     """``report`` with other cases, and the outcome that follows from them."""
-    code = _code(cases)
+    outcome, code = _outcome(cases)
     return msgspec.structs.replace(
         report,
-        outcome=_OUTCOMES.get(code, "pass"),
+        outcome=outcome,
         exit_code=code,
         cases=tuple(sorted(cases, key=_urgency)),
     )
 
 
-def _code(cases: Sequence[Case]) -> int:
-    return next((code for code in (1, 3, 4, 5) if any(case.code == code for case in cases)), 0)
+def _outcome(cases: Sequence[Case]) -> tuple[Outcome, int]:
+    code = next((code for code in (1, 3, 4, 5) if any(case.code == code for case in cases)), 0)
+    if code == 4 and any(case.kind == "nothing compared" for case in cases):
+        return "nothing compared", 4
+    return _OUTCOMES[code], code
 
 
 def _urgency(case: Case) -> tuple[int, int, str, str, str]:

@@ -11,7 +11,7 @@ from harness.cli.output import json_option, print_json, results_option
 
 if TYPE_CHECKING:
     from harness.analysis.gate import GateReport
-    from harness.policy import Policy
+    from harness.policy import Confirm, Policy
     from harness.records.refs import Selection
 
 _POLICY = "harness-policy.toml"
@@ -67,10 +67,13 @@ def command(
     """
     from harness.analysis.gate import judge
     from harness.cli.night_spread import night_spread
+    from harness.errors import UsageError
     from harness.sinks.rows import plain
 
     files = _files(junit, markdown, json_file, report_dir)
     asked, source = _policy(policy)
+    if confirm and asked.confirm is None:
+        raise UsageError("--confirm needs [confirm] in the policy", "see docs/policy.md")
     new = _candidate(candidate, results)
     old = _baseline(baseline, new, results)
     report = judge(
@@ -85,44 +88,56 @@ def command(
         night_sd=night_spread(old.results, new.results, asked.judged(), results),
         planned=_planned(_sweeps(new, results)),
     )
-    if confirm:
-        report = _confirmed(report, asked, old, new, results)
-    for problem in report.comparison.problems:
-        click.echo(f"harness: {problem}", err=True)
-    _write(report, files)
-    if as_json:
-        print_json(report)
-    else:
-        from harness.sinks.gate_terminal import render_gate
-        from harness.sinks.terminal import print_out
-
-        print_out(render_gate(report))
+    try:
+        if asked.confirm is not None and confirm:
+            report = _confirmed(report, asked, asked.confirm, old, new, results)
+    finally:  # what was found is not lost to what cannot be measured again or written
+        _tell(report, files, as_json)
     return report.exit_code
 
 
+def _tell(report: GateReport, files: dict[str, Path], as_json: bool) -> None:
+    """Write the reports, and print the outcome even where that fails."""
+    for problem in report.comparison.problems:
+        click.echo(f"harness: {problem}", err=True)
+    try:
+        _write(report, files)
+    finally:
+        if as_json:
+            print_json(report)
+        else:
+            from harness.sinks.gate_terminal import render_gate
+            from harness.sinks.terminal import print_out
+
+            print_out(render_gate(report))
+
+
 def _confirmed(
-    report: GateReport, policy: Policy, old: Selection, new: Selection, results: str
+    report: GateReport,
+    policy: Policy,
+    builds: Confirm,
+    old: Selection,
+    new: Selection,
+    results: str,
 ) -> GateReport:
-    """Regressed cells measured again, by both builds. Raises `UsageError` without [confirm]."""
+    """Regressed cells measured again, by both builds. Raises `UsageError` where one is missing."""
     from datetime import UTC, datetime
 
     from harness.analysis.confirm import confirmed, regressed_cells
     from harness.analysis.gate import settings_of
     from harness.analysis.sets import compare_sets
-    from harness.errors import UsageError
     from harness.records.cell import cell_of
+    from harness.sinks.rows import count
     from harness.sweep.confirm import measure
 
-    if policy.confirm is None:
-        raise UsageError("--confirm needs [confirm] in the policy", "see docs/policy.md")
     cells = regressed_cells(report)
     if not cells:
         return report
-    click.echo(f"measuring {len(cells)} cells again, both builds in turn", err=True)
+    click.echo(f"measuring {count(len(cells), 'cell')} again, both builds in turn", err=True)
     specs = {cell_of(run).name: run.spec for run in new.results if cell_of(run).name in cells}
     commits = (old.results[-1].software.commit, new.results[-1].software.commit)
     out = Path(results, ".confirm", datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"))
-    found, failed = measure(policy.confirm, specs, commits, policy.minimum_launches, out)
+    found, failed = measure(builds, specs, commits, policy.minimum_launches, out)
     again = compare_sets(found["baseline"], found["candidate"], settings_of(policy))
     return confirmed(report, again, failed)
 

@@ -30,7 +30,8 @@ _HEADINGS = {
     "pass": "passed: nothing is worse than allowed",
     "regression": "failed: worse than allowed",
     "failed": "failed: not everything was measured",
-    "nothing compared": "failed: not compared",
+    "nothing compared": "failed: nothing was compared",
+    "not compared": "failed: not everything was compared",
     "inconclusive": "failed: not decided",
 }
 _Wanted = Callable[[Case], bool]
@@ -93,11 +94,11 @@ def _section(title: str, cases: Sequence[Case]) -> str:
 def _line(case: Case) -> str:
     metric = metric_name(case.metric) if case.metric else ""
     check = "" if case.check in ("change", "measured", "anything") else f" {case.check}"
-    cells = (case.cell, metric + check, _change(case.row) if case.row else "", case.message)
+    cells = (case.cell, metric + check, change(case.row) if case.row else "", case.message)
     return f"| {' | '.join(_text(cell) for cell in cells)} |"
 
 
-def _change(row: Row) -> str:
+def change(row: Row) -> str:
     """``12.3 % slower: 1.00 ms to 1.12 ms``; words only where the direction is certain."""
     values = f"{metric_value(row.a, row.unit)} to {metric_value(row.b, row.unit)}"
     if isinstance(row.ratio, Unavailable):

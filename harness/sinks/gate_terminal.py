@@ -10,6 +10,7 @@ from rich.text import Text
 
 from harness.analysis.gate import Case, GateReport, describe
 from harness.sinks.comparison import common_differences, summary
+from harness.sinks.gate_markdown import change
 from harness.sinks.rows import count, plain
 from harness.sinks.terminal import style_of
 
@@ -37,7 +38,10 @@ def outcome_line(report: GateReport) -> str:
 
 
 def _line(case: Case) -> Text:
-    return Text(plain(describe(case)), style="red" if case.code else style_of(case.kind))
+    told = describe(case)
+    if case.kind == "not comparable" and case.row is not None:
+        told = f"{told}; {change(case.row)}"  # all that is to be known, as nothing is judged
+    return Text(plain(told), style="red" if case.code else style_of(case.kind))
 
 
 def _remarks(report: GateReport) -> Iterable[str]:

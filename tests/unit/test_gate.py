@@ -82,8 +82,16 @@ def test_cells_of_one_side_are_listed(strict: bool) -> None:
     old, new = [made(1.0), made(1.0, batch_size=2)], [made(1.0), made(1.0, batch_size=4)]
     report = gate(old, new, strict=strict)
     assert report.exit_code == (4 if strict else 0)
+    assert report.outcome == ("not compared" if strict else "pass")  # b1 was
     kinds = {case.cell.split("/")[4]: case.kind for case in report.cases if not case.metric}
     assert kinds == {"b2": "missing", "b4": "not comparable"}
+
+
+def test_a_cell_that_was_expected_and_is_missing_is_told_once() -> None:
+    old, new = [made(1.0), made(1.0, batch_size=2)], [made(1.0)]
+    report = gate(old, new, "[expect]\ncells = ['*/b2/*']")
+    (missing,) = (case for case in report.cases if case.kind == "missing")
+    assert (report.exit_code, missing.check, missing.code) == (3, "expected", 3)
 
 
 def test_nothing_compared_is_never_success() -> None:

@@ -187,6 +187,36 @@ def test_reports_are_written_also_when_the_gate_is_red(here: Path, capsys: Any) 
     assert (here / "m").read_text().startswith("## Gate passed")
 
 
+def test_an_outcome_that_cannot_be_written_is_printed_all_the_same(here: Path, capsys: Any) -> None:
+    args = ["check", "slow", "--baseline", "old", "--junit", "/proc/self/junit.xml"]
+    assert main(args) == 2
+    told = capsys.readouterr()
+    assert "gate: regression (exit code 1)" in told.out
+    assert told.err.startswith("harness: '/proc/self/junit.xml' cannot be written")
+
+
+def test_a_confirmation_that_cannot_begin_leaves_the_reports(here: Path, capsys: Any) -> None:
+    (here / "harness-policy.toml").write_text(
+        "[confirm]\nenvironments = {baseline = 'nowhere', candidate = 'nowhere'}\n"
+    )
+    assert main(["check", "slow", "--baseline", "old", "--confirm", "--markdown", "m"]) == 2
+    told = capsys.readouterr()
+    assert "'nowhere' holds no bin/python" in told.err
+    assert (here / "m").read_text().startswith("## Gate failed: worse than allowed")
+    (here / "harness-policy.toml").unlink()
+    assert main(["check", "slow", "--baseline", "old", "--confirm", "--markdown", "m2"]) == 2
+    assert capsys.readouterr().err.startswith("harness: --confirm needs [confirm]")
+
+
+def test_other_hardware_shows_its_ratios(here: Path, capsys: Any) -> None:
+    write(here / "other", made(2.0, fingerprint="else", factors={"cpu": "Other"}))
+    args = ["check", "other", "--baseline", "old", "--allow-different-hardware"]
+    assert main(args) == 4
+    flat = " ".join(capsys.readouterr().out.split())
+    assert "latency_median not comparable: the machines differ: cpu" in flat
+    assert "1.000 ms to 2.000 ms, B / A 2.000" in flat
+
+
 def test_the_policy_of_the_folder_is_found(here: Path, capsys: Any) -> None:
     (here / "harness-policy.toml").write_text('[quarantine]\ncells = ["digits/*"]\n')
     assert main(["check", "slow", "--baseline", "old", "--json"]) == 0
