@@ -8,6 +8,7 @@ import click
 
 from harness.cli.output import results_option
 from harness.cli.selected import select
+from harness.errors import UsageError
 from harness.sinks.exports import FORMATS, exporter
 
 
@@ -30,19 +31,28 @@ def command(runs: tuple[str, ...], name: str, output: str, results: str) -> int:
     number there, and a bare --benchmark-compare finds it. In compression-engine files,
     energy_consumption_mw is an average power in milliwatts; joules per inference stand beside it.
     """
-    from harness.records.store import write_atomically
-
     write = exporter(name)
+    storage = name == "pytest-benchmark" and (output.endswith("/") or Path(output).is_dir())
+    if not output or (Path(output).is_dir() and not storage):
+        raise UsageError(f"-o is {output!r}", "give a file, or - for the terminal")
     chosen = sorted(select(runs, results).runs, key=lambda one: (one[0].started_at, one[0].id))
     made = write([result for result, _ in chosen], [path for _, path in chosen])
     if output == "-":
         click.echo(made.data, nl=False)
-    elif name == "pytest-benchmark" and (output.endswith("/") or Path(output).is_dir()):
-        from harness.sinks.pytest_storage import store
-
-        click.echo(store(Path(output), chosen[-1][0].id, made.data))
     else:
-        write_atomically(Path(output), made.data)
+        _save(made.data, Path(output), chosen[-1][0].id if storage else "")
     for note in made.notes:
         click.echo(f"harness: {' '.join(note.split())}", err=True)
     return 0
+
+
+def _save(data: bytes, path: Path, name: str) -> None:
+    """Into the file ``path``; with a ``name`` into the storage there, whose file is told."""
+    if name:
+        from harness.sinks.pytest_storage import store
+
+        click.echo(store(path, name, data))
+    else:
+        from harness.records.store import write_atomically
+
+        write_atomically(path, data)

@@ -408,6 +408,9 @@ def test_a_file_is_replaced_whole_or_kept(results: Path, capsys, form: str) -> N
     Path("folder").mkdir()
     assert main(["export", "--format", form, "-o", "out", "nonesuch"]) == 2
     assert main(["export", "--format", form, "-o", "missing/out", "latest"]) == 2
+    assert main(["export", "--format", form, "-o", "", "latest"]) == 2
+    if form != "pytest-benchmark":  # there it is a storage
+        assert main(["export", "--format", form, "-o", ".", "latest"]) == 2
     assert Path("out").read_text() == "old"
     assert main(["export", "--format", form, "-o", "out", "latest", "latest"]) == 0
     capsys.readouterr()
