@@ -60,11 +60,11 @@ def export(results: Sequence[Result], paths: Sequence[Path]) -> Exported:
     """The file, in UTF-8, and what it leaves out.
 
     Raises `UsageError` where a cell was measured on two machines, `NothingComparable` where nothing
-    is left to write.
+    was measured.
     """
     folders = {one.id: path.parent for one, path in zip(results, paths, strict=True)}
     cells = [_Cell(full_name(side.first.spec), side, folders) for side in sides_of(results)]
-    _refuse_two_machines(cells)
+    _refuse_one_name_for_two(cells)
     left_out: list[LeftOut] = []
     benchmarks = [block for cell in cells for block in _benchmarks(cell, left_out)]
     notes = summed_up(left_out, len(cells))
@@ -90,7 +90,7 @@ def full_name(spec: RunSpec, metric: str = "") -> str:
     """``digits/onnxruntime/cpu/int8/b1/latency[threads=1]::latency``: one cell, one name."""
     values = {field: value for field, value in unparse(spec).items() if field in _BEYOND}
     for field in [field for field in values if _BEYOND[field]]:
-        values[field] = PurePath(values[field].replace("\\", "/")).stem
+        values[field] = PurePath(values[field].replace("\\", "/")).name.removesuffix(".npz")
     told = ",".join(sorted(flag.removeprefix("--") for flag in arguments(values)))
     name = cell_name(spec) + (f"[{told}]" if told else "")
     return plain(f"{name}::{metric}" if metric else name)
@@ -141,15 +141,17 @@ def about(taken: Rounds) -> Block:
     return {"round": kind, "iterations": taken.iterations}
 
 
-def _refuse_two_machines(cells: Sequence[_Cell]) -> None:
+def _refuse_one_name_for_two(cells: Sequence[_Cell]) -> None:
     seen: dict[str, _Cell] = {}
     for name, side, folders in cells:
         other = seen.setdefault(name, _Cell(name, side, folders))
         if other.side is not side:
             ids = f"{other.side.first.id} and {side.first.id}"
+            alike = other.side.first.machine.fingerprint == side.first.machine.fingerprint
+            how = "is the name of two cells" if alike else "was measured on two machines"
             raise UsageError(
-                f"{name} was measured on two machines ({ids}), and a file has one place for it",
-                "export the runs of each machine into a file of their own",
+                f"{name} {how} ({ids}), and a file has one place for it",
+                "export each into a file of its own",
             )
 
 
@@ -215,9 +217,11 @@ def _block(cell: _Cell, metric: str, group_name: str, data: Sequence[float], ext
 
 def _commit_info(result: Result) -> Block:
     software = result.software
-    known = {"time": software.commit_time, "branch": software.branch}
-    return {
-        "id": (software.commit or "unversioned").removesuffix("-dirty"),
-        "dirty": bool(software.dirty) or (software.commit or "").endswith("-dirty"),
-        **{key: value for key, value in known.items() if value is not None},
+    commit = software.commit
+    known = {
+        "dirty": commit.endswith("-dirty") if commit else None,
+        "time": software.commit_time,
+        "branch": software.branch,
     }
+    told = {key: value for key, value in known.items() if value is not None}
+    return {"id": (commit or "unversioned").removesuffix("-dirty"), **told}
