@@ -31,6 +31,7 @@ from harness.backends.onnxruntime_module import (
     Loaded,
     check_declared,
     check_same,
+    cudnn_version,
     line,
     load_libraries,
     raise_mapped,
@@ -79,7 +80,9 @@ class CudaSession:
         cuda, self._stream = _runtime(options)
         self._cuda: CudaRuntime | None = None if isinstance(cuda, Unavailable) else cuda
         self._untimed = cuda if isinstance(cuda, Unavailable) else None
-        self.asynchronous = self._cuda is not None
+        # TensorRT's provider waits for each replay of its graph, whatever it is told
+        waits = provider == TENSORRT and settings(options)["cuda_graph"] == "on"
+        self.asynchronous = self._cuda is not None and not waits
         handle = None if self._stream is None else int(self._stream)
         self._loaded: Loaded | None = None
         self._pinned: list[Pinned] = []
@@ -112,8 +115,7 @@ class CudaSession:
             return []
         made = []
         for name, array in inputs.items():
-            pinned = self._cuda.pinned(TensorSpec(name, array.dtype.name, array.shape))
-            self._pinned.append(pinned)
+            pinned = self._new_pinned(self._cuda, array)
             pinned.array[...] = array
             made.append((pinned, name))
         return made
@@ -174,8 +176,10 @@ class CudaSession:
         if self._open().options.boundary != "transfer" or cuda is None:
             return queue
         up = [(self._buffers.inputs[name].data_ptr(), pinned) for pinned, name in self._up]
-        self._down = [self._landing(cuda, value) for value in self._buffers.outputs.values()]
-        down = self._down
+        for pinned, _ in self._down:  # of the outputs before, which may have had other shapes
+            self._pinned.remove(pinned)
+            cuda.free(pinned)
+        down = self._down = [self._landing(cuda, v) for v in self._buffers.outputs.values()]
 
         def transfer() -> None:
             for address, pinned in up:
@@ -188,9 +192,12 @@ class CudaSession:
 
     def _landing(self, cuda: CudaRuntime, value: Any) -> tuple[Pinned, int]:
         array = value.numpy()  # its type and shape
+        return self._new_pinned(cuda, array), int(value.data_ptr())
+
+    def _new_pinned(self, cuda: CudaRuntime, array: Any) -> Pinned:
         pinned = cuda.pinned(TensorSpec("", array.dtype.name, array.shape))
         self._pinned.append(pinned)
-        return pinned, int(value.data_ptr())
+        return pinned
 
     def bind(self, inputs: Arrays) -> None:
         """Copy ``inputs`` over the bound ones. Raises `DataError`."""
@@ -331,7 +338,8 @@ class Buffers:
         import onnxruntime as ort
 
         made = ort.RunOptions()
-        made.add_run_config_entry("gpu_graph_id", "0" if graph else "-1")
+        if not graph:  # a run without the entry belongs to the one graph there is
+            made.add_run_config_entry("gpu_graph_id", "-1")
         made.add_run_config_entry("disable_synchronize_execution_providers", "0" if wait else "1")
         return made
 
@@ -368,6 +376,7 @@ def _runtime_facts(loaded: Loaded, own_stream: bool) -> dict[str, str]:
         "provider": loaded.wanted,
         "providers": ", ".join(session.get_providers()),
         "stream": "one of its own" if own_stream else f"the provider's; for one of its own: {PIP}",
+        "cudnn": cudnn_version(),
         "tf32": loaded.settings["tf32"],
         "cuda_graph": loaded.settings["cuda_graph"],
         "graph_optimization_level": read.graph_optimization_level.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -150,6 +151,13 @@ def load_libraries(ort: Any, provider: str) -> None:
             for path in _tensorrt_libraries(name):
                 with contextlib.suppress(OSError):  # another release's: creating a session tells
                     ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+
+
+def cudnn_version() -> str:
+    """Of the cuDNN in this process. From 1.28 on the provider comes up without one."""
+    with contextlib.suppress(OSError):
+        return str(ctypes.CDLL("libcudnn.so.9", os.RTLD_NOLOAD).cudnnGetVersion())
+    return "not loaded: convolutions run in kernels of the provider's own, or fail"
 
 
 def _tensorrt_libraries(pattern: str) -> list[Path]:

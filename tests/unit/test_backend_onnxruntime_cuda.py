@@ -215,6 +215,44 @@ def test_a_transfer_copies_in_and_out_between_its_events(cuda: Bindings, doubler
     assert cuda.log[-1] == "StreamDestroy"
 
 
+def test_pinned_memory_does_not_grow_with_the_inputs_bound(
+    cuda: Bindings, doubler: Artifact
+) -> None:
+    session = prepared(doubler, options("transfer"))
+    for seed in range(4):
+        session.bind(x(seed))
+        np.testing.assert_array_equal(infer(session)["sum"], 2 * x(seed)["x"])
+    assert len(cuda.blocks) == 3  # one input, two outputs
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("provider", "graph", "waits"),
+    [(CUDA, "on", False), (TENSORRT, "off", False), (TENSORRT, "on", True)],
+)
+def test_a_run_that_waits_whatever_it_is_told_is_not_asynchronous(
+    cuda: Bindings,
+    doubler: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    graph: str,
+    waits: bool,
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    monkeypatch.setattr(onnxruntime_cuda, "wanted", lambda options: provider)
+    session = prepared(doubler, options(cuda_graph=graph))
+    assert session.asynchronous is not waits
+    session.close()
+
+
+def test_the_cudnn_that_convolves_is_stated(cuda: Bindings, doubler: Artifact) -> None:
+    """It is optional for the provider, which says nothing where it finds none."""
+    session = prepared(doubler, options())
+    loaded = "libcudnn.so.9" in Path("/proc/self/maps").read_text()  # by a torch built for CUDA
+    assert session.describe().runtime["cudnn"].isdigit() is loaded
+    session.close()
+
+
 def test_a_run_is_only_queued_and_kept_from_the_graph_at_first(
     cuda: Bindings, doubler: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +272,8 @@ def test_a_run_is_only_queued_and_kept_from_the_graph_at_first(
     read = original(graph=False, wait=False)
     assert read.get_run_config_entry("gpu_graph_id") == "-1"
     assert read.get_run_config_entry("disable_synchronize_execution_providers") == "1"
+    with pytest.raises(RuntimeError):  # the default graph; its number is not for users to give
+        original(graph=True, wait=False).get_run_config_entry("gpu_graph_id")
     session.close()
 
 
