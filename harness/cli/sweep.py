@@ -77,6 +77,7 @@ def _run(
     quiet: bool,
     as_json: bool,
 ) -> int:
+    from harness.sinks.rows import count
     from harness.sweep import locks, runner
     from harness.sweep.folder import DONE, open_sweep, summary
 
@@ -84,7 +85,8 @@ def _run(
     say = _nothing if quiet or as_json else _say
     left = len(runner.remaining(plan, folder.done()))
     total = len(plan.cells) * plan.launches
-    say(f"sweep {folder.manifest.id}: {left} of {total} launches of {len(plan.cells)} cells to run")
+    cells = count(len(plan.cells), "cell")
+    say(f"sweep {folder.manifest.id}: {left} of {total} launches of {cells} to run")
     attempts: list[Attempt] = []
     needed = locks.needs([one.spec for one in plan.cells]) if left else {}
     with locks.held(needed, wait_s, lambda name: say(f"waiting for {name}")) as descriptors:
@@ -121,10 +123,10 @@ def _tell(step: Step, say: Callable[[str], None]) -> None:
 
 
 def _duration(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), int(seconds // 3600)
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{hours} h {minutes - 60 * hours} min" if hours else f"{minutes} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _seconds(text: str) -> float:
@@ -150,7 +152,10 @@ def _list(plan: Plan, as_json: bool) -> int:
     if as_json:
         print_json({"name": plan.name, "launches": plan.launches, "cells": plan.cells})
         return 0
+    from harness.sinks.rows import count
+
     for one in plan.cells:
         click.echo(f"{one.cell.key}  {one.cell.name}")
-    click.echo(f"{len(plan.cells)} cells, {plan.launches} launches of each")
+    launches = count(plan.launches, "launch", "launches")
+    click.echo(f"{count(len(plan.cells), 'cell')}, {launches} of each")
     return 0

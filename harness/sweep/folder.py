@@ -50,12 +50,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     state: dict[str, str]
 
 
+class _Version(msgspec.Struct, frozen=True):
+    """Of a manifest of any version, which may share no other field with ours."""
+
+    schema: str = ""
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One launch that was tried."""
 
     cell: str
     launch: int
-    status: str  # of the result, or refused | timeout | crashed
+    status: str  # of the result, or refused | timeout | crashed | interrupted
     started_at: str
     seconds: float
     run: str = ""  # the run's id, where it left one
@@ -136,19 +142,21 @@ def _create(path: Path, plan: Plan, label: str, state: dict[str, str]) -> Manife
 
 def _read(path: Path) -> Manifest | None:
     try:
-        manifest = maybe.decode((path / MANIFEST).read_bytes(), Manifest)
+        data = (path / MANIFEST).read_bytes()
+        version = msgspec.json.decode(data, type=_Version).schema
+        if version in ("", SCHEMA):
+            return maybe.decode(data, Manifest)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
+        why = getattr(error, "strerror", None) or str(error)
         raise ResultError(
-            f"{str(path / MANIFEST)!r} cannot be read: {error}", "restore it, or give --new"
+            f"{str(path / MANIFEST)!r} cannot be read: {why}", "restore it, or give --new"
         ) from error
-    if manifest.schema != SCHEMA:
-        raise ResultError(
-            f"{str(path / MANIFEST)!r} has schema {manifest.schema!r:.60}, not {SCHEMA}",
-            "upgrade with pip install -U hw-harness, or give --new",
-        )
-    return manifest
+    raise ResultError(
+        f"{str(path / MANIFEST)!r} has schema {version!r:.60}, not {SCHEMA}",
+        "upgrade with pip install -U hw-harness, or give --new",
+    )
 
 
 def _same(manifest: Manifest, plan: Plan, state: Mapping[str, str]) -> None:

@@ -46,6 +46,8 @@ DEFAULT_LAUNCHES = 5
 DEFAULT_TIME_LIMIT_S = 1800.0
 _KEYS = ("name", "launches", "time_limit_s", "defaults", "matrix", "include", "exclude")
 FILES = ("model", "dataset", "calibration")
+_SUFFIXES = (".onnx", ".pt2", ".npz")  # a value that ends so is a file, there or not
+_SEVERAL = ("input_shapes", "options", "tags", "require", "cpus")
 _OURS = ("launches", "out")  # fields of a run that the sweep itself decides
 
 Fields = dict[str, Any]
@@ -133,7 +135,7 @@ def _plan(raw: Mapping[str, Any], path: Path, sha256: str) -> Plan:
 
 def _name(value: Any) -> str:
     name = re.sub(r"[^A-Za-z0-9_.]+", "_", str(value))[:40].strip("._")
-    if not name:
+    if not name or not isinstance(value, str):
         raise UsageError(f"name is {value!r}", "give letters and digits")
     return name
 
@@ -202,15 +204,21 @@ def _cell(fields: Fields, folder: Path) -> SweepCell:
 def _value(field: str, value: Any, folder: Path) -> Any:
     """As `specs.parse` takes it: a text, or a list of texts for a field that repeats."""
     if field == "overhead_check":
-        return bool(value)
+        if not isinstance(value, bool):
+            raise UsageError(f"overhead_check is {str(value)!r:.80}", "give true or false")
+        return value
+    several = field in _SEVERAL and isinstance(value, list | dict)
+    if not (several or isinstance(value, str | int | float)):
+        raise UsageError(f"{field} is {str(value)!r:.80}", "give a text or a number")
     if isinstance(value, dict):
         return [f"{key}={_text(one)}" for key, one in value.items()]  # a shape may be a list
     if isinstance(value, list):
         texts = [_text(one) for one in value]
         return ",".join(texts) if field == "cpus" else texts
-    if field in FILES and (folder / str(value)).is_file():
-        return str((folder / str(value)).resolve())
-    return _text(value)
+    text = _text(value)
+    if field in FILES and (text.endswith(_SUFFIXES) or (folder / text).is_file()):
+        return str((folder / text).resolve())
+    return text
 
 
 def _text(value: Any) -> str:

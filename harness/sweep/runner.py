@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -106,7 +107,15 @@ def _launch(
     fields = {**one.fields, "tags": [*one.fields.get("tags", ()), *tags]}
     command = [*HARNESS, "run", "--json", "--launches=1", f"--out={folder.path}"]
     command += specs.arguments(fields)
-    code, out = process(command, log, limit_s, descriptors)
+    try:
+        code, out = process(command, log, limit_s, descriptors)
+    except KeyboardInterrupt:
+        seconds = round(time.monotonic() - began, 3)
+        folder.record(
+            Attempt(cell=one.cell.name, launch=launch, status="interrupted",
+                    started_at=started_at, seconds=seconds, reason="the sweep was interrupted")
+        )  # fmt: skip
+        raise
     result = result_in(out)
     attempt = Attempt(
         cell=one.cell.name,
@@ -128,8 +137,11 @@ def process(
     descriptors: Sequence[int] = (),
     folder: Path | None = None,
 ) -> tuple[int | None, bytes]:
-    """Exit code and stdout of one run; None for a run that had to be stopped for its time."""
-    with log.open("ab") as stderr:
+    """Exit code and stdout of one run; None for a run that had to be stopped for its time.
+
+    Whoever ends us ends the run, too, and is told by `KeyboardInterrupt`.
+    """
+    with log.open("ab") as stderr, _ended_like_ctrl_c():
         child = subprocess.Popen(
             command,
             cwd=folder,
@@ -147,6 +159,20 @@ def process(
         except BaseException:
             _stop(child)
             raise
+
+
+@contextlib.contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """For ``kill`` and a terminal that is closed; what is ignored (``nohup``) stays so."""
+    here = threading.current_thread() is threading.main_thread()
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in numbers if here else ():
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in numbers if here else ():
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _stop(child: subprocess.Popen[bytes]) -> bytes:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from running import Harness
 
+from harness.cli.sweep import _duration
+
 FILE = """
 name = "night"
 launches = 2
@@ -126,8 +128,9 @@ def test_a_launch_past_its_time_is_stopped_with_all_it_started(
     assert "longer than time_limit_s = 6" in ran.err
 
 
-def test_ctrl_c_ends_the_run_too(
-    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_kill_and_a_closed_terminal_end_the_run_too(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]], number: signal.Signals
 ) -> None:
     from running import assert_no_orphans
 
@@ -138,9 +141,13 @@ def test_ctrl_c_ends_the_run_too(
         while not list((tmp_path / "results").glob("night-c/*/samples.journal")):
             assert sweep.poll() is None
             time.sleep(0.02)
-        os.kill(sweep.pid, signal.SIGINT)
+        os.kill(sweep.pid, number)
         assert sweep.wait(60) == 130
     assert_no_orphans(tmp_path)
+    folder = tmp_path / "results" / "night-c"
+    (result,) = results(folder)
+    (attempt,) = map(json.loads, (folder / "attempts.jsonl").read_text().splitlines())
+    assert (result["status"], attempt["status"]) == ("interrupted", "interrupted")
 
 
 def test_what_was_begun_from_another_file_is_not_continued(
@@ -155,6 +162,34 @@ def test_what_was_begun_from_another_file_is_not_continued(
     assert "begun before this changed: the sweep file; give --new" in ran.err
     assert harness("sweep", "night.toml", "--label", "s", "--new").code == 0
     assert len(results(tmp_path / "results" / "night-s.2")) == 4
+
+
+@pytest.mark.parametrize(
+    ("manifest", "told"),
+    [
+        ('{"schema": "harness.sweep/9"}', "has schema 'harness.sweep/9', not harness.sweep/1; up"),
+        ('{"id": "x"}', "cannot be read: Object missing required field"),
+        ("", "cannot be read: Input data was truncated; restore it, or give --new"),
+    ],
+)
+def test_a_manifest_that_is_none_is_one_line(
+    tmp_path: Path, harness: Harness, manifest: str, told: str
+) -> None:
+    write(tmp_path)
+    folder = tmp_path / "results" / "night-m"
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_text(manifest)
+    ran = harness("sweep", "night.toml", "--label", "m")
+    assert ran.code == 2
+    assert told in ran.err and ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(89.4, "89 s"), (90, "2 min"), (3580, "1 h 0 min"), (7190, "2 h 0 min"), (7300, "2 h 2 min")],
+)
+def test_the_time_left(seconds: float, told: str) -> None:
+    assert _duration(seconds) == told
 
 
 def test_a_dry_run_leaves_nothing(tmp_path: Path, harness: Harness) -> None:

@@ -78,6 +78,18 @@ def test_files_are_found_beside_the_sweep_file(
     assert one.cell.name == "net/onnxruntime/cpu/fp32/b1/latency"
 
 
+def test_files_that_are_not_there_are_not_looked_for_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plan").mkdir()
+    (tmp_path / "net.onnx").write_bytes(b"another file of that name")
+    monkeypatch.chdir(tmp_path)
+    text = '[defaults]\ndataset = "d.npz"\n[matrix]\nmodel = ["net.onnx"]\n'
+    (one,) = plan_of(tmp_path / "plan", text).cells
+    assert one.spec.model == str(tmp_path / "plan" / "net.onnx")
+    assert one.spec.dataset == str(tmp_path / "plan" / "d.npz")
+
+
 def test_tables_lists_and_numbers_reach_the_run(tmp_path: Path) -> None:
     text = """
 [matrix]
@@ -146,6 +158,14 @@ def test_launches_are_interleaved_and_every_other_round_goes_backwards(tmp_path:
         ("[matrix]\nmodel = ['a']\n[[exclude]]\nmodel = 'b'", "matches no cell of the matrix"),
         ("[matrix]\nmodel = ['a']\n[[exclude]]\n", "exclude {} matches no cell"),
         ("[matrix]\nmodel = ['a']\n[[exclude]]\nmodel = 'a'", "every cell is excluded"),
+        ("name = ['x']\n[matrix]\nmodel = ['a']", "name is ['x']; give letters and digits"),
+        ("[matrix]\nmodel = [['a', 'b']]", "give a text or a number"),
+        ("[matrix]\nmodel = [{a = 1}]", "model is \"{'a': 1}\"; give a text or a number"),
+        ("[matrix]\nseed = [2026-11-21]", "seed is '2026-11-21'; give a text or a number"),
+        (
+            "[defaults]\noverhead_check = 'no'\n[matrix]\nmodel = ['a']",
+            "overhead_check is 'no'; give true or false",
+        ),
         ("name = '/'\n[matrix]\nmodel = ['a']", "name is '/'; give letters and digits"),
         ("a = [" * 5000, "is no TOML"),
     ],
