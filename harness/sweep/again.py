@@ -9,6 +9,7 @@ from harness import spec as specs
 from harness.analysis.culprit import Known
 from harness.analysis.figures import figures
 from harness.errors import MeasurementFailed, ResultError
+from harness.machine import fingerprint
 from harness.maybe import Unavailable
 from harness.records.result import Result
 from harness.spec import RunSpec
@@ -53,14 +54,13 @@ def measure_again(known: Known, metric: str, launches: int, out: Path) -> tuple[
 
     Raises `MeasurementFailed` where it has none, or this is another machine.
     """
-    result = run_again(known.spec, launches, out)
-    if result.machine.fingerprint != known.fingerprint:
+    here = fingerprint(device=known.spec.device).fingerprint
+    if here != known.fingerprint:
         raise MeasurementFailed(
-            f"this machine is {result.machine.fingerprint}, and {known.run} was measured on "
-            f"{known.fingerprint}",
+            f"this machine is {here}, and {known.run} was measured on {known.fingerprint}",
             "bisect on the machine that regressed",
         )
-    values = figures([result], metric)
+    values = figures([run_again(known.spec, launches, out)], metric)
     if isinstance(values, Unavailable):
         raise MeasurementFailed(f"{metric} was not measured: {values.reason}", values.remedy)
     return values

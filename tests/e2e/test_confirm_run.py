@@ -29,9 +29,13 @@ class Ours(FakeBackend):
 '''
 RUN = ("run", "--backend", "ours:Ours", "--duration", "0.1", "--warmup", "0", "--max-warmup", "0.2",
        "--sample-rate", "0", "--launches", "3", "--no-tensorboard", "--json")  # fmt: skip
-JUDGED = (
-    'metrics = ["latency_median"]\n[[limit]]\nmetric = "latency_median"\nminimum_effect = 0.1\n'
-)
+JUDGED = """
+minimum_launches = 3
+metrics = ["latency_median"]
+[[limit]]
+metric = "latency_median"
+minimum_effect = 0.1
+"""
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -81,15 +85,15 @@ def repository(tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
 def test_what_the_commit_did_is_confirmed_and_what_the_night_did_is_not(
     repository: Repository, harness: Harness
 ) -> None:
-    good = repository.build(0.004)
+    good = repository.build(0.001)
     baseline = repository.measured()
-    bad = repository.build(0.006)
+    bad = repository.build(0.0015)
     candidate = repository.measured()
     repository.policy('commits = "recorded"')
 
     red = harness("check", candidate, "--baseline", baseline, "--confirm", "--json")
     assert red.code == 1, red.err
-    assert "measuring 1 cells again" in red.err
+    assert "measuring 1 cell again" in red.err
     (case,) = (case for case in json.loads(red.out)["cases"] if case["kind"] == "regressed")
     assert "; confirmed side by side, worse by " in case["message"]
     again = list((repository.folder / "results" / ".confirm").glob("*/*/*/result.json"))
@@ -98,7 +102,7 @@ def test_what_the_commit_did_is_confirmed_and_what_the_night_did_is_not(
     assert git(repository.folder, "worktree", "list").count("\n") == 0  # none is left
 
     # the same two commits, told apart by nothing but a slow night
-    repository.build(0.004)
+    repository.build(0.001)
     repository.night(1.5)
     slow_night = repository.measured()
     repository.night(1.0)
@@ -110,7 +114,7 @@ def test_what_the_commit_did_is_confirmed_and_what_the_night_did_is_not(
 
 
 def test_two_environments_are_two_builds(repository: Repository, harness: Harness) -> None:
-    repository.build(0.004)
+    repository.build(0.001)
     baseline = repository.measured()
     for name in ("good", "bad"):  # folders such as python -m venv makes
         home = repository.folder / f"env-{name}"
@@ -123,7 +127,7 @@ def test_two_environments_are_two_builds(repository: Repository, harness: Harnes
         python.chmod(0o755)
     ours = repository.folder / "ours.py"
     (repository.folder / "env-good/lib/ours.py").write_text(ours.read_text())
-    slower = ours.read_text().replace("0.004", "0.006")
+    slower = ours.read_text().replace("0.001", "0.0015")
     (repository.folder / "env-bad/lib/ours.py").write_text(slower)
     ours.write_text(slower)
     candidate = repository.measured()

@@ -134,7 +134,7 @@ def test_git_bisect_finds_the_commit(tmp_path: Path, harness: Harness, cache: Pa
     (tmp_path / ".gitignore").write_text("results\n.harness-bisect\n__pycache__\n")
     (tmp_path / "ours.py").write_text(BACKEND)
     commits = []
-    for number, sleep_ms in enumerate((4.0, 4.0, 4.0, 6.0, 6.0, 6.0)):
+    for number, sleep_ms in enumerate((1.0, 1.0, 1.0, 1.5, 1.5, 1.5)):
         (tmp_path / "sleep_ms.txt").write_text(str(sleep_ms))
         (tmp_path / "number.txt").write_text(str(number))
         git(tmp_path, "add", ".")
@@ -164,8 +164,6 @@ def test_git_bisect_finds_the_commit(tmp_path: Path, harness: Harness, cache: Pa
             "harness",
             *test,
             "--run",
-            "--launches",
-            "3",
         ],
         cwd=tmp_path,
         env=environment(cache, tmp_path),

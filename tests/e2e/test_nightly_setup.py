@@ -63,7 +63,7 @@ class Lab:
             "GITHUB_STEP_SUMMARY": str(folder / "step-summary.md"),
         }
         (folder / "nightly.toml").write_text(SWEEP)
-        self.build(latency_s=0.004)
+        self.build(latency_s=0.001)
 
     def build(self, latency_s: float) -> None:
         """Tonight's software takes this long for the same cell."""
@@ -96,7 +96,7 @@ def test_first_night_then_green_then_red(lab: Lab) -> None:
     green = lab.shell("./nightly.sh nightly.toml release --label 2")
     assert green.returncode == 0, green.stdout + green.stderr
 
-    lab.build(latency_s=0.006)
+    lab.build(latency_s=0.0015)
     red = lab.shell("./nightly.sh nightly.toml release --label 3")
     assert red.returncode == 1, red.stdout + red.stderr
     gate = lab.folder / "results" / "nightly-3" / "gate"
