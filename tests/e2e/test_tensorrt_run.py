@@ -72,6 +72,12 @@ def test_bindings_without_the_library_are_one_line(harness: Harness, tmp_path: P
     assert told.endswith("; pip install 'hw-harness[tensorrt]'")
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of these tests alone: what lies in it is counted."""
+    return tmp_path_factory.mktemp("tensorrt-cache")
+
+
 @pytest.fixture
 def fake(tmp_path: Path) -> list[Path]:
     pytest.importorskip("cuda.bindings.runtime")
