@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -45,13 +46,21 @@ def promote(
     found = baselines.promote(
         selection, name, results, reason=reason, by=by, acknowledge=acknowledge
     )
-    for problem in selection.problems:
+    for problem in (*selection.problems, *_weaker(found)):
         click.echo(f"harness: {problem}", err=True)
     if as_json:
         print_json(found)
     else:
         _print_one(found)
     return 0
+
+
+def _weaker(found: Baseline) -> Iterator[str]:
+    """What a gate can no longer judge by this baseline, and could by the one before."""
+    now = {f"{one.cell.name} on {one.fingerprint}" for one in found.cells}
+    before = found.history[0].medians if found.history else {}
+    for cell in sorted(set(before) - now):
+        yield f"baseline {found.name!r} no longer holds {cell}, which the one before did"
 
 
 @command.command("list")

@@ -80,7 +80,7 @@ def command(
         from harness.sinks.terminal import print_out
 
         print_out(render_suspects(found))
-        for text in commands(found):
+        for text in commands(found, results):
             click.echo(text)  # as it is to be typed, whatever the width
     return 0
 

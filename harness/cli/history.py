@@ -69,7 +69,10 @@ def _print(series: Sequence[Series]) -> None:
     from harness.sinks.history import render_histories, render_history
     from harness.sinks.terminal import print_out
 
-    print_out(render_history(series[0]) if len(series) == 1 else render_histories(series))
+    if len(series) == 1:
+        print_out(render_history(series[0]))
+    else:
+        print_out(render_histories(series), width=200)  # a name that is cut off is of no use
 
 
 def _plot(series: Sequence[Series], path: Path) -> None:

@@ -55,6 +55,9 @@ def find(
         found = [_series(index, one, metric, branch, last, accepted) for one in fitting]
     series = [one for one in found if one is not None]
     if not series:
+        if fitting and branch is not None:
+            why = f"no run of {cell!r} is of branch {branch!r} and has a {metric.name}"
+            raise NothingComparable(why, "name another --branch")
         raise NothingComparable(*_nothing(results, cell, metric, known, fitting))
     return series
 
@@ -204,6 +207,8 @@ def _nothing(
     """What is missing, and what would fit."""
     if not known:
         return f"{str(results)!r} holds no results", "measure some, or name a folder with --results"
+    if elsewhere := [one.fingerprint for one in known if not fitting and _fits(one, cell, None)]:
+        return f"{cell!r} was not measured on that machine", f"there are {', '.join(elsewhere[:5])}"
     if not fitting:
         names = ", ".join(dict.fromkeys(one.cell.name for one in known[:5]))
         return f"no cell {cell!r} in {str(results)!r}", f"there are {names}"

@@ -149,11 +149,16 @@ def _verdict(row: Row) -> str:
 def _notes(rows: Sequence[Row]) -> list[str]:
     """Why each verdict; reasons that several rows share are said once."""
     by_reason: dict[str, list[str]] = {}
+    by_doubt: dict[str, list[str]] = {}
     for row in rows:
         if row.verdict is not None:
             by_reason.setdefault(plain(row.reason), []).append(metric_name(row.metric))
+        if row.doubt:
+            by_doubt.setdefault(plain(row.doubt), []).append(metric_name(row.metric))
     notes = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
-    notes += [f"doubt: {doubt}" for doubt in dict.fromkeys(plain(r.doubt) for r in rows) if doubt]
+    for doubt, names in by_doubt.items():
+        which = f" ({', '.join(names)})" if len(by_doubt) > 1 else ""
+        notes.append(f"doubt{which}: {doubt}")
     return [READ_AS, *notes] if any(max(row.launches) > 1 for row in rows) else notes
 
 

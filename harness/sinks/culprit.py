@@ -35,14 +35,15 @@ def _differences(found: Suspects) -> RenderableType:
     return render_table(("changed", "good", "bad"), rows)
 
 
-def commands(found: Suspects) -> list[str]:
-    """What to type next, line by line."""
+def commands(found: Suspects, results: str = "results") -> list[str]:
+    """What to type next, line by line. ``results``: the folder that holds the runs."""
     command = shlex.join(["harness", "run", *again(found.bad.spec, 5)])
     texts = ["measure it again, on both builds:", f"  {command}"]
     good, bad = (_hash(known) for known in (found.good, found.bad))
     if good and bad and good != bad:
         test = ["harness", "bisect", found.cell, "--metric", found.metric.name]
         test += ["--good", found.good.run, "--bad", found.bad.run, "--run"]
+        test += [] if results == "results" else ["--results", results]
         texts += ["find the commit:", f"  git bisect start {bad} {good}"]
         texts += [f"  git bisect run {shlex.join(test)}"]
     return [plain(text) for text in texts]

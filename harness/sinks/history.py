@@ -22,6 +22,7 @@ from harness.sinks.terminal import style_of
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 50
+_LEAST_PERCENT = 1e-6  # less is how numbers are stored
 
 
 def render_history(series: Series) -> RenderableType:
@@ -50,7 +51,8 @@ def render_history(series: Series) -> RenderableType:
 def render_histories(series: Sequence[Series]) -> RenderableType:
     """Many series, a line each."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for name in ("Cell", "machine", "nights", "now", "", "since"):
+    table.add_column("Cell", overflow="fold")  # alone gives way where the terminal is narrow
+    for name in ("machine", "nights", "now", "", "since"):
         table.add_column(
             name, no_wrap=True, justify="right" if name in ("nights", "now") else "left"
         )
@@ -121,7 +123,9 @@ def _said(series: Series) -> list[str]:
     if isinstance(told.night_sd, Unavailable):
         texts.append(f"spread of nights unknown: {told.night_sd.reason}")
     else:
-        texts.append(f"nights of one level differ by {100 * told.night_sd:.2g} % (sd)")
+        percent = 100 * told.night_sd
+        spread = f"{percent:.2g}" if percent >= _LEAST_PERCENT else "0"
+        texts.append(f"nights of one level differ by {spread} % (sd)")
     return texts
 
 

@@ -133,12 +133,12 @@ def render_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Render
     return table
 
 
-def print_out(renderable: RenderableType) -> None:
-    """Print to stdout: in colour and as wide as the terminal, or plain and 80 columns wide."""
+def print_out(renderable: RenderableType, width: int = 80) -> None:
+    """Print to stdout: in colour and as wide as the terminal, or plain and ``width`` columns."""
     if sys.stdout.isatty():
         Console(highlight=False).print(renderable)
     else:
-        sys.stdout.write(to_text(renderable) + "\n")
+        sys.stdout.write(to_text(renderable, width) + "\n")
 
 
 def to_text(renderable: RenderableType, width: int = 80) -> str:

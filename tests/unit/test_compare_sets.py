@@ -338,6 +338,17 @@ def test_regressions_come_first_and_hostile_names_stay_harmless() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_doubts_that_differ_name_their_metrics() -> None:
+    later = "2026-11-22T02:00:00Z"
+    base = made(1.0)
+    ((cell, fingerprint),) = group([base])
+    sds = {(cell, fingerprint, name): 0.01 for name in ("latency_median", "throughput")}
+    found = compare_sets([base], [made(1.0, started_at=later)], Settings(night_sd=sds))
+    text = " ".join(to_text(render_sets(found)).split())
+    assert "doubt (latency median, throughput): measured in different nights: changes" in text
+    assert "doubt (latency p99, memory peak): measured in different nights, whose own" in text
+
+
 def test_a_pair_says_in_its_heading_what_differs() -> None:
     found = pair(made(1.0), made(0.5, precision="int8"))
     assert found.measured == {"precision": ("fp32", "int8")}

@@ -1,0 +1,101 @@
+"""What history, bisect and baseline print: whole, true wherever the results lie."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from made_runs import SPREAD, made
+
+from harness.cli.main import main
+from harness.records.result import Result
+from harness.sinks.history import render_histories
+from harness.sinks.terminal import to_text
+
+CELL = "digits/onnxruntime/cpu/fp32/b1/latency"
+
+
+def night(number: int, level: float, batch_size: int = 1) -> Result:
+    result = made(
+        [level * s for s in SPREAD],
+        started_at=(datetime(2026, 8, 1, 2, tzinfo=UTC) + timedelta(days=number)).isoformat(),
+        batch_size=batch_size,
+    )
+    software = msgspec.structs.replace(result.software, commit=f"{number:040x}", branch="main")
+    return msgspec.structs.replace(result, software=software)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten nights at 1 ms and ten at 1.2 ms, of two cells, in a folder called ``lab``."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(20):
+        for batch_size in (1, 8):
+            write(tmp_path / "lab", night(number, 1.2 if number >= 10 else 1.0, batch_size))
+    return tmp_path
+
+
+def write(folder: Path, result: Result) -> None:
+    (folder / result.id).mkdir(parents=True)
+    (folder / result.id / "result.json").write_bytes(msgspec.json.encode(result))
+
+
+def test_a_list_of_series_cuts_no_figure_off(here: Path, capsys: Any) -> None:
+    assert main(["history", "--results", "lab"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(CELL))
+    assert line.split()[1:] == ["5d41402a", "20", "1.200", "ms", "regressed", "+20.0", "%",
+                                "2026-08-11"]  # fmt: skip
+
+
+def test_on_a_narrow_terminal_the_name_gives_way(here: Path) -> None:
+    from harness.analysis.metrics import metric
+    from harness.records.series import find
+
+    text = to_text(render_histories(find(here / "lab", "*", metric("latency_median"))), width=80)
+    assert "…" not in text and text.count("regressed +20.0 %  2026-08-11") == 2
+
+
+def test_what_bisect_says_to_type_works_on_this_folder(here: Path, capsys: Any) -> None:
+    assert main(["bisect", CELL, "--results", "lab"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in told if line.strip().startswith("git bisect run"))
+    assert line.endswith(" --run --results lab")
+    (here / "lab").rename(here / "results")
+    assert main(["bisect", CELL]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(" --run")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--machine", "zz"), f"{CELL!r} was not measured on that machine; there are 5d41402abc4b"),
+        (("--branch", "nope"), f"no run of {CELL!r} is of branch 'nope' and has a latency_median"),
+    ],
+)
+def test_what_is_missing_is_named(
+    here: Path, capsys: Any, flags: tuple[str, ...], told: str
+) -> None:
+    assert main(["history", CELL, "--results", "lab", *flags]) == 4
+    assert capsys.readouterr().err.startswith(f"harness: {told}")
+
+
+def test_nights_that_are_all_alike_do_not_differ(tmp_path: Path, capsys: Any) -> None:
+    for number in range(19):
+        write(tmp_path, night(number, 539 / 540))
+    assert main(["history", CELL, "--results", str(tmp_path)]) == 0
+    assert "nights of one level differ by 0 % (sd)" in capsys.readouterr().out
+
+
+def test_a_baseline_that_loses_a_cell_says_so(here: Path, capsys: Any) -> None:
+    for folder, sizes in (("whole", (1, 8)), ("half", (1,))):
+        for batch_size in sizes:
+            write(here / folder, night(1, 1.0, batch_size))
+    assert main(["baseline", "promote", "whole", "--name", "good", "--results", "lab"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["baseline", "promote", "half", "--name", "good", "--results", "lab"]) == 0
+    gone = "digits/onnxruntime/cpu/fp32/b8/latency on 5d41402abc4b"
+    told = f"harness: baseline 'good' no longer holds {gone}, which the one before did\n"
+    assert capsys.readouterr().err == told
