@@ -26,15 +26,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from harness.backends.common import import_framework
+from harness.backends.common import import_framework, unavailable
 from harness.backends.device_events import EventTimer
 from harness.backends.tensorrt_cuda import Cuda
 from harness.backends.tensorrt_engine import Loaded, platform
-from harness.backends.tensorrt_inspect import Layer, inspect, operators, profile, read_layers, table
+from harness.backends.tensorrt_inspect import Layer, inspect, operators, profile, table
 from harness.backends.tensorrt_options import PRECISIONS, settings
 from harness.devices import CudaDevice, cuda_device
 from harness.errors import (
-    BackendUnavailable,
     HarnessError,
     MeasurementFailed,
     ModelError,
@@ -93,7 +92,7 @@ class TensorRtBackend:
         settings(options)
         found = _find(options.device)
         if isinstance(found, Unavailable):
-            raise BackendUnavailable(found.reason, found.remedy)
+            raise unavailable(found)
         if artifact.format != "onnx":
             raise ModelError(f"tensorrt runs onnx files, not {artifact.format!r}")
         runtime, trt, device = found
@@ -315,7 +314,7 @@ class TensorRtSession:
     def _layers(self, loaded: Loaded) -> list[Layer] | Unavailable:
         try:
             with loaded.log.mapped("the inspector failed", MeasurementFailed):
-                return read_layers(inspect(loaded.trt, loaded.engine, self._context))
+                return inspect(loaded.trt, loaded.engine, self._context)
         except HarnessError as error:
             return Unavailable(f"the engine's layers cannot be read: {error.message}")
 

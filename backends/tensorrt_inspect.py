@@ -23,6 +23,7 @@ _TYPES = {
     "float": "fp32", "double": "fp64", "int8": "int8", "fp8": "fp8", "fp4": "fp4", "int4": "int4",
     "uint8": "uint8", "int32": "int32", "int64": "int64", "bool": "bool",
 }  # fmt: skip
+_KEYS = ("datatype", "format/datatype", "format")  # in lower case: releases differ
 _ARITHMETIC = ("bf16", "fp16", "fp32", "fp64", "int8", "fp8", "fp4", "int4")
 _TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
 
@@ -41,7 +42,9 @@ def read_layers(text: str) -> list[Layer]:
 
     Raises `ValueError` where it tells no more than names, or is no such JSON at all.
     """
-    document = json.loads(text)
+    document = json.loads(
+        text, strict=False
+    )  # names of fused layers are joined by control characters
     layers = document.get("Layers") if isinstance(document, dict) else None
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
         raise ValueError("the engine tells no details of its layers")
@@ -72,12 +75,17 @@ def _precision(kind: str, entry: dict[str, Any]) -> str:
 def _types(tensors: Any) -> list[str]:
     if not isinstance(tensors, list):
         return []
-    texts = [
-        str(tensor.get("Format/Datatype") or tensor.get("Datatype") or "")
-        for tensor in tensors
-        if isinstance(tensor, dict)
-    ]
-    return [_TYPES[found[1].lower()] for text in texts if (found := _TYPE.search(text))]
+    told = [_told(tensor) for tensor in tensors if isinstance(tensor, dict)]
+    return [_TYPES[found[1].lower()] for text in told if (found := _TYPE.search(text))]
+
+
+def _told(tensor: dict[str, Any]) -> str:
+    """What names a tensor's type: 10 has it in ``Format/Datatype``, 11 has split that in two.
+
+    A ``DataType`` of its own is exact; a format calls INT64 "linear INT8" in some releases.
+    """
+    named = {key.lower(): str(value) for key, value in tensor.items() if value}
+    return next((named[key] for key in _KEYS if key in named), "")
 
 
 def operators(layers: Iterable[Layer]) -> dict[str, dict[str, int]]:
@@ -101,11 +109,19 @@ def table(layers: Sequence[Layer]) -> str:
     return json.dumps(rows, separators=(",", ":"))
 
 
-def inspect(trt: Any, engine: Any, context: Any) -> str:
-    """The inspector's JSON for ``engine`` at the shapes of ``context``."""
+def inspect(trt: Any, engine: Any, context: Any) -> list[Layer]:
+    """The layers of ``engine`` at the shapes of ``context``.
+
+    Some releases fail at that for some engines, and tell the same without shapes. Raises
+    `ValueError` like `read_layers`.
+    """
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context
-    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    try:
+        return read_layers(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
+    except (RuntimeError, ValueError):
+        plain = engine.create_engine_inspector()
+        return read_layers(str(plain.get_engine_information(trt.LayerInformationFormat.JSON)))
 
 
 def profile(trt: Any, context: Any, run: Any) -> dict[str, float]:

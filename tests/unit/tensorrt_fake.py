@@ -86,6 +86,7 @@ class FakeTensorRT(ModuleType):
         self.uncapturable = False
         self.builds: list[Any] = []  # configurations that were built with
         self.layers: Any = None  # what the inspector tells; None: made from the graph
+        self.layers_need_no_context = False  # with one, the inspector tells nothing
         for name, members in names["enums"].items():
             setattr(self, name, enum.IntEnum(name, members))
         for name in names["bases"]:
@@ -403,6 +404,8 @@ class _Inspector:
 
     def get_engine_information(self, format: Any) -> str:
         assert format == self.trt.LayerInformationFormat.JSON
+        if self.trt.layers_need_no_context and self.execution_context is not None:
+            return ""
         if isinstance(self.trt.layers, str):
             return self.trt.layers
         if not self.engine.detailed:

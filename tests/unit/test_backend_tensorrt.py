@@ -858,6 +858,13 @@ def test_layers_that_cannot_be_read_say_why(gpu: Machine, tmp_path: Path) -> Non
     session.close()
 
 
+def test_an_inspector_that_fails_with_shapes_is_asked_without(gpu: Machine, tmp_path: Path) -> None:
+    session = prepare(conv(tmp_path / "conv.onnx"))
+    gpu.trt.layers_need_no_context = True
+    assert session.describe().operators == {"Conv": {"fp32": 1}, "Relu": {"fp32": 1}}
+    session.close()
+
+
 def test_nothing_is_printed(
     machine: Machine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,23 @@ def test_the_precision_is_that_of_what_is_computed_on(
 ) -> None:
     assert precision(layer("Convolution", before, after)) == expected
     assert precision(layer("Convolution", before, after, "Datatype")) == expected
+    assert precision(layer("Convolution", before, after, "DataType")) == expected  # TensorRT 11
+    assert precision(layer("Convolution", before, after, "Format/DataType")) == expected
+
+
+def test_a_type_of_its_own_goes_before_the_format() -> None:
+    """TensorRT 11 tells both, and a format names the width of a slot rather than the type."""
+    entry = layer("Gather", [], [])
+    entry["Inputs"] = [{"Format": "Row major linear INT8 format (kLINEAR)", "DataType": "Int64"}]
+    assert precision(entry) == "int64"
+    entry["Inputs"] = [{"Format": "Channel major FP16 format where channel % 8 == 0"}]
+    assert precision(entry) == "fp16"
+
+
+def test_control_characters_between_fused_names_are_read() -> None:
+    text = json.dumps({"Layers": [layer("Convolution", ["Int8"], ["Int8"])]})
+    (found,) = read_layers(text.replace("a Convolution", "conv\x1frelu"))
+    assert (found.name, found.precision) == ("conv\x1frelu", "int8")
 
 
 def test_a_tf32_kernel_is_told_by_its_name() -> None:
