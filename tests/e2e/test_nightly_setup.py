@@ -12,6 +12,9 @@ import pytest
 import yaml
 from running import environment
 
+from harness.spec import RunSpec
+from harness.sweep.locks import held, needs
+
 SETUP = Path(__file__).parents[2] / "examples" / "nightly"
 SWEEP = """
 launches = 5
@@ -106,6 +109,16 @@ def test_first_night_then_green_then_red(lab: Lab) -> None:
     ]  # fmt: skip
 
 
+def test_a_sweep_that_cannot_begin_is_no_verdict(lab: Lab) -> None:
+    """1 would say that something is worse."""
+    assert lab.shell("./nightly.sh nowhere.toml").returncode == 2
+    with held(needs([RunSpec()]), 0, folder=lab.folder / "tmp"):
+        busy = lab.shell("./nightly.sh nightly.toml release --label busy --wait 1s")
+    assert busy.returncode == 3
+    assert "another sweep holds" in busy.stderr
+    assert not (lab.folder / "results" / "nightly-busy" / "gate").exists()
+
+
 def test_the_workflow_publishes_a_red_summary(lab: Lab) -> None:
     """Its steps as the runner runs them, after the red night above."""
     workflow = yaml.safe_load((lab.folder / "github-workflow.yml").read_text())
@@ -118,6 +131,11 @@ def test_the_workflow_publishes_a_red_summary(lab: Lab) -> None:
     summary = (lab.folder / "step-summary.md").read_text()
     assert summary == (lab.folder / "results/nightly-4/gate/summary.md").read_text()
     assert "regressed" in summary
+
+    (lab.folder / "step-summary.md").unlink()
+    assert lab.shell(judge.replace("nightly.toml", "nowhere.toml")).returncode == 2
+    assert lab.shell(publish["run"]).returncode == 0
+    assert (lab.folder / "step-summary.md").read_text() == ""  # not that of another night
 
 
 def test_the_cron_line_runs_the_script(lab: Lab) -> None:
