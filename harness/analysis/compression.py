@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -51,7 +51,8 @@ def ratios(reference: Entry, entry: Entry) -> dict[str, float]:
         found["speedup"] = speedup
     if (memory := _values(reference, entry, "memory_mb")) is not None:
         found["memory_reduction_mb"] = memory[0] - memory[1]
-    if (accuracy := _values(reference, entry, "accuracy")) is not None:
+    accuracy = _values(reference, entry, "accuracy")
+    if accuracy is not None and not mixed_scales(accuracy):
         found["accuracy_drop"] = accuracy[0] - accuracy[1]
         if accuracy[0] > 0:
             found["accuracy_retention_pct"] = 100 * accuracy[1] / accuracy[0]
@@ -109,8 +110,17 @@ def _check(weights: Mapping[str, float], tolerance: float) -> None:
             raise UsageError(f"the {name} of AURORA is {value}", "give a number above 0")
 
 
-def why_no_aurora(ratios: Mapping[str, float]) -> str:
-    """Why `aurora` gave no score."""
+def mixed_scales(accuracies: Iterable[float]) -> bool:
+    """Whether some may be shares of 1 and others percentages; then nobody can subtract them."""
+    known = [accuracy for accuracy in accuracies if accuracy > 0]
+    return bool(known) and min(known) <= 1 < max(known)
+
+
+def _why_no_aurora(reference: Entry, entry: Entry, ratios: Mapping[str, float]) -> str:
+    accuracies = _values(reference, entry, "accuracy")
+    if accuracies is not None and mixed_scales(accuracies):
+        before, after = accuracies
+        return f"accuracies of {before:g} and {after:g}; is one a share and one a percentage?"
     if "accuracy_retention_pct" not in ratios:
         return "no accuracy of both this precision and its reference; a score needs it"
     return "neither speedup nor size nor energy ratio is known; a score needs one of them"
@@ -132,7 +142,7 @@ def with_ratios(entries: Sequence[Entry], reference: str = "fp32") -> tuple[Entr
     for entry in entries:
         key = _key(entry, entry.reference or reference)
         itself = key == _key(entry, entry.precision)
-        compared.append(entry if itself else _compared(entry, partners[key]))
+        compared.append(entry if itself else _compared(entry, partners[key], key[1]))
     return tuple(compared)
 
 
@@ -163,10 +173,10 @@ def with_energy(entry: Entry) -> Entry:
     )
 
 
-def _compared(entry: Entry, references: Sequence[Entry]) -> Entry:
+def _compared(entry: Entry, references: Sequence[Entry], wanted: str) -> Entry:
     alike = [other for other in references if _comparable(entry, other)]
     if not alike:
-        return _without_partner(entry, references[-1]) if references else entry
+        return _without_partner(entry, references, wanted)
     partner = next((other for other in reversed(alike) if other.run == entry.run), alike[-1])
     found = ratios(partner, entry)
     score = aurora(found)
@@ -177,14 +187,19 @@ def _compared(entry: Entry, references: Sequence[Entry]) -> Entry:
         reference_run=partner.run,
         ratios=found,
         aurora=score,
-        missing=missing if score else {**missing, "aurora": why_no_aurora(found)},
+        missing=missing if score else {**missing, "aurora": _why_no_aurora(partner, entry, found)},
     )
 
 
-def _without_partner(entry: Entry, other: Entry) -> Entry:
-    differs = next(key for key in PAIRED_BY if not _agree(entry, other, key))
-    mine, theirs = entry.info[differs], other.info[differs]
-    why = f"its {differs} is {mine}, that of {other.precision} is {theirs}"
+def _without_partner(entry: Entry, others: Sequence[Entry], wanted: str) -> Entry:
+    """Of `_compared`: nothing is left but to say why."""
+    if not others:
+        why = f"no {wanted} of this model to compare with"
+    else:
+        other = others[-1]
+        differs = next(key for key in PAIRED_BY if not _agree(entry, other, key))
+        mine, theirs = entry.info[differs], other.info[differs]
+        why = f"its {differs} is {mine}, that of {other.precision} is {theirs}"
     return msgspec.structs.replace(entry, missing={**entry.missing, "aurora": why})
 
 

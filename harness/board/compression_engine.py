@@ -29,7 +29,7 @@ from typing import Any
 
 import msgspec
 
-from harness.analysis.compression import with_ratios
+from harness.analysis.compression import mixed_scales, with_ratios
 from harness.board.figures import ENGINE_FIELDS, figures
 from harness.board.model import Board, Entry, Figure
 from harness.board.model_run import fact
@@ -175,11 +175,30 @@ def _is_precision(name: str, value: Any) -> bool:
 def _entries(path: Path, model: str, content: Mapping[str, Any]) -> list[Entry]:
     shared = _facts({**_object(content.get("model_info")), "source": path.name})
     shared |= _facts({k: v for k, v in content.items() if not isinstance(v, dict)})
-    return [
+    found = [
         _entry(model, precision, fields, path, shared)
         for precision, fields in content.items()
         if _is_precision(precision, fields)
     ]
+    reference = _reference([entry.precision for entry in found])
+    return [
+        entry if entry.precision == reference
+        else msgspec.structs.replace(entry, reference=reference)
+        for entry in found
+    ]  # fmt: skip
+
+
+def _reference(precisions: Sequence[str]) -> str | None:
+    """What the others are compared with: fp32 unless told; where there is none, the widest."""
+    if not precisions or any(precision.lower() == "fp32" for precision in precisions):
+        return None
+    return max(precisions, key=_bits)  # the first of several
+
+
+def _bits(precision: str) -> int:
+    """The first number in the name: 16 of bf16, 8 of w8a8. A name without one has the fewest."""
+    digits = re.search(r"\d{1,3}", precision)
+    return int(digits[0]) if digits else 0
 
 
 def _entry(model: str, precision: str, fields: Any, path: Path, shared: dict[str, str]) -> Entry:
@@ -190,11 +209,6 @@ def _entry(model: str, precision: str, fields: Any, path: Path, shared: dict[str
         raise DataError(f"{where} is a {_kind(fields)}", "give an object of figures")
     found, missing, extra = figures(where, fields, ENGINE_FIELDS | _OWN_FIELDS)
     _refuse_non_finite(where, extra)
-    power = found.get("power_mw")
-    if power is not None and power.value == 0:  # a meter that reads 0 is no meter
-        del found["power_mw"]
-        extra["energy_consumption_mw"] = fields["energy_consumption_mw"]
-        missing |= {} if "energy_j" in found else {"energy_j": "given as 0 mW: not measured"}
     info = {"latency_statistic": "mean", **shared, **_facts(extra)}
     entry = Entry(
         model=model, precision=precision, run=path.name, status="imported",
@@ -281,7 +295,7 @@ def _doubts(entries: Sequence[Entry]) -> Iterator[str]:
         listed = ", ".join(f"{precision} on {place}" for precision, place in places.items())
         yield f"{name}: evaluated in different places ({listed}), so its costs hardly compare"
     shares = [e.figures["accuracy"].value for e in entries if "accuracy" in e.figures]
-    if shares and min(shares) <= 1 < max(shares):
+    if mixed_scales(shares):
         low, high = min(shares), max(shares)
         yield f"{name}: accuracies of {low:g} and {high:g}; is one a share and one a percentage?"
 

@@ -11,7 +11,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
-from harness.board.model import METRICS, Figure
+from harness.board.model import METRICS, NEVER_ZERO, Figure
 from harness.errors import DataError
 
 # the names in the compression engine's files -> the board's
@@ -32,7 +32,7 @@ ENGINE_FIELDS: dict[str, str] = {
 }
 # and every other name that is understood: the board's own
 FIELDS: dict[str, str] = ENGINE_FIELDS | {name: name for name in METRICS}
-_SHARES = ("accuracy", "f1_score", "precision", "recall", "sensitivity", "specificity")
+SHARES = ("accuracy", "f1_score", "precision", "recall", "sensitivity", "specificity")
 _GREATEST = 1e30  # TensorBoard keeps 32 bits, and no unit here makes sense of more
 
 
@@ -41,8 +41,8 @@ def figures(
 ) -> tuple[dict[str, Figure], dict[str, str], dict[str, Any]]:
     """metric -> `Figure`; metric -> why it is missing; and the values that are no metric's.
 
-    ``fields`` maps the names that are understood. A value of None is missing. Raises `DataError`
-    naming ``where``, the field and the value.
+    ``fields`` maps the names that are understood. A value of None is missing, and so is a 0 that no
+    measurement gives (`NEVER_ZERO`). Raises `DataError` naming ``where``, the field and the value.
     """
     found: dict[str, Figure] = {}
     others: dict[str, Any] = {}
@@ -52,9 +52,11 @@ def figures(
             others[name] = value
         elif metric in found:
             raise DataError(f"{where}: {metric} is given twice", "give it under one name")
+        elif (number := checked(f"{where}: {name}", metric, value)) == 0 and metric in NEVER_ZERO:
+            others[name] = value
         else:
-            found[metric] = Figure(checked(f"{where}: {name}", metric, value))
-    return found, _missing(found, others), others
+            found[metric] = Figure(number)
+    return found, _missing(found, others, fields), others
 
 
 def finite(where: str, value: Any) -> float:
@@ -72,7 +74,7 @@ def checked(where: str, metric: str, value: Any) -> float:
     number = finite(where, value)
     if number < 0 and metric != "loss":
         raise DataError(f"{where} is {number:g}", "give a number that is not negative")
-    if number > 100 and metric in _SHARES:
+    if number > 100 and metric in SHARES:
         raise DataError(f"{where} is {number:g}", "give a share of 1, or a percentage")
     return number
 
@@ -92,15 +94,21 @@ def _number(value: Any) -> float | None:
         return math.inf
 
 
-def _missing(found: Mapping[str, Figure], others: Mapping[str, Any]) -> dict[str, str]:
-    nulls = {FIELDS[name] for name in others if name in FIELDS}
+def _missing(
+    found: Mapping[str, Figure], others: Mapping[str, Any], fields: Mapping[str, str]
+) -> dict[str, str]:
+    given = {fields[n]: _why(fields[n], value) for n, value in others.items() if n in fields}
     known = found.keys() | ({"power_mw"} if "energy_j" in found else set())
     missing = {
-        metric: "given as null" if metric in nulls else "not given"
+        metric: given.get(metric, "not given")
         for metric in ENGINE_FIELDS.values()
         if metric not in known
     }
     if "power_mw" in missing:  # energy is what a reader misses, whichever form it comes in
         why = missing.pop("power_mw")
-        missing["energy_j"] = "given as null" if "energy_j" in nulls else why
+        missing["energy_j"] = given.get("energy_j", why)
     return missing
+
+
+def _why(metric: str, value: Any) -> str:
+    return "given as null" if value is None else f"given as 0 {METRICS[metric].unit}: not measured"

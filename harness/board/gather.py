@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from harness.analysis.compression import RATIOS, with_ratios
-from harness.board.model import METRICS, Board, Entry, Figure, Histogram
+from harness.board.figures import SHARES
+from harness.board.model import METRICS, NEVER_ZERO, Board, Entry, Figure, Histogram
 from harness.board.tags import HIGH, LATENCIES, LOW, Tag, of_the_board
 
 # A run that wrote nothing for so long is over, whatever it said last.
@@ -26,9 +27,10 @@ LIVE = {"latency_ms": "latency/median_ms", "throughput_per_s": "throughput/per_s
 _UNFINISHED = ("running", "failed", "interrupted")
 _STATUSES = (*_UNFINISHED, "complete", "degraded", "imported")
 _LONGEST_TEXT = 1_000_000
+_MOST_NOTES = 5
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n```", re.DOTALL)
-_OWN_KEYS = {"schema", "model", "precision", "status", "random_weights", "units", "missing",
-             "info", "derived"}  # fmt: skip
+_OWN_KEYS = {"schema", "model", "precision", "status", "random_weights", "reference", "units",
+             "missing", "info", "derived"}  # fmt: skip
 
 
 class Run(msgspec.Struct):
@@ -49,10 +51,31 @@ def board(runs: Mapping[str, Run], now_s: float) -> Board:
     entries = [entry for name in sorted(runs) for entry in _entries(name, runs[name], now_s)]
     # of several references the last is taken: one that is still running, or broke, comes first
     entries.sort(key=lambda entry: (entry.status not in _UNFINISHED, entry.run))
-    compared = with_ratios(entries)
+    compared = [_as_shares(entry) for entry in with_ratios(entries)]
     order = {"fp32": 0}
     listed = sorted(compared, key=lambda e: (e.model, order.get(e.precision, 1), e.precision))
-    return Board(entries=tuple(listed))
+    return Board(entries=tuple(listed), notes=_notes(runs))
+
+
+def _as_shares(entry: Entry) -> Entry:
+    """Percentages as shares of 1, so that all accuracies stand on one axis.
+
+    After the ratios, which need to see where one of a pair was a share and one a percentage.
+    """
+    percentages = {
+        name: Figure(figure.value / 100, _percent(figure.low), _percent(figure.high))
+        for name, figure in entry.figures.items()
+        if name in SHARES and figure.value > 1
+    }
+    drop = entry.ratios.get("accuracy_drop", 0.0)
+    ratios = entry.ratios
+    if drop and ("accuracy" in percentages or abs(drop) > 1):
+        ratios = {**ratios, "accuracy_drop": drop / 100}
+    return msgspec.structs.replace(entry, figures=entry.figures | percentages, ratios=ratios)
+
+
+def _percent(bound: float | None) -> float | None:
+    return None if bound is None else bound / 100
 
 
 class _Model(msgspec.Struct):
@@ -82,7 +105,7 @@ def _entries(name: str, run: Run, now_s: float) -> Iterable[Entry]:
     for model, tags in by_model.items():
         facts = _facts(run, tags)
         true_name = facts.get("model")  # a tag may hold it shortened
-        called = true_name if isinstance(true_name, str) and true_name else model
+        called = true_name if isinstance(true_name, str) and true_name.strip() else model
         found = _Model(called, name, run, tags, facts)
         for precision in found.precisions():
             yield _entry(found, precision, now_s)
@@ -106,9 +129,16 @@ def _entry(model: _Model, precision: str, now_s: float) -> Entry:
         missing={key: why for key, why in missing.items() if key not in figures} | broken,
         derived=_texts(said.get("derived")),
         latencies=_latencies(model, precision),
+        reference=_reference(said, precision),
         ratios=_logged_ratios(model, precision),
         info=_info(said),
     )
+
+
+def _reference(said: Mapping[str, Any], precision: str) -> str | None:
+    """Whoever logged it may have compared it with another precision than fp32."""
+    stated = said.get("reference")
+    return stated if isinstance(stated, str) and stated not in ("", precision) else None
 
 
 def _logged_ratios(model: _Model, precision: str) -> dict[str, float]:
@@ -132,6 +162,23 @@ def _facts(run: Run, tags: Mapping[str, Tag]) -> dict[str, Any]:
         if tag[1:] == ("metadata", "info") and full in run.texts:
             return parse_metadata(run.texts[full])
     return {}
+
+
+def _notes(runs: Mapping[str, Run]) -> tuple[str, ...]:
+    """Which runs have metadata that cannot be read: their entries lack what only it says."""
+    broken = [
+        name
+        for name, run in sorted(runs.items())
+        for full, tag in of_the_board(run.texts).items()
+        if tag[1:] == ("metadata", "info") and not parse_metadata(run.texts[full])
+    ]
+    why = "the metadata is no JSON object, so status, units and reasons are unknown"
+    more = [f"and {len(broken) - _MOST_NOTES} more such runs"] if len(broken) > _MOST_NOTES else []
+    return (*(f"{_short(name)}: {why}" for name in broken[:_MOST_NOTES]), *more)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:80]}..."
 
 
 def parse_metadata(text: str) -> dict[str, Any]:
@@ -173,7 +220,9 @@ def _figures(
         metric = _metric(step, said)
         if metric is None:
             continue
-        if math.isfinite(value):
+        if value == 0 and metric in NEVER_ZERO:
+            broken[metric] = "the event file holds 0, which is no measurement"
+        elif math.isfinite(value):
             low, high = (values.get(step + end, math.nan) for end in (LOW, HIGH))
             known = math.isfinite(low) and math.isfinite(high)
             figures[metric] = Figure(value, low, high) if known else Figure(value)

@@ -48,6 +48,17 @@ METRICS: dict[str, Metric] = {
 }
 
 
+# Nothing that was measured has these at 0: a 0 stands for a meter or a column that was not there.
+NEVER_ZERO = (
+    "latency_ms",
+    "throughput_per_s",
+    "model_size_mb",
+    "memory_mb",
+    "energy_j",
+    "power_mw",
+)
+
+
 # What else must be alike, where both entries give it, for one to be the reference of the other.
 PAIRED_BY = (
     "backend", "device", "machine", "batch_size", "scenario", "boundary", "concurrency", "threads",

@@ -34,6 +34,11 @@ def model_of(spec: RunSpec) -> str:
 def entry_of(result: Result, latencies: Histogram | None = None) -> Entry:
     """The figures of ``result``; latency is the median, memory the peak of the timed window."""
     found = {name: _figure(result, *path) for name, path in _PATHS.items()}
+    info = spec_info(result.spec) | _result_info(result)
+    held = _figure(result, "memory.device.process_bytes", "", _MB)
+    if isinstance(found["gpu_memory_mb"], Unavailable) and isinstance(held, Figure):
+        found["gpu_memory_mb"] = held
+        info["gpu_memory"] = "what the process held at the end of the window: no peak is known"
     model = result.model
     return Entry(
         model=model_of(result.spec),
@@ -44,7 +49,7 @@ def entry_of(result: Result, latencies: Histogram | None = None) -> Entry:
         figures={name: value for name, value in found.items() if isinstance(value, Figure)},
         missing={name: explain(v) for name, v in found.items() if isinstance(v, Unavailable)},
         latencies=latencies,
-        info=spec_info(result.spec) | _result_info(result),
+        info=info,
     )
 
 

@@ -79,8 +79,9 @@ def _launch(tensorboard: Any, port: int, host: str) -> str:
     """The address, once it listens. Raises `UsageError` where it cannot."""
     from tensorboard import program
 
+    said = io.StringIO()  # its advice on the fast loader, each time
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # advice on its fast loader, each time
+        with contextlib.redirect_stderr(said):
             url: str = tensorboard.launch()
     except program.TensorBoardPortInUseError as error:
         raise UsageError(
@@ -89,6 +90,12 @@ def _launch(tensorboard: Any, port: int, host: str) -> str:
         ) from error
     except program.TensorBoardServerException as error:
         raise UsageError(f"cannot listen on {host} port {port}: {error.msg}") from error
+    except (OSError, SystemExit) as error:  # it ends the process where a socket is refused
+        lines = said.getvalue().strip().splitlines() or [str(error)]
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {lines[-1]:.200}",
+            "name an address of this machine",
+        ) from error
     return url
 
 

@@ -39,6 +39,14 @@ def test_a_port_in_use_is_said_with_one_that_is_free(harness: Harness, tmp_path:
     assert f"port {port} on 127.0.0.1 is in use" in line and "--port" in line.split(";")[1]
 
 
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1"])
+def test_an_address_of_elsewhere_is_one_line(harness: Harness, tmp_path: Path, host: str) -> None:
+    ran = harness("board", "--logdir", str(tmp_path), "--port", "0", "--host", host)
+    assert (ran.code, ran.out) == (2, "")
+    (line,) = ran.err.splitlines()
+    assert f"cannot listen on {host} port 0" in line
+
+
 def test_a_missing_tensorboard_is_one_line_with_the_pip_command(
     harness: Harness, tmp_path: Path
 ) -> None:

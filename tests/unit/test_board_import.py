@@ -21,6 +21,7 @@ from harness.board import compression_engine, log_benchmark_results
 from harness.board.figures import ENGINE_FIELDS
 from harness.board.from_results import board_from, export
 from harness.board.importer import EVENTS_NAME
+from harness.board.results import entry_of
 from harness.cli.main import main
 from harness.errors import DataError, ResultError
 from harness.maybe import Unavailable
@@ -157,6 +158,23 @@ def test_a_power_of_zero_was_not_measured(tmp_path: Path) -> None:
     assert int8.missing["energy_j"] == "given as 0 mW: not measured"
 
 
+def test_a_latency_or_size_of_zero_was_not_measured(tmp_path: Path) -> None:
+    zero = {"latency_mean_ms": 0, "model_size_mb": 0.0}
+    content = {"net": {"fp32": FP32, "int8": INT8 | zero}}
+    int8 = compression_engine.load(put(tmp_path, content)).entries[1]
+    assert int8.figures.keys().isdisjoint({"latency_ms", "model_size_mb", "energy_j"})
+    assert int8.missing["latency_ms"] == "given as 0 ms: not measured"
+    assert int8.missing["model_size_mb"] == "given as 0 MB: not measured"
+    assert round_trip(tmp_path, content) == content
+
+
+def test_without_fp32_the_widest_precision_is_the_reference(tmp_path: Path) -> None:
+    content = {"net": {"int4": INT8, "bf16": FP32 | {"latency_mean_ms": 8.0}, "fp16": FP32}}
+    int4, bf16, fp16 = compression_engine.load(put(tmp_path, content)).entries
+    assert (int4.reference, fp16.reference, bf16.reference) == ("bf16", "bf16", None)
+    assert fp16.ratios["speedup"] == 8.0 / FP32["latency_mean_ms"]
+
+
 def test_what_does_not_compare_is_noted(tmp_path: Path) -> None:
     content = {"net": {"fp32": FP32 | {"evaluated_on": "cuda"}, "int8": INT8 | {"accuracy": 90.5}}}
     first, second = compression_engine.load(put(tmp_path, content)).notes
@@ -169,7 +187,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "no model": (b"{}", "holds no model"),
     "a list": (b"[1]", "no JSON object but a list"),
     "deep": (b"[" * 200_000, "nested too deeply"),
-    "deep inside": (b'{"m":' * 5_000 + b"1" + b"}" * 5_000, "nested too deeply"),
+    "deep inside": (b'{"m":' * 200_000 + b"1" + b"}" * 200_000, "nested too deeply"),
     "nan": (b'{"m":{"fp32":{"accuracy":NaN}}}', "m, fp32: accuracy is nan"),
     "nan elsewhere": (b'{"m":{"fp32":{"x":{"y":[1,Infinity]}}}}', "m, fp32: x: y is inf"),
     "nan in the model": (b'{"m":{"fp32":{},"t":NaN}}', "m: t is nan"),
@@ -367,3 +385,12 @@ def test_distributions_come_from_the_samples(tmp_path: Path) -> None:
     assert none.entries[0].latencies is None and "no distribution" in none.notes[0]
     both = board_from([run_of("fp32", "1"), run_of("int8", "2")], [tmp_path / "no"] * 2)
     assert len(both.notes) == 1 and both.notes[0].startswith("2 of 2 runs show no distribution")
+
+
+def test_without_an_allocators_peak_the_gpu_memory_is_what_the_process_held() -> None:
+    result = fake_result()
+    device = {"allocator_peak_bytes": Unavailable("no allocator"), "process_bytes": 300_000_000}
+    memory = msgspec.structs.replace(result.memory, device=device)
+    entry = entry_of(msgspec.structs.replace(result, memory=memory))
+    assert entry.figures["gpu_memory_mb"].value == 300.0 and "gpu_memory_mb" not in entry.missing
+    assert "no peak is known" in entry.info["gpu_memory"]

@@ -92,7 +92,7 @@ def test_what_a_result_says_comes_back_from_its_events(tmp_path: Path) -> None:
     result = fake_result()
     feed(tmp_path / result.id, result)
     (entry,) = read(tmp_path).entries
-    expected = entry_of(result)
+    (expected,) = with_ratios([entry_of(result)])
     assert set(entry.figures) == set(expected.figures)
     for name, figure in expected.figures.items():
         for part in ("value", "low", "high"):
@@ -347,3 +347,50 @@ def test_the_histogram_of_a_whole_run_is_the_sum_of_its_moments() -> None:
     assert found["bucket_counts"] == whole["bucket_counts"]
     assert found["num"] == 2000 and found["sum"] == pytest.approx(whole["sum"])
     assert Distribution().fields() is None
+
+
+def test_precisions_compare_with_the_reference_that_their_writer_named(tmp_path: Path) -> None:
+    half, quarter = {"accuracy": 0.8, "latency_ms": 4.0}, {"accuracy": 0.8, "latency_ms": 2.0}
+    with CompressionWriter(tmp_path) as writer:
+        writer.log_compression_comparison("net", half, quarter, precisions=("fp16", "int4"))
+    fp16, int4 = read(tmp_path).entries
+    assert (int4.reference, int4.ratios["speedup"]) == ("fp16", pytest.approx(2.0))
+    assert fp16.reference is None and fp16.ratios == {}
+
+
+def test_metadata_that_cannot_be_read_is_noted() -> None:
+    scalars = {"m/latency/int8": 1.0}
+    runs = {
+        f"run {index:02}": Run(scalars=scalars, texts={"m/metadata/info": text})
+        for index, text in enumerate(["```json\n{\n```", *["no JSON"] * 6, '{"model": "m"}'])
+    }
+    notes = gather.board(runs, 0.0).notes
+    assert len(notes) == 6 and notes[0].startswith("run 00: the metadata is no JSON object")
+    assert notes[-1] == "and 2 more such runs"
+
+
+def test_percentages_stand_beside_shares_and_a_mixture_has_no_ratio() -> None:
+    def at(accuracies: dict[str, float], model: str) -> Run:
+        return Run(scalars={f"{model}/accuracy/{p}": value for p, value in accuracies.items()})
+
+    runs = {
+        "percent": at({"fp32": 80.0, "int8": 76.0}, "percent"),
+        "mixed": at({"fp32": 80.0, "int8": 0.76}, "mixed"),
+    }
+    mixed, percent = (
+        entry for entry in gather.board(runs, 0.0).entries if entry.precision == "int8"
+    )
+    assert percent.figures["accuracy"].value == mixed.figures["accuracy"].value == 0.76
+    assert percent.ratios["accuracy_drop"] == pytest.approx(0.04)
+    assert percent.ratios["accuracy_retention_pct"] == pytest.approx(95.0)
+    assert mixed.ratios == {}
+    assert mixed.missing["aurora"] == (
+        "accuracies of 80 and 0.76; is one a share and one a percentage?"
+    )
+
+
+def test_a_zero_that_nothing_measures_is_missing() -> None:
+    runs = {"r": Run(scalars={"m/latency/int8": 0.0, "m/gpu_memory/int8": 0.0})}
+    (entry,) = gather.board(runs, 0.0).entries
+    assert entry.figures == {"gpu_memory_mb": Figure(0.0)}
+    assert entry.missing["latency_ms"] == "the event file holds 0, which is no measurement"
