@@ -161,7 +161,10 @@ class FakeTensorRT(ModuleType):
             return isinstance(value, int) and not isinstance(value, bool)
         if kind in _SEQUENCES or kind in ("Dims", "tuple"):
             return isinstance(value, tuple | list) and all(isinstance(v, int) for v in value)
-        exact = {"str": str, "bool": bool, "typing_extensions.Buffer": bytes, "buffer": bytes}
+        exact = {"str": str, "bool": bool, "buffer": bytes}
+        kind = (
+            "buffer" if kind.endswith(".Buffer") else kind
+        )  # typing_extensions or collections.abc
         return (
             isinstance(value, exact[kind])
             if kind in exact
