@@ -22,6 +22,7 @@ DEFAULT_GOAL = 0.01
 DEFAULT_FLOOR_S = 3.0
 DEFAULT_CAP_S = 30.0
 CUDA_MAX_WARMUP_S = 30.0  # clocks and temperature take longer to settle than latencies
+CUDA_TIMEOUT_S = 600.0  # compilers and engine builders work in silence
 CUDA_CONCURRENCY = 2  # in the throughput scenario: the next is queued while one runs
 
 
@@ -278,15 +279,21 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
     if parsed.get("backend") == "tensorrt":
         parsed.setdefault("device", "cuda:0")
     if parsed.get("device", "cpu") != "cpu":
-        parsed.setdefault("max_warmup_s", CUDA_MAX_WARMUP_S)
-        if parsed.get("scenario") == "throughput":
-            parsed.setdefault("concurrency", CUDA_CONCURRENCY)
+        parsed = _cuda_defaults(parsed.get("scenario", "latency")) | parsed
     return _consistent(RunSpec(**parsed))
+
+
+def _cuda_defaults(scenario: str) -> dict[str, Any]:
+    """The defaults that differ on a GPU."""
+    several = {"concurrency": CUDA_CONCURRENCY} if scenario == "throughput" else {}
+    return {"max_warmup_s": CUDA_MAX_WARMUP_S, "timeout_s": CUDA_TIMEOUT_S, **several}
 
 
 def unparse(spec: RunSpec) -> dict[str, Any]:
     """The values that `parse` makes ``spec`` of: what differs from the defaults, as texts."""
-    standard = RunSpec(device="cuda:0") if spec.backend == "tensorrt" else RunSpec()
+    on_cuda = _cuda_defaults(spec.scenario) if spec.device != "cpu" else {}
+    device = "cuda:0" if spec.backend == "tensorrt" else "cpu"
+    standard = RunSpec(device=device, **on_cuda)
     values: dict[str, Any] = {}
     for field in RunSpec.__struct_fields__:
         value = getattr(spec, field)

@@ -46,7 +46,11 @@ _FLAGS: tuple[tuple[str, str, str], ...] = (
     ),
     ("--max-warmup", "SECONDS", "Longest warm-up. Default: 10; on a GPU 30."),
     ("--launches", "K", "Fresh worker processes; a comparison needs five. Default: 1."),
-    ("--timeout", "SECONDS", "Give up on a worker without progress for so long. Default: 120."),
+    (
+        "--timeout",
+        "SECONDS",
+        "Give up on a worker without progress for so long. Default: 120; on a GPU 600.",
+    ),
     ("--threads", "N", "Threads per inference. Default: one a physical core."),
     ("--inter-threads", "N", "Threads between operators. Default: 1."),
     ("--cpus", "LIST", "Processors for the worker, such as 0-3,8."),

@@ -245,6 +245,31 @@ def test_clocks_are_given_longer_to_settle(values: dict[str, str], cap_s: float)
     assert parse(values).max_warmup_s == cap_s
 
 
+def test_builders_of_engines_are_given_longer_without_a_word() -> None:
+    assert parse({"device": "cuda"}).timeout_s == 600
+    assert parse({"backend": "tensorrt"}).timeout_s == 600
+    assert parse({}).timeout_s == 120
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"device": "cuda", "max_warmup_s": "10"},
+        {"device": "cuda", "scenario": "throughput", "concurrency": "1"},
+        {"backend": "tensorrt", "timeout_s": "120"},
+        {"backend": "tensorrt", "device": "cuda:1", "scenario": "throughput"},
+        {"device": "cuda"},
+    ],
+)
+def test_a_default_of_the_cpu_given_for_a_gpu_is_kept(values: dict[str, str]) -> None:
+    spec = parse(values)
+    assert parse(unparse(spec)) == spec
+
+
+def test_the_defaults_of_a_gpu_go_without_saying() -> None:
+    assert unparse(parse({"device": "cuda"})) == {"device": "cuda:0"}
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize(
     ("field", "value"),
