@@ -139,7 +139,7 @@ def _measure(found: Suspects, launches: int, out: Path) -> int:
         for value in (statistics.median(values), found.good.level, found.bad.level)
     )
     click.echo(
-        f"{told.verdict}: {now} lies {100 * told.share:.0f} % [{low:.0f}, {high:.0f}] of the way "
-        f"from good ({good}) to bad ({bad}), by {len(values)} launches"
+        f"{told.verdict}: {now} lies {100 * told.share:z.0f} % [{low:z.0f}, {high:z.0f}] of the "
+        f"way from good ({good}) to bad ({bad}), by {len(values)} launches"
     )
     return _EXIT[told.verdict]

@@ -76,6 +76,8 @@ def command(
         raise UsageError("--confirm needs [confirm] in the policy", "see docs/policy.md")
     new = _candidate(candidate, results)
     old = _baseline(baseline, new, results)
+    planned, unread = _planned(_sweeps(new, results))
+    problems = dict.fromkeys((*old.problems, *new.problems, *unread))
     report = judge(
         old.results,
         new.results,
@@ -84,9 +86,9 @@ def command(
         source=plain(source),
         strict=True if strict else None,
         other_hardware=other_hardware,
-        problems=tuple(map(plain, dict.fromkeys((*old.problems, *new.problems)))),
+        problems=tuple(map(plain, problems)),
         night_sd=night_spread(old.results, new.results, asked.judged(), results),
-        planned=_planned(_sweeps(new, results)),
+        planned=planned,
     )
     try:
         if asked.confirm is not None and confirm:
@@ -191,8 +193,8 @@ def _holds_sweep(folder: Path) -> bool:
         return False
 
 
-def _planned(sweeps: list[Path]) -> dict[str, str]:
-    """Cells that sweeps set out to measure, each with how its last attempt ended.
+def _planned(sweeps: list[Path]) -> tuple[dict[str, str], list[str]]:
+    """Cells that sweeps set out to measure, each with how its last attempt ended; and problems.
 
     A launch that was refused or timed out leaves no result, so its cell would be missing unseen.
     """
@@ -202,6 +204,7 @@ def _planned(sweeps: list[Path]) -> dict[str, str]:
     from harness.sweep.folder import MANIFEST, Attempt, Manifest
 
     planned: dict[str, str] = {}
+    problems: list[str] = []
     for folder in sweeps:
         try:
             manifest = maybe.decode((folder / MANIFEST).read_bytes(), Manifest)
@@ -212,8 +215,11 @@ def _planned(sweeps: list[Path]) -> dict[str, str]:
         except FileNotFoundError:  # nothing has been tried yet
             continue
         except (OSError, msgspec.MsgspecError) as error:
-            click.echo(f"harness: {str(folder)!r}: its sweep cannot be read: {error}", err=True)
-    return planned
+            problems.append(
+                f"{str(folder)!r}: its sweep cannot be read, so cells that it planned and did not "
+                f"measure may go unseen: {error}"
+            )
+    return planned, problems
 
 
 def _files(

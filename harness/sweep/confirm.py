@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -108,11 +109,18 @@ def _builds(
                 yield {side: Build(here, folders[side]) for side in SIDES}
     else:
         texts = {"baseline": confirm.baseline_command, "candidate": confirm.candidate_command}
-        yield {side: Build(_words(texts[side])) for side in SIDES}
+        yield {side: Build(_words(f"{side}_command", texts[side])) for side in SIDES}
 
 
-def _words(command: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return tuple(shlex.split(command)) if isinstance(command, str) else tuple(command or ())
+def _words(key: str, command: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(command) if isinstance(command, str) else command or ())
+        program = shutil.which(words[0]) if words else None
+    except ValueError as error:  # a quotation without an end, a null character
+        raise UsageError(f"[confirm] {key} is {command!r}: {error}", "mend it") from error
+    if program is None:
+        raise UsageError(f"[confirm] {key} is {command!r}: no such program", "mend the path")
+    return words
 
 
 def _environment(folder: str) -> Build:

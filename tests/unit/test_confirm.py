@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.policy import Policy, parse_policy
 from harness.records.result import Result, Timing
 from harness.spec import RunSpec
-from harness.sweep.confirm import Build
+from harness.sweep.confirm import Build, measure
 from harness.testing.results import fake_result
 
 POLICY = Policy(metrics=("latency_median",))
@@ -115,3 +115,23 @@ def test_each_way_of_confirming_is_understood(confirm: dict[str, object]) -> Non
 def test_half_a_way_of_confirming_is_refused(confirm: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="confirm"):
         parse_policy({"confirm": confirm})
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("harness 'x", 'baseline_command is "harness \'x": No closing quotation'),
+        ("/no/such/program --flag", "'/no/such/program --flag': no such program"),
+        (["/no/such", "x"], "no such program"),
+        (["a\0b"], "baseline_command is"),
+        ("   ", "no such program"),
+    ],
+)
+def test_a_command_that_cannot_be_run_is_bad_usage(
+    tmp_path: Path, command: str | list[str], told: str
+) -> None:
+    policy = parse_policy({"confirm": {"baseline_command": command, "candidate_command": "true"}})
+    assert policy.confirm is not None
+    with pytest.raises(UsageError) as refused:
+        measure(policy.confirm, {}, (None, None), 5, tmp_path)
+    assert told in str(refused.value)

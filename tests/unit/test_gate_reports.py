@@ -282,6 +282,11 @@ def test_what_a_sweep_could_not_measure_is_no_pass(here: Path, capsys: Any) -> N
         names[1], "planned, and not measured: refused: it fails to load",
     )  # fmt: skip
     assert main(["check", f"n2/{run.id}", "--baseline", "old"]) == 0  # one run is no sweep
+    (here / "n2" / "sweep.json").write_text("{")
+    assert main(["check", "n2", "--baseline", "old", "--markdown", "m"]) == 0
+    told = "'n2': its sweep cannot be read, so cells that it planned and did not measure may"
+    assert f"harness: {told}" in capsys.readouterr().err
+    assert f"- problem: {told}" in (here / "m").read_text()
 
 
 def test_between_nights_a_change_must_beat_how_nights_differ(here: Path, capsys: Any) -> None:
