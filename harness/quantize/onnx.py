@@ -9,8 +9,9 @@ Two recipes for static int8, the same but for the activations:
   convolutions do not fuse and run in fp32 (33.5 ms for fp32 throughout).
 - symmetric int8 with zero point 0 for TensorRT, which takes nothing else; biases stay in fp32. Only
   what is multiplied by weights is quantized, and only as it goes in: TensorRT fuses a convolution
-  with the Relu or the residual Add behind it, and a Q/DQ pair between them would keep it from that
-  (its documentation, explicit quantization, recommends so).
+  with the Relu or the residual Add behind it, and a Q/DQ pair between them would keep it from that.
+  The other input of such an Add is quantized, or the fused layer would put out floating point. So
+  its documentation recommends (explicit quantization), and NVIDIA's own quantizer does.
 """
 
 from __future__ import annotations
@@ -24,24 +25,20 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from harness.errors import BackendUnavailable, DataError, HarnessError, QuantizationError
+from harness.errors import BackendUnavailable, HarnessError, QuantizationError
 from harness.protocols import Quantization
 from harness.quantize.job import QuantizeJob
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from harness.quantize.onnx_calibration import calibrate
 
 _PIP = "pip install 'hw-harness[onnxruntime]'"
 # A protobuf message cannot reach 2 GiB; some room is left for the nodes that quantizing adds.
 _INLINE_LIMIT_BYTES = 1_800_000_000
 _PER_CHANNEL_OPSET = 13  # from here on QuantizeLinear has an axis
 _FP16_MAX = 65504.0
-# The library's 128 bins leave its entropy search a single candidate, the whole range.
-_ENTROPY_BINS = {"num_bins": 512, "num_quantized_bins": 128}
 _WEIGHTED: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTIZED = re.compile(r"(Dynamic)?Quantize\w*|QLinear\w+|\w+Integer\w*|Q[A-Z]\w+")
 
@@ -56,6 +53,11 @@ def quantize(
     """
     if job.precision != "int8":
         return convert_float(source, target, job.precision)
+    if symmetric and job.mode == "dynamic":
+        raise QuantizationError(
+            "TensorRT runs no int8 whose activations are scaled as they run",
+            "use --quantization static",
+        )
     _need_libraries()
     with _boundary(source), tempfile.TemporaryDirectory(prefix="harness-quantize-") as folder:
         prepared = Path(folder, "prepared.onnx")
@@ -189,7 +191,7 @@ def _static(
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     operators = list(_WEIGHTED) if symmetric else sorted({*QDQRegistry, *QLinearOpsRegistry})
-    ranges = _calibrate(prepared, operators, job, large)
+    ranges = calibrate(prepared, operators, job, large)
     model = onnx.load(str(prepared))
     narrow = saturates_here()
     quantizer = QDQQuantizer(
@@ -209,6 +211,8 @@ def _static(
             "OpTypesToExcludeOutputQuantization": list(_WEIGHTED) if symmetric else [],
         },
     )
+    for name in _shortcuts(model.graph) if symmetric else ():
+        quantizer.quantize_activation_tensor(name)
     quantizer.quantize_model()
     still_large = quantizer.model.model.ByteSize() > _INLINE_LIMIT_BYTES
     quantizer.model.save_model_to_file(str(target), still_large)
@@ -217,6 +221,22 @@ def _static(
     if narrow and not symmetric:
         weights += ", 7 bits wide since this CPU has no VNNI"
     return _quantization(job, "onnxruntime static QDQ", job.method, f"{activations}, {weights}")
+
+
+def _shortcuts(graph: Any) -> Iterator[str]:
+    """Of each Add of two convolutions the output of the one that is fewer steps from the inputs.
+
+    A residual that is no convolution's output is quantized as what it is: the next layer's input.
+    """
+    steps: dict[str, int] = {}
+    convolved: set[str] = set()
+    for node in graph.node:  # each behind those that it takes from
+        before = max((steps.get(name, 0) for name in node.input), default=0)
+        steps.update(dict.fromkeys(node.output, before + 1))
+        if node.op_type in ("Conv", "ConvTranspose"):
+            convolved.update(node.output)
+        elif node.op_type == "Add" and convolved.issuperset(node.input):
+            yield min(reversed(node.input), key=steps.__getitem__)
 
 
 def _dynamic(prepared: Path, target: Path, job: QuantizeJob, large: bool) -> Quantization:
@@ -259,87 +279,6 @@ def _quantization(job: QuantizeJob, route: str, method: str, scheme: str) -> Qua
         job.calibration_sha256,
         job.calibration_samples,
     )
-
-
-def _calibrate(prepared: Path, operators: list[str], job: QuantizeJob, large: bool) -> Any:
-    """The range of every tensor around ``operators``, over all calibration samples."""
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, create_calibrator
-
-    methods = {
-        "minmax": (CalibrationMethod.MinMax, {}),
-        "entropy": (CalibrationMethod.Entropy, _ENTROPY_BINS),
-        "percentile": (CalibrationMethod.Percentile, {}),
-    }
-    method, extra = methods[job.method]
-    model = onnx.load(str(prepared), load_external_data=False)
-    calibrator = create_calibrator(
-        prepared,
-        operators,
-        augmented_model_path=str(prepared.with_name("augmented.onnx")),
-        calibrate_method=method,
-        use_external_data_format=large,
-        extra_options=extra,
-    )
-    with np.load(job.calibration_path, allow_pickle=False) as arrays:
-        samples = dict(arrays)
-    # One batch at a time: the histogram methods hold every activation of what they are given.
-    for feed in feeds(samples, _shapes(model), job.batch_size):
-        reader: Any = _One(feed)  # the library's own class can be had only by importing it
-        calibrator.collect_data(reader)
-    ranges = calibrator.compute_data()
-    for name, tensor in ranges.items():
-        if not np.isfinite(tensor.range_value).all():
-            raise QuantizationError(
-                f"the calibration samples give {name!r} no finite range",
-                "look for NaN or infinite activations",
-            )
-    return ranges
-
-
-class _One:
-    """A calibration reader of one batch."""
-
-    def __init__(self, feed: dict[str, NDArray[Any]]) -> None:
-        self._feed: dict[str, NDArray[Any]] | None = feed
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        feed, self._feed = self._feed, None
-        return feed
-
-
-def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Input shapes by name; 0 for a size that the file leaves open."""
-    return {
-        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        for value in model.graph.input
-    }
-
-
-def feeds(
-    samples: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]], batch_size: int
-) -> Iterator[dict[str, NDArray[Any]]]:
-    """The samples cut to the batch that the model is fixed to, else to ``batch_size``.
-
-    The last batch wraps around to stay full. An input whose samples have one dimension more than
-    the input itself has no batch: it gets the sample with the number of the feed.
-    """
-    count = min((len(array) for array in samples.values()), default=0)
-    if count == 0:
-        raise DataError("there is no calibration sample", "give at least one")
-    if absent := sorted(shapes.keys() - samples.keys()):
-        raise DataError(
-            f"the calibration samples have no {absent[0]!r}", f"the model takes {', '.join(shapes)}"
-        )
-    batched = {name: samples[name].ndim == len(shape) for name, shape in shapes.items()}
-    fixed = {shape[0] for name, shape in shapes.items() if batched[name] and shape and shape[0]}
-    size = max(fixed, default=batch_size) if any(batched.values()) else 1
-    for number, first in enumerate(range(0, count, size)):
-        rows = np.arange(first, first + size) % count
-        yield {
-            name: np.asarray(samples[name][rows if batched[name] else number], order="C")
-            for name in shapes
-        }
 
 
 def saturates_here() -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError, QuantizationError
 from harness.quantize import onnx as quantizer
+from harness.quantize import onnx_calibration
 from harness.quantize.job import QuantizeJob
 
 onnx = pytest.importorskip("onnx")
@@ -151,6 +152,41 @@ def test_nothing_comes_between_what_tensorrt_fuses(tmp_path: Path, job: Job) -> 
     assert sqnr_db(run(source, {"x": x}), run(target, {"x": x})) > 20
 
 
+def test_a_convolution_on_the_shortcut_is_quantized_as_the_residual_is(
+    tmp_path: Path, job: Job
+) -> None:
+    """As in the blocks of a ResNet that change their size."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "v"], ["c"], "second", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["x", "u"], ["s"], "shortcut"),
+        helper.make_node("Add", ["s", "c"], ["d"]),
+        helper.make_node("Relu", ["d"], ["e"]),
+        helper.make_node("Conv", ["e", "t"], ["y"], "next"),
+    ]
+    shapes = {"w": (4, 3, 3, 3), "v": (4, 4, 3, 3), "u": (4, 3, 1, 1), "t": (2, 4, 1, 1)}
+    made = [weights(*shape, name=name) for name, shape in shapes.items()]
+    source, target = save(tmp_path / "a.onnx", nodes, made), tmp_path / "b.onnx"
+    quantizer.quantize(source, target, job(), symmetric=True)
+
+    graph = onnx.load(str(target)).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    (add,) = (node for node in graph.node if node.op_type == "Add")
+    residual, fused = (makers[name] for name in add.input)
+    assert (residual.op_type, fused.name) == ("DequantizeLinear", "second")
+    assert makers[makers[residual.input[0]].input[0]].name == "shortcut"
+    x = np.random.default_rng(5).standard_normal((2, 3, 8, 8), "f")
+    assert sqnr_db(run(source, {"x": x}), run(target, {"x": x})) > 20
+
+
+def test_tensorrt_has_no_dynamic_int8(tmp_path: Path, job: Job) -> None:
+    source = conv_net(tmp_path / "a.onnx")
+    with pytest.raises(QuantizationError, match="scaled as they run") as caught:
+        quantizer.quantize(source, tmp_path / "b.onnx", job(mode="dynamic"), symmetric=True)
+    assert caught.value.remedy == "use --quantization static"
+
+
 def test_digits_loses_at_most_one_percent(tmp_path: Path, job: Job) -> None:
     test = np.load(ASSETS / "digits_test.npz")
     samples = dict(np.load(ASSETS / "digits_calibration.npz"))
@@ -272,29 +308,31 @@ def test_it_is_quiet_and_leaves_logging_as_it_was(
 
 def test_feeds_fill_the_fixed_batch_and_wrap_around() -> None:
     samples = {"x": np.arange(5.0)[:, None], "scale": np.arange(5.0) * 10}
-    made = list(quantizer.feeds(samples, {"x": (2, 1), "scale": ()}, batch_size=7))
+    made = list(onnx_calibration.feeds(samples, {"x": (2, 1), "scale": ()}, batch_size=7))
     assert [feed["x"].ravel().tolist() for feed in made] == [[0, 1], [2, 3], [4, 0]]
     assert [float(feed["scale"]) for feed in made] == [0, 10, 20]
 
 
 def test_feeds_of_an_open_batch_take_the_jobs() -> None:
-    made = list(quantizer.feeds({"x": np.arange(4.0)[:, None]}, {"x": (0, 1)}, batch_size=3))
+    made = list(onnx_calibration.feeds({"x": np.arange(4.0)[:, None]}, {"x": (0, 1)}, batch_size=3))
     assert [feed["x"].ravel().tolist() for feed in made] == [[0, 1, 2], [3, 0, 1]]
 
 
 def test_feeds_without_any_batch_go_one_by_one() -> None:
-    made = list(quantizer.feeds({"x": np.arange(3.0)}, {"x": ()}, batch_size=4))
+    made = list(onnx_calibration.feeds({"x": np.arange(3.0)}, {"x": ()}, batch_size=4))
     assert [float(feed["x"]) for feed in made] == [0, 1, 2]
 
 
 def test_feeds_need_a_sample() -> None:
     with pytest.raises(DataError, match="no calibration sample"):
-        list(quantizer.feeds({"x": np.empty((0, 1))}, {"x": (0, 1)}, batch_size=1))
+        list(onnx_calibration.feeds({"x": np.empty((0, 1))}, {"x": (0, 1)}, batch_size=1))
 
 
 def test_feeds_need_every_input() -> None:
     with pytest.raises(DataError, match="have no 'y'; the model takes x, y"):
-        list(quantizer.feeds({"x": np.ones((2, 1))}, {"x": (0, 1), "y": (0, 1)}, batch_size=1))
+        list(
+            onnx_calibration.feeds({"x": np.ones((2, 1))}, {"x": (0, 1), "y": (0, 1)}, batch_size=1)
+        )
 
 
 @pytest.mark.parametrize(

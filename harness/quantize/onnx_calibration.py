@@ -1,0 +1,102 @@
+"""What range each tensor of an ONNX model takes, over the calibration samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import DataError, QuantizationError
+from harness.quantize.job import QuantizeJob
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# The library's 128 bins leave its entropy search a single candidate, the whole range.
+_ENTROPY_BINS = {"num_bins": 512, "num_quantized_bins": 128}
+
+
+def calibrate(prepared: Path, operators: list[str], job: QuantizeJob, large: bool) -> Any:
+    """The range of every tensor around ``operators``, over all calibration samples.
+
+    Raises `QuantizationError` for one that is not finite, `DataError` for unfit samples.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+
+    methods = {
+        "minmax": (CalibrationMethod.MinMax, {}),
+        "entropy": (CalibrationMethod.Entropy, _ENTROPY_BINS),
+        "percentile": (CalibrationMethod.Percentile, {}),
+    }
+    method, extra = methods[job.method]
+    model = onnx.load(str(prepared), load_external_data=False)
+    calibrator = create_calibrator(
+        prepared,
+        operators,
+        augmented_model_path=str(prepared.with_name("augmented.onnx")),
+        calibrate_method=method,
+        use_external_data_format=large,
+        extra_options=extra,
+    )
+    with np.load(job.calibration_path, allow_pickle=False) as arrays:
+        samples = dict(arrays)
+    # One batch at a time: the histogram methods hold every activation of what they are given.
+    for feed in feeds(samples, _shapes(model), job.batch_size):
+        reader: Any = _One(feed)  # the library's own class can be had only by importing it
+        calibrator.collect_data(reader)
+    ranges = calibrator.compute_data()
+    for name, tensor in ranges.items():
+        if not np.isfinite(tensor.range_value).all():
+            raise QuantizationError(
+                f"the calibration samples give {name!r} no finite range",
+                "look for NaN or infinite activations",
+            )
+    return ranges
+
+
+class _One:
+    """A calibration reader of one batch."""
+
+    def __init__(self, feed: dict[str, NDArray[Any]]) -> None:
+        self._feed: dict[str, NDArray[Any]] | None = feed
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        feed, self._feed = self._feed, None
+        return feed
+
+
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Input shapes by name; 0 for a size that the file leaves open."""
+    return {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in model.graph.input
+    }
+
+
+def feeds(
+    samples: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]], batch_size: int
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """The samples cut to the batch that the model is fixed to, else to ``batch_size``.
+
+    The last batch wraps around to stay full. An input whose samples have one dimension more than
+    the input itself has no batch: it gets the sample with the number of the feed.
+    """
+    count = min((len(array) for array in samples.values()), default=0)
+    if count == 0:
+        raise DataError("there is no calibration sample", "give at least one")
+    if absent := sorted(shapes.keys() - samples.keys()):
+        raise DataError(
+            f"the calibration samples have no {absent[0]!r}", f"the model takes {', '.join(shapes)}"
+        )
+    batched = {name: samples[name].ndim == len(shape) for name, shape in shapes.items()}
+    fixed = {shape[0] for name, shape in shapes.items() if batched[name] and shape and shape[0]}
+    size = max(fixed, default=batch_size) if any(batched.values()) else 1
+    for number, first in enumerate(range(0, count, size)):
+        rows = np.arange(first, first + size) % count
+        yield {
+            name: np.asarray(samples[name][rows if batched[name] else number], order="C")
+            for name in shapes
+        }
