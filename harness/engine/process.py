@@ -135,7 +135,7 @@ class WorkerProcess:
             return ErrorInfo(
                 kind="timeout",
                 message=self._killed_for,
-                remedy="raise --timeout, or look at the worker's stderr",
+                remedy=f"raise --timeout{_SLOW.get(phase, '')}, or look at the worker's stderr",
                 phase=phase,
                 stderr_tail=tail,
             )
@@ -159,6 +159,8 @@ class WorkerProcess:
         )
 
 
+_BUILDING = " (building an engine or compiling a model takes minutes)"
+_SLOW = {"loading the model": _BUILDING, "verifying outputs": _BUILDING}
 _SIGNAL_REMEDIES = {
     "SIGKILL": "if memory was short, lower --batch-size or --concurrency",
     "SIGSEGV": "a native library crashed: look at the worker's stderr, try another version",

@@ -78,6 +78,13 @@ def test_a_hanging_worker_is_given_up(harness: Harness, tmp_path: Path) -> None:
     assert ran.result["error"]["kind"] == "timeout"
 
 
+def test_a_load_that_is_given_up_may_just_be_slow(harness: Harness) -> None:
+    ran = harness(*FAKE, "--option", "fail=hang", "--option", "fail_at=prepare", "--timeout", "1")
+
+    assert ran.code == 3
+    assert "no progress for 1 s while loading the model; raise --timeout (building an" in ran.err
+
+
 def test_a_worker_that_dies_while_loading(harness: Harness) -> None:
     ran = harness(*FAKE, "--option", "fail=segfault", "--option", "fail_at=prepare", "--json")
 
