@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from harness.errors import BackendUnavailable, DataError, UsageError
 from harness.maybe import decode
 from harness.protocols import (
     Artifact,
+    Asynchronous,
     Available,
     Backend,
     Description,
@@ -71,6 +72,21 @@ def same(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]]) ->
         array.dtype == right[name].dtype and array.tobytes() == right[name].tobytes()
         for name, array in left.items()
     )
+
+
+def infer_at_once(sessions: Sequence[Session], count: int) -> list[list[Mapping[str, Any]]]:
+    """The outputs of ``count`` inferences of each session, driven as the worker drives them."""
+    if not all(isinstance(one, Asynchronous) and one.asynchronous for one in sessions):
+        with ThreadPoolExecutor(len(sessions)) as pool:
+            return list(pool.map(lambda one: [infer(one) for _ in range(count)], sessions))
+    got: list[list[Mapping[str, Any]]] = [[] for _ in sessions]
+    for _ in range(count):
+        for session in sessions:
+            session.enqueue()
+        for session, outputs in zip(sessions, got, strict=True):
+            session.synchronize()
+            outputs.append(session.outputs())
+    return got
 
 
 class BackendContract:
@@ -180,8 +196,7 @@ class BackendContract:
         both = (subject.inputs, subject.other_inputs)
         expected = [infer(subject.prepare(inputs)) for inputs in both]
         sessions = [backend.prepare(subject.artifact, inputs, subject.options) for inputs in both]
-        with ThreadPoolExecutor(2) as pool:
-            got = list(pool.map(lambda session: [infer(session) for _ in range(20)], sessions))
+        got = infer_at_once(sessions, 20)
         for outputs, alone in zip(got, expected, strict=True):
             assert all(same(one, alone) for one in outputs)
         for session in sessions:
