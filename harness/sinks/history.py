@@ -35,7 +35,8 @@ def render_history(series: Series) -> RenderableType:
     )
     values = [night.value for night in series.nights]
     low, high = (_quantity(series, value) for value in (min(values), max(values)))
-    shown = [float(value) for value in np.exp(clipped(values))][-_WIDTH:]
+    with np.errstate(over="ignore"):
+        shown = np.nan_to_num(np.exp(clipped(values)))[-_WIDTH:].tolist()
     lines = [
         head,
         Text(where, style="dim"),
@@ -75,7 +76,7 @@ def sparkline(values: Sequence[float]) -> str:
     if high == low:
         return _BARS[len(_BARS) // 2] * len(values)
     steps = len(_BARS) - 1
-    return "".join(_BARS[round(steps * (value - low) / (high - low))] for value in values)
+    return "".join(_BARS[round(steps * ((value - low) / (high - low)))] for value in values)
 
 
 def _levels(series: Series) -> RenderableType:

@@ -135,6 +135,8 @@ def render_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Render
 
 def print_out(renderable: RenderableType, width: int = 80) -> None:
     """Print to stdout: in colour and as wide as the terminal, or plain and ``width`` columns."""
+    if sys.stdout is None:  # closed by the shell
+        return
     if sys.stdout.isatty():
         Console(highlight=False).print(renderable)
     else:

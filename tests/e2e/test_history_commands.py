@@ -71,7 +71,7 @@ def test_the_plot_is_a_picture(lab: Path, harness: Harness) -> None:
         (("history", "digit"), 4, "no cell 'digit' in 'results'; there are digits/"),
         (("history", CELL, "--metric", "speed"), 2, "unknown metric 'speed'"),
         (("history", CELL, "--metric", "p99"), 2, "unknown metric 'p99'"),
-        (("history", CELL, "--machine", "ffff"), 4, "no cell"),
+        (("history", CELL, "--machine", "ffff"), 4, "was not measured on that machine"),
         (("history", CELL, "--last", "0"), 2, "--last is '0'"),
         (("history", CELL, "--plot", "x.pdf"), 2, "--plot cannot draw '.pdf'"),
         (("history", CELL, "--plot", "no/where.png"), 2, "no/where.png"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -99,3 +102,31 @@ def test_a_baseline_that_loses_a_cell_says_so(here: Path, capsys: Any) -> None:
     gone = "digits/onnxruntime/cpu/fp32/b8/latency on 5d41402abc4b"
     told = f"harness: baseline 'good' no longer holds {gone}, which the one before did\n"
     assert capsys.readouterr().err == told
+
+
+def test_no_figure_and_no_date_breaks_a_history(tmp_path: Path, capsys: Any) -> None:
+    for number, (level, at) in enumerate([
+        (5e-324, ""), (1.7e308, "not a date"), (1e308, "9999-12-31T23:59:59+00:00"), (1.0, "x"),
+    ]):  # fmt: skip
+        write(tmp_path, msgspec.structs.replace(night(number, level), started_at=at))
+    assert main(["history", CELL, "--results", str(tmp_path)]) == 0
+    assert "4 nights" in capsys.readouterr().out
+    plot = ("--plot", str(tmp_path / "x.svg"))
+    assert main(["history", CELL, "--results", str(tmp_path), *plot]) == 2
+    assert capsys.readouterr().err.startswith(f"harness: --plot cannot draw {CELL!r}: ")
+
+
+def test_nights_without_dates_are_numbered(tmp_path: Path) -> None:
+    for number, at in enumerate(["", "not a date", "2026-11-21T02:00:00Z"]):
+        write(tmp_path, msgspec.structs.replace(night(number, 1.0), started_at=at))
+    plot = ("--plot", str(tmp_path / "x.svg"))
+    assert main(["history", CELL, "--results", str(tmp_path), *plot]) == 0
+    assert "night (without readable dates)" in (tmp_path / "x.svg").read_text()
+
+
+def test_a_closed_stdout_is_no_verdict(here: Path) -> None:
+    """1 would say that something is worse."""
+    command = [sys.executable, "-m", "harness", "check", "lab", "--baseline", "lab"]
+    shell = f"{shlex.join(command)} >&-"
+    ran = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (4, "")
