@@ -351,7 +351,7 @@ def _runtime(options: SessionOptions) -> tuple[CudaRuntime | Unavailable, Any]:
         found = cuda_runtime(cuda_index(options))
         stream = None if isinstance(found, Unavailable) else found.stream()
     except CudaError as error:
-        what = "CUDA refuses the device"
+        what = "cuda-bindings cannot use the device"  # of a CUDA of their own
         raise (
             cuda_failure(str(error), what) or BackendUnavailable(f"{what}: {error}", "see dmesg")
         ) from error
