@@ -30,7 +30,7 @@ from harness.backends.common import import_framework, unavailable
 from harness.backends.device_events import EventTimer
 from harness.backends.tensorrt_cuda import Cuda
 from harness.backends.tensorrt_engine import Loaded, platform
-from harness.backends.tensorrt_inspect import Layer, inspect, operators, profile, table
+from harness.backends.tensorrt_inspect import inspect, operators, profile, shown
 from harness.backends.tensorrt_options import PRECISIONS, settings
 from harness.devices import CudaDevice, cuda_device
 from harness.errors import (
@@ -40,7 +40,14 @@ from harness.errors import (
     UsageError,
 )
 from harness.maybe import Maybe, Unavailable, coded
-from harness.protocols import Artifact, Available, Description, SessionOptions
+from harness.protocols import (
+    Artifact,
+    Available,
+    Description,
+    Layer,
+    Layers,
+    SessionOptions,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -300,16 +307,11 @@ class TensorRtSession:
         runtime["data_dependent_outputs"] = str(len(self._tensors.dynamic))
         layers = self._layers(loaded)
         if isinstance(layers, Unavailable):
-            return Description(runtime, layers)
+            return Description(runtime, layers, layers)
         times = self._times(loaded)
-        if isinstance(times, Unavailable):
-            runtime["layer_times"] = f"unavailable: {times.reason}"
-        else:
-            for layer in layers:
-                layer.ms = times.get(layer.name)
-            runtime["layer_times"] = f"{sum(times.values()):.4g} ms in all, profiled apart"
-        runtime["layers"] = table(layers)
-        return Description(runtime, operators(layers))
+        told = {} if isinstance(times, Unavailable) else times
+        total = times if isinstance(times, Unavailable) else sum(times.values())
+        return Description(runtime, operators(layers), Layers(total, tuple(shown(layers, told))))
 
     def _layers(self, loaded: Loaded) -> list[Layer] | Unavailable:
         try:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
+from harness.protocols import Layer
 
 PASSES = 10
 _SHOWN = 300  # layers in the table; a table without end would swamp the result
@@ -26,15 +26,6 @@ _TYPES = {
 _KEYS = ("datatype", "format/datatype", "format")  # in lower case: releases differ
 _ARITHMETIC = ("bf16", "fp16", "fp32", "fp64", "int8", "fp8", "fp4", "int4")
 _TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
-
-
-class Layer(msgspec.Struct):
-    """One layer of an engine; ``ms`` is its mean time in the profiled pass."""
-
-    name: str
-    type: str
-    precision: str
-    ms: float | None = None
 
 
 def read_layers(text: str) -> list[Layer]:
@@ -97,16 +88,15 @@ def operators(layers: Iterable[Layer]) -> dict[str, dict[str, int]]:
     return counted
 
 
-def table(layers: Sequence[Layer]) -> str:
-    """JSON rows of [name, type, precision, ms], in order; of very many the slowest."""
-    slowest = sorted(layers, key=lambda layer: -(layer.ms or 0.0))[:_SHOWN]
-    kept = {id(layer) for layer in slowest}
-    rows = [
-        [layer.name[:_NAME], layer.type, layer.precision, layer.ms]
+def shown(layers: Sequence[Layer], times_ms: Mapping[str, float]) -> list[Layer]:
+    """The layers with their times, in order; of very many the slowest, and long names cut."""
+    timed = [
+        Layer(layer.name[:_NAME], layer.type, layer.precision, times_ms.get(layer.name))
         for layer in layers
-        if id(layer) in kept
     ]
-    return json.dumps(rows, separators=(",", ":"))
+    slowest = sorted(timed, key=lambda layer: -(layer.ms or 0.0))[:_SHOWN]
+    kept = {id(layer) for layer in slowest}
+    return [layer for layer in timed if id(layer) in kept]
 
 
 def inspect(trt: Any, engine: Any, context: Any) -> list[Layer]:
@@ -118,10 +108,18 @@ def inspect(trt: Any, engine: Any, context: Any) -> list[Layer]:
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context
     try:
-        return read_layers(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
+        return _typed(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
     except (RuntimeError, ValueError):
         plain = engine.create_engine_inspector()
-        return read_layers(str(plain.get_engine_information(trt.LayerInformationFormat.JSON)))
+        return _typed(str(plain.get_engine_information(trt.LayerInformationFormat.JSON)))
+
+
+def _typed(text: str) -> list[Layer]:
+    """`read_layers`, and a ValueError where no layer's types are told in words that are known."""
+    layers = read_layers(text)
+    if {layer.precision for layer in layers} - {"convert"} == {"none"}:
+        raise ValueError("the types of its layers are told in words that are not known")
+    return layers
 
 
 def profile(trt: Any, context: Any, run: Any) -> dict[str, float]:

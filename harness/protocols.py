@@ -37,6 +37,8 @@ __all__ = [
     "Description",
     "DeviceMemory",
     "DeviceTimed",
+    "Layer",
+    "Layers",
     "Maybe",
     "PhaseProbe",
     "Profiler",
@@ -111,12 +113,32 @@ class SessionOptions(msgspec.Struct, frozen=True):
     options: dict[str, str] = {}  # --option key=value, the adapter's own
 
 
+class Layer(msgspec.Struct, frozen=True):
+    """One layer of what executes. ``ms``: its mean time in a pass of its own, if there was one."""
+
+    name: str
+    type: str
+    precision: str
+    ms: float | None = None
+
+
+class Layers(msgspec.Struct, frozen=True):
+    """In the order of execution; of very many the slowest."""
+
+    total_ms: Maybe[float]  # of all layers; why they have no times, where they have none
+    rows: tuple[Layer, ...]
+
+
+NO_LAYERS = Unavailable("this runtime does not tell its layers one by one")
+
+
 class Description(msgspec.Struct, frozen=True):
     """What is really running, as read back from the runtime, not from the request."""
 
     runtime: dict[str, str]  # version, provider, threads, options as the runtime reports them
     # operator type -> precision it ran in -> number of nodes, from the graph that executes
     operators: Maybe[dict[str, dict[str, int]]]
+    layers: Maybe[Layers] = NO_LAYERS
 
 
 class Session(Protocol):

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Quantization, TensorSpec
+from harness.protocols import NO_LAYERS, Layers, Quantization, TensorSpec
 from harness.spec import RunSpec
 
 SCHEMA = "harness.result/1"
@@ -60,6 +60,7 @@ class PrecisionInfo(msgspec.Struct, frozen=True, kw_only=True):
     file_size_bytes: int
     fp32_file_size_bytes: Maybe[int]
     size_ratio: Maybe[float]  # fp32 / this
+    layers: Maybe[Layers] = NO_LAYERS
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,8 @@ from harness.protocols import (
     Available,
     DeviceMemory,
     DeviceTimed,
+    Layer,
+    Layers,
     SessionOptions,
     TensorSpec,
 )
@@ -836,9 +838,9 @@ def test_layers_have_precisions_and_times(machine: Machine, tmp_path: Path) -> N
     before = infer(session)["y"]
     described = session.describe()
     assert described.operators == {"Conv": {"fp32": 1}, "Relu": {"fp32": 1}}
-    rows = json.loads(described.runtime["layers"])
-    assert rows == [["conv", "Conv", "fp32", 0.5], ["relu", "Relu", "fp32", 0.5]]
-    assert described.runtime["layer_times"] == "1 ms in all, profiled apart"
+    rows = [Layer("conv", "Conv", "fp32", 0.5), Layer("relu", "Relu", "fp32", 0.5)]
+    assert described.layers == Layers(1.0, tuple(rows))
+    assert not {"layers", "layer_times"} & described.runtime.keys()
     np.testing.assert_array_equal(infer(session)["y"], before)
     session.close()
 
@@ -850,11 +852,19 @@ def test_layers_that_cannot_be_read_say_why(gpu: Machine, tmp_path: Path) -> Non
         found = session.describe().operators
         assert isinstance(found, Unavailable)
         assert "layers cannot be read" in found.reason
+        assert session.describe().layers == found
+    unknown = [{"Name": "n", "LayerType": "Conv", "Inputs": [{"DataType": "Float6"}]}]
+    gpu.trt.layers = json.dumps({"Layers": unknown})
+    found = session.describe().operators
+    assert isinstance(found, Unavailable) and "words that are not known" in found.reason
     gpu.trt.layers = None
     gpu.trt.context_error = "OutOfMemory"
     described = session.describe()
     assert not isinstance(described.operators, Unavailable)
-    assert "out of device memory" in described.runtime["layer_times"]
+    assert isinstance(described.layers, Layers)
+    assert isinstance(described.layers.total_ms, Unavailable)
+    assert "out of device memory" in described.layers.total_ms.reason
+    assert [layer.ms for layer in described.layers.rows] == [None, None]
     session.close()
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.backends.tensorrt_inspect import Layer, operators, read_layers, table
+from harness.backends.tensorrt_inspect import operators, read_layers, shown
+from harness.protocols import Layer
 
 
 def layer(
@@ -117,12 +118,12 @@ def test_odd_tensors_have_no_type(odd: Any) -> None:
     assert precision(entry) == "none"
 
 
-def test_the_table_keeps_the_order_and_of_many_the_slowest() -> None:
-    short = [Layer("a", "Conv", "int8", 0.25), Layer("b" * 500, "Relu", "fp32")]
-    assert json.loads(table(short)) == [
-        ["a", "Conv", "int8", 0.25],
-        ["b" * 160, "Relu", "fp32", None],
+def test_layers_are_shown_in_order_and_of_many_the_slowest() -> None:
+    few = [Layer("a", "Conv", "int8"), Layer("b" * 500, "Relu", "fp32")]
+    assert shown(few, {"a": 0.25}) == [
+        Layer("a", "Conv", "int8", 0.25),
+        Layer("b" * 160, "Relu", "fp32", None),
     ]
-    many = [Layer(str(number), "Conv", "int8", float(number)) for number in range(1000)]
-    rows = json.loads(table(many))
-    assert [row[0] for row in rows] == [str(number) for number in range(700, 1000)]
+    many = [Layer(str(number), "Conv", "int8") for number in range(1000)]
+    rows = shown(many, {str(number): float(number) for number in range(1000)})
+    assert [row.name for row in rows] == [str(number) for number in range(700, 1000)]
