@@ -11,7 +11,7 @@ from harness.board import report as reports
 from harness.board.markup import Html, h, join
 from harness.board.report import Judged, Report
 from harness.board.report_parts import chip, table, td
-from harness.board.rows import missing_lines
+from harness.board.rows import Settings, missing_lines
 from harness.maybe import Maybe, Unavailable, explain
 from harness.records.result import Check, Machine, Result
 from harness.records.result import Verdict as CheckVerdict
@@ -29,7 +29,8 @@ _OPEN_RUNS = 3  # with more, their details are folded
 
 def certain(report: Report) -> Html | None:
     """The verdicts of `harness compare`, with their intervals and reasons."""
-    body = [row for judged in report.judged for row in _verdicts(judged)]
+    settings = Settings(report.board.entries)
+    body = [row for judged in report.judged for row in _verdicts(judged, settings)]
     if not body:
         return None
     head = ("comparison", "quantity", "ratio", "95 % interval", "verdict", "because")
@@ -45,10 +46,10 @@ def certain(report: Report) -> Html | None:
     )
 
 
-def _verdicts(judged: Judged) -> Iterator[Html]:
+def _verdicts(judged: Judged, settings: Settings) -> Iterator[Html]:
     entry = judged.entry
-    name = f"{entry.model}, {entry.precision} against {judged.reference.precision}"
-    name = plain(f"{name} ({entry.info.get('backend', '')})")
+    name = plain(f"{entry.model}, {entry.precision} against {judged.reference.precision}")
+    name = f"{name} ({settings.of(entry)})"
     if judged.refusal:
         yield h(
             "tr", h("th", name, scope="row"), td("quantity", "all"), td("ratio", ""), td("", ""),

@@ -10,7 +10,7 @@ from harness.analysis.verdicts import Row
 from harness.board import report as reports
 from harness.board.model import Entry
 from harness.board.report import Judged, Report
-from harness.board.rows import HEADER, Cell, aurora_note, cells, missing_lines
+from harness.board.rows import HEADER, Cell, Settings, aurora_note, cells, missing_lines
 from harness.maybe import Unavailable
 from harness.sinks.rows import count, number, plain
 
@@ -23,19 +23,22 @@ _NAMES = {"latency_median": "latency", "energy_per_inference": "energy", "top1":
 
 def render(report: Report) -> bytes:
     """The whole file, UTF-8, of at most `LIMIT` characters."""
-    entries = report.board.entries
+    entries, settings = report.board.entries, Settings(report.board.entries)
     where = [machine.factors.get("cpu", "") for machine, _ in reports.machines(report.results)]
     blocks = [
         f"## {escape(report.title)}",
         escape(f"{count(len(report.results), 'run')} on {'; '.join(where)}"),
-        _table(("model", "precision", "runtime", *HEADER[2:], "status"), map(_figures, entries)),
+        _table(
+            ("model", "precision", "runtime", *HEADER[2:], "status"),
+            (_figures(entry, settings) for entry in entries),
+        ),
         _table(
             ("comparison", "quantity", "ratio", "95 % interval", "verdict"),
-            (line for judged in report.judged for line in _verdicts(judged)),
+            (line for judged in report.judged for line in _verdicts(judged, settings)),
         ),
         _list("Caveats", (f"**{escape(a)}**: {escape(b)}" for a, b in reports.caveats(report))),
         _list("Missing", map(escape, missing_lines(entries))),
-        _list("AURORA", map(_score, (entry for entry in entries if entry.aurora))),
+        _list("AURORA", (_score(entry, settings) for entry in entries if entry.aurora)),
         f"Made by harness {__version__}, {report.made_at}.",
     ]
     return ("\n\n".join(filter(None, blocks)) + "\n").encode(errors="replace")
@@ -49,10 +52,9 @@ def escape(text: str) -> str:
     return re.sub(r"(@|://|www\.)", "\\1\u200b", marked)  # a space of no width breaks links
 
 
-def _figures(entry: Entry) -> Sequence[str]:
+def _figures(entry: Entry, settings: Settings) -> Sequence[str]:
     model, precision, *others = cells(entry)
-    runtime = entry.info.get("backend", "")
-    return [model.text, precision.text, runtime, *map(_figure, others), entry.status]
+    return [model.text, precision.text, settings.of(entry), *map(_figure, others), entry.status]
 
 
 def _figure(cell: Cell) -> str:
@@ -61,10 +63,10 @@ def _figure(cell: Cell) -> str:
     return f"{cell.text} ({cell.note.removeprefix('95 % interval ')})"
 
 
-def _verdicts(judged: Judged) -> Iterable[Sequence[str]]:
+def _verdicts(judged: Judged, settings: Settings) -> Iterable[Sequence[str]]:
     entry = judged.entry
     name = f"{entry.model} {entry.precision} / {judged.reference.precision}"
-    name += f", {entry.info.get('backend', '')}"
+    name += f", {settings.of(entry)}"
     if judged.refusal:
         yield name, "all", "", "", f"not comparable: {judged.refusal}"
     for row in judged.rows:
@@ -78,9 +80,9 @@ def _ratio(row: Row) -> tuple[str, str, str]:
     return ratio, interval, row.verdict or ""
 
 
-def _score(entry: Entry) -> str:
+def _score(entry: Entry, settings: Settings) -> str:
     score = entry.aurora.score if entry.aurora else 0.0
-    name = f"{entry.model}, {entry.precision}, {entry.info.get('backend', '')}"
+    name = f"{entry.model}, {entry.precision}, {settings.of(entry)}"
     return f"{escape(name)}: **{score:.1f}** of {escape(aurora_note(entry))}"
 
 

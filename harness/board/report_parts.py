@@ -12,7 +12,7 @@ from harness.board import report as reports
 from harness.board.markup import Html, h, join
 from harness.board.model import Entry
 from harness.board.report import Judged, Report
-from harness.board.rows import HEADER, Cell, cell, cells, value_text
+from harness.board.rows import HEADER, Cell, Settings, cell, cells, value_text
 from harness.records.result import Machine
 from harness.sinks.rows import count, number, plain
 
@@ -47,13 +47,14 @@ def _processor(machine: Machine) -> str:
 
 def glance(report: Report) -> Html | None:
     """One card per comparison: what compression gained and cost."""
-    found = [_card(judged) for judged in report.judged[:_MOST_CARDS]]
+    settings = Settings(report.board.entries)
+    found = [_card(judged, settings) for judged in report.judged[:_MOST_CARDS]]
     more = len(report.judged) - len(found)
     rest = h("p", f"and {count(more, 'comparison')} more, in the tables", class_="dim")
     return join(h("div", *found, class_="cards"), rest if more else None) if found else None
 
 
-def _card(judged: Judged) -> Html:
+def _card(judged: Judged, settings: Settings) -> Html:
     entry, reference = judged.entry, judged.reference
     verdicts = {row.metric: row.verdict for row in judged.rows}
     lines = [
@@ -63,8 +64,9 @@ def _card(judged: Judged) -> Html:
         _memory(entry, verdicts.get("memory_peak")),
         _accuracy(entry, verdicts.get("top1")),
     ]
-    where = f"{entry.info.get('backend', '')} on {entry.info.get('device', '')}"
-    against = f"{plain(entry.precision)} against {plain(reference.precision)}, {plain(where)}"
+    backend, *others = settings.of(entry).split(", ")
+    where = ", ".join([f"{backend} on {plain(entry.info.get('device', ''))}", *others])
+    against = f"{plain(entry.precision)} against {plain(reference.precision)}, {where}"
     return h(
         "article", h("h3", plain(entry.model)), h("small", against),
         h("ul", *lines), _score(entry), class_="card",
@@ -142,8 +144,8 @@ def charts(report: Report) -> Html:
 
 def figures(report: Report) -> Html:
     """Every model at every precision, with intervals and reasons."""
-    notes = Notes()
-    body = [_row(entry, notes) for entry in report.board.entries]
+    notes, settings = Notes(), Settings(report.board.entries)
+    body = [_row(entry, settings.of(entry), notes) for entry in report.board.entries]
     head = (*HEADER[:2], "runtime", *HEADER[2:], "status")
     return join(
         h(
@@ -174,13 +176,13 @@ class Notes:
         return h("ol", *items, class_="notes") if self._texts else None
 
 
-def _row(entry: Entry, notes: Notes) -> Html:
+def _row(entry: Entry, runtime: str, notes: Notes) -> Html:
     model, precision, *others = cells(entry)
     return h(
         "tr",
         h("th", model.text, scope="row"),
         td("precision", precision.text),
-        td("runtime", plain(entry.info.get("backend", ""))),
+        td("runtime", runtime),
         *(_figure(name, one, notes) for name, one in zip(HEADER[2:], others, strict=True)),
         td("status", _status(entry.status)),
     )
@@ -228,6 +230,7 @@ def aurora(report: Report) -> Html | None:
     scored = [entry for entry in report.board.entries if entry.aurora is not None]
     if not scored:
         return None
+    settings = Settings(report.board.entries)
     head = ("model", "score", *_COMPONENTS, "kept of it")
     weights = ", ".join(f"{k.replace('_', ' ')} {number(w, 2)}" for k, w in AURORA_WEIGHTS.items())
     return join(
@@ -239,11 +242,16 @@ def aurora(report: Report) -> Html | None:
             f" {AURORA_TOLERANCE:.0%} of the accuracy the score falls off (last column).",
             class_="dim",
         ),
-        table(head, [_components(entry) for entry in scored], "AURORA scores", "wide stack"),
+        table(
+            head,
+            [_components(entry, settings.of(entry)) for entry in scored],
+            "AURORA scores",
+            "wide stack",
+        ),
     )
 
 
-def _components(entry: Entry) -> Html:
+def _components(entry: Entry, runtime: str) -> Html:
     score = entry.aurora
     assert score is not None
     parts = [
@@ -252,7 +260,7 @@ def _components(entry: Entry) -> Html:
         else td(head, "missing", "number absent")
         for name, head in zip(AURORA_WEIGHTS, _COMPONENTS, strict=True)
     ]
-    label = plain(f"{entry.model}, {entry.precision} ({entry.info.get('backend', '')})")
+    label = f"{plain(entry.model)}, {plain(entry.precision)} ({runtime})"
     return h(
         "tr", h("th", label, scope="row"), td("score", h("b", f"{score.score:.1f}"), "number"),
         *parts, td("kept of it", f"{score.penalty:.0%}", "number"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rich.console import Group, RenderableType
@@ -27,6 +27,32 @@ HEADER = ("model", "precision", *COLUMNS.values(), *RATIO_COLUMNS.values(), "AUR
 _MOST_LINES = 60
 _NOT_ON_A_TERMINAL = ("memory", "smaller")  # 80 columns hold no more
 _SCALED = {"MB": ("bytes", 1e6), "mW": ("mW", 1.0)}
+
+
+# what an entry's model, precision and backend do not say of it, and how it is said
+_CONDITIONS = {
+    "device": "{}", "batch_size": "batch {}", "scenario": "{}", "boundary": "{}",
+    "concurrency": "{} at once", "threads": "threads {}", "machine": "machine {}",
+}  # fmt: skip
+
+
+class Settings:
+    """``onnxruntime, batch 8``: the backend of an entry, and what else tells it from the others of
+    its model."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._seen: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for entry in entries:
+            for key in _CONDITIONS:
+                self._seen[entry.model, key].add(entry.info.get(key, ""))
+
+    def of(self, entry: Entry) -> str:
+        told = [
+            form.format(entry.info[key])
+            for key, form in _CONDITIONS.items()
+            if key in entry.info and len(self._seen[entry.model, key]) > 1
+        ]
+        return plain(", ".join(filter(None, (entry.info.get("backend", ""), *told))))
 
 
 class Cell(NamedTuple):
@@ -112,7 +138,8 @@ def render_board(board: Board) -> RenderableType:
     more = len(board.entries) - _MOST_LINES
     notes = [f"and {count(more, 'row')} more; TensorBoard shows them all"] if more > 0 else []
     notes += [plain(note) for note in board.notes] + missing_lines(board.entries)[:_MOST_LINES]
-    return Group(table, Text(""), *(Text(note, style="dim") for note in notes))
+    lines = [Text(note, style="dim") for note in notes]
+    return Group(table, Text(""), *lines) if lines else table
 
 
 def _aurora(entry: Entry) -> Cell:

@@ -29,7 +29,7 @@ MODELS = 60  # imported, each at two precisions
 SCRIPT = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>"
 HOSTILE = (SCRIPT, "__proto__", "\u202eevil\u05d0", "=cmd|' /C calc'!A0", "n" * 600, "模型 🦜")
 
-ENTRIES = 2 * MODELS + 2 + len(HOSTILE) + 1
+ENTRIES = 2 * MODELS + 2 + len(HOSTILE) + 1 + 4
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,23 @@ def logdir(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
         "broken/metadata/info": json.dumps({"info": {"backend": "tensorrt"}}),
     }
     tag_events(results / "stranger", scalars, texts)
+    for batch in ("1", "8"):  # the intervals of the first overlap, those of the other do not
+        noisy(results / f"noisy-{batch}", batch, spread=3.0 if batch == "1" else 0.5)
     return results
+
+
+def noisy(folder: Path, batch: str, spread: float) -> None:
+    """A model at two precisions, with latencies of 4 and 2 ms, plus or minus ``spread``."""
+    scalars = {}
+    for precision, latency in (("fp32", 4.0), ("int8", 2.0)):
+        scalars |= {
+            f"noisy/accuracy/{precision}": 0.5, f"noisy/memory/{precision}": 100 + latency / 10,
+            f"noisy/latency/{precision}": latency,
+            f"noisy/latency_ci_low/{precision}": latency - spread,
+            f"noisy/latency_ci_high/{precision}": latency + spread,
+        }  # fmt: skip
+    said = json.dumps({"model": "noisy", "info": {"batch_size": batch}})
+    tag_events(folder, scalars, {"noisy/metadata/info": said})
 
 
 @pytest.fixture(scope="module")
@@ -424,6 +440,25 @@ def test_a_card_says_in_words_what_became_better_and_what_worse(page: Any) -> No
     assert lines["Model size"] == "▲ 4.00× smaller (better)"
     assert lines["Accuracy"] == "▼ 0.0100 lost (worse)"
     assert "AURORA" in card.inner_text() and "accuracy retention" in card.inner_text()
+
+
+def test_a_change_within_the_error_is_uncertain_and_conditions_tell_cards_apart(page: Any) -> None:
+    search(page, "noisy int8")
+    settled(page)
+    latencies, memories = {}, set()
+    for card in page.locator("article.card").all():
+        changes = {
+            row.locator("th").inner_text(): row.locator("td").last.text_content()
+            for row in card.locator("tbody tr").all()
+        }
+        latencies[card.locator("h3").inner_text()] = changes["Latency"]
+        memories.add(changes["Memory"])
+    assert latencies == {
+        "noisy batch 1": "≈ 2.00× faster (uncertain)",
+        "noisy batch 8": "▲ 2.00× faster (better)",
+    }
+    assert memories == {"≈ 200.0 kB less (uncertain)"}
+    assert page.locator(".board .conditions").all_text_contents() == ["batch 1", "batch 8"]
 
 
 # -- keyboard -------------------------------------------------------------------------------------

@@ -264,3 +264,20 @@ def test_bad_usage_is_one_line(tmp_path: Path, capsys, monkeypatch, args, says: 
     assert main(["report", *args]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and says in err and not Path("x").exists()
+
+
+def test_runs_under_different_conditions_are_told_apart() -> None:
+    def at(batch: int, precision: str, day: str) -> Result:
+        result = launched(0.2, precision, day)
+        return msgspec.structs.replace(
+            result, id=f"{result.id}-{batch}",
+            spec=msgspec.structs.replace(result.spec, batch_size=batch),
+        )  # fmt: skip
+
+    report = report_of(
+        *(at(b, p, f"2026-01-0{b}") for b in (1, 8) for p in ("fp32", "int8"))
+    )  # fmt: skip
+    texts = shown(report_html.render(report)).text, report_markdown.render(report).decode()
+    for text in texts:
+        assert "onnxruntime, batch 1" in text and "onnxruntime, batch 8" in text
+    assert "batch" not in report_markdown.render(two()).decode()

@@ -8,7 +8,7 @@
 
 import { csv } from "./download.js";
 import { el } from "./dom.js";
-import { figureText, hasInterval, labelOf, number, scaleFor } from "./format.js";
+import { conditionsOf, figureText, hasInterval, labelOf, number, scaleFor } from "./format.js";
 
 export const THEMES = {
   light: {
@@ -78,7 +78,7 @@ function paretoOption(board, { metric, metrics, theme }) {
       itemStyle: { color: colors.series[index % colors.series.length], opacity: 0.9 },
     };
     return [
-      { ...look, ...names(colors), z: 4, data: dots(own.filter((p) => named.has(p)), factor, side) },
+      { ...look, ...names(colors, board.entries), z: 4, data: dots(own.filter((p) => named.has(p)), factor, side) },
       { ...look, large: true, largeThreshold: CANVAS_FROM, z: 3,
         data: dots(own.filter((p) => !named.has(p)), factor) },
     ];
@@ -87,7 +87,7 @@ function paretoOption(board, { metric, metrics, theme }) {
     ...common(colors),
     title: title(`Accuracy against ${metrics[metric].title.toLowerCase()}`, colors),
     legend: legend(precisions, colors),
-    tooltip: tooltip(colors, ({ data }) => data?.point && paretoTip(data.point, metrics, metric)),
+    tooltip: tooltip(colors, ({ data }) => data?.point && paretoTip(data.point, metrics, metric, board.entries)),
     xAxis: {
       ...axis(colors, `${metrics[metric].title} [${unit}]`), type: log ? "log" : "value",
       scale: true, boundaryGap: ["6%", "6%"],
@@ -96,7 +96,7 @@ function paretoOption(board, { metric, metrics, theme }) {
       ...axis(colors, "Accuracy"), nameGap: 48, type: "value", scale: true, ...room(points),
       axisLabel: { color: colors.dim, formatter: (value) => number(value, 5).replace(/\.?0+$/, "") },
     },
-    series: [...series, frontierLine(best, points, factor, colors), intervals(points, factor, colors)],
+    series: [...series, frontierLine(best, points, factor, colors), intervals(points, factor, colors, precisions)],
   };
 }
 
@@ -113,12 +113,13 @@ function dots(points, factor, side = null) {
   }));
 }
 
-function names(colors) {
+function names(colors, all) {
   return {
     label: {
       show: true, distance: 7, color: colors.text, fontSize: 11, fontFamily: FONT,
       width: 130, overflow: "truncate", minMargin: 8,
-      formatter: ({ data }) => data.point.entry.model,
+      formatter: ({ data: { point: { entry } } }) =>
+        [entry.model, conditionsOf(entry, all)].filter(Boolean).join(", "),
     },
     labelLayout: { hideOverlap: true },
     emphasis: { scale: 1.4 },
@@ -156,30 +157,33 @@ function frontierLine(best, points, factor, colors) {
   };
 }
 
-/** 95 % intervals along the cost, as whiskers behind the points. */
-function intervals(points, factor, colors) {
+/** 95 % intervals along the cost, as whiskers in the colours of their points. */
+function intervals(points, factor, colors, precisions) {
   const known = points.filter((point) => hasInterval(point.figure));
   return {
     id: "intervals", type: "custom", silent: true, z: 1, clip: true,
     data: known.map((p) => [p.figure.low / factor, p.figure.high / factor, p.y]),
     encode: { x: [0, 1], y: 2 },
     renderItem: (params, api) => {
+      const index = precisions.indexOf(known[params.dataIndex].entry.precision);
+      const stroke = colors.series[index % colors.series.length];
+      const cap = index % 2 ? 6 : 4; // so that two on one line can be told apart
       const [left, y] = api.coord([api.value(0), api.value(2)]);
       const [right] = api.coord([api.value(1), api.value(2)]);
       const line = (x1, y1, x2, y2) => ({
-        type: "line", shape: { x1, y1, x2, y2 }, style: { stroke: colors.dim, lineWidth: 1.2 },
+        type: "line", shape: { x1, y1, x2, y2 }, style: { stroke, lineWidth: 1.6, opacity: 0.8 },
       });
       return {
         type: "group",
-        children: [line(left, y, right, y), line(left, y - 4, left, y + 4),
-          line(right, y - 4, right, y + 4)],
+        children: [line(left, y, right, y), line(left, y - cap, left, y + cap),
+          line(right, y - cap, right, y + cap)],
       };
     },
   };
 }
 
-function paretoTip({ entry, figure }, metrics, metric) {
-  return tipBox(`${entry.model} ${entry.precision}`, [
+function paretoTip({ entry, figure }, metrics, metric, all) {
+  return tipBox(labelOf(entry, all), [
     ["accuracy", number(entry.figures.accuracy.value)],
     [metrics[metric].title.toLowerCase(), figureText(figure, metrics[metric].unit)],
     ["run", entry.run],

@@ -2,7 +2,7 @@
 
 import { el, name } from "./dom.js";
 import {
-  auroraText, figureText, hasInterval, keyOf, number, scaleFor, words,
+  auroraText, conditionsOf, figureText, hasInterval, keyOf, number, scaleFor, words,
 } from "./format.js";
 import { sorted } from "./state.js";
 
@@ -13,18 +13,18 @@ const TITLES = { energy_j: "Energy", model_size_mb: "Size" };
 /** The columns for these entries: metrics that nobody has are left out, but for the main ones. */
 export function columnsFor(entries, metrics) {
   const known = WHERE_KNOWN.filter((id) => entries.some((entry) => entry.figures[id]));
-  const order = Object.keys(metrics).filter((id) => ALWAYS.includes(id) || known.includes(id));
   return [
-    { id: "model", title: "Model", value: (entry) => entry.model, cell: modelCell },
+    { id: "model", title: "Model", value: (entry) => entry.model, cell: (e) => modelCell(e, entries) },
     { id: "precision", title: "Precision", value: (e) => e.precision, cell: (e) => name(e.precision) },
     { id: "run", title: "Run", value: (entry) => entry.run, cell: (entry) => name(entry.run) },
     { id: "status", title: "Status", value: (entry) => entry.status, cell: statusCell },
-    ...order.map((id) => metricColumn(id, metrics[id], entries)),
+    ...ALWAYS.map((id) => metricColumn(id, metrics[id], entries)),
     {
       id: "aurora", title: "AURORA", numeric: true, cell: auroraCell,
       tip: "Weighted geometric mean of accuracy retention, speedup, size ratio and energy ratio against the reference, times 100. Above 100 is better.",
       value: (entry) => entry.aurora?.score ?? null,
     },
+    ...known.map((id) => metricColumn(id, metrics[id], entries)),
   ];
 }
 
@@ -42,7 +42,7 @@ function metricColumn(id, metric, entries) {
 
 function metricCell(entry, id, metric, { factor }) {
   const figure = entry.figures[id];
-  if (!figure) return missingCell(entry.missing[id], entry);
+  if (!figure) return missingCell(entry.missing[id] ?? (id === "power_mw" && entry.missing.energy_j), entry);
   const derived = entry.derived?.[id];
   const tip = [figureText(figure, metric.unit), derived && `derived: ${derived}`];
   const value = el("span", { "data-tip": tip.filter(Boolean).join("\n") }, number(figure.value / factor));
@@ -59,14 +59,16 @@ function missingCell(reason, entry) {
   }, entry.status === "running" && !reason ? "…" : "n/a");
 }
 
-function modelCell(entry) {
+function modelCell(entry, entries) {
   const badge = entry.random_weights
     ? el("span", {
       class: "badge", tabindex: 0,
       "data-tip": "The weights were drawn at random: speed and size mean something, accuracy does not.",
     }, "random weights")
     : null;
-  return el("span", { class: "model" }, name(entry.model), badge);
+  const conditions = conditionsOf(entry, entries);
+  return el("span", { class: "model" }, name(entry.model),
+    conditions ? el("small", { class: "conditions" }, el("bdi", {}, conditions)) : null, badge);
 }
 
 function statusCell(entry) {
@@ -82,8 +84,8 @@ const STATUSES = new Set(["running", "complete", "degraded", "failed", "interrup
 
 function auroraCell(entry) {
   if (!entry.aurora) {
-    if (!entry.reference) return el("span", { class: "dim" }, entry.missing.aurora ? "n/a" : "–");
-    return missingCell(entry.missing.aurora, entry);
+    // the reference itself has none, and lacks none
+    return entry.missing.aurora ? missingCell(entry.missing.aurora, entry) : el("span", { class: "dim" }, "–");
   }
   const { score, components } = entry.aurora;
   const short = { accuracy_retention: "acc", speedup: "speed", size_ratio: "size", energy_ratio: "energy" };
