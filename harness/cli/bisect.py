@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +99,9 @@ def _test(look: Callable[[], Suspects], launches: str, out: Path) -> int:
         return _measure(found, count, out)
     except HarnessError as error:
         click.echo(f"harness: {error}", err=True)
+        return code
+    except Exception:  # a defect of ours says nothing about the commit either
+        traceback.print_exc()
         return code
 
 

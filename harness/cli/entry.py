@@ -18,6 +18,10 @@ def console() -> None:
             if stream is not None:  # closed by the shell
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         code = main()
+    except Exception:
+        # A defect of ours, shown whole. Python's own code for it is 1, which is a gate's verdict.
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        code = 3
     finally:
         spawn.discard()
     sys.exit(code)

@@ -121,10 +121,22 @@ def main(args: Sequence[str] | None = None) -> int:
         _write_no_more()
         return 141
     except OSError as error:
+        if error.errno == errno.ENOENT and _deleted_cwd():
+            return _fail("the current folder was deleted; go to another", 2)
         if error.errno != errno.ENOSPC:
             raise
         _write_no_more()
         return _fail(f"the output cannot be written: {error.strerror}", 2)
+
+
+def _deleted_cwd() -> bool:
+    from pathlib import Path
+
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _write_no_more() -> None:

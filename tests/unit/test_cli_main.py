@@ -124,6 +124,29 @@ def test_a_bug_keeps_its_traceback(failing) -> None:
         main(["fail"])
 
 
+def test_a_bug_is_no_verdict_of_a_gate() -> None:
+    code = (
+        "import sys; from unittest import mock; from harness.cli import entry, main\n"
+        "sys.argv = ['harness', 'check']\n"
+        "with mock.patch.object(main, 'main', side_effect=ZeroDivisionError('ours')):\n"
+        "    entry.console()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 3
+    assert ran.stderr.startswith("Traceback") and ran.stderr.endswith("ZeroDivisionError: ours\n")
+
+
+@pytest.mark.parametrize("command", ["list runs", "compare a b", "check --baseline x"])
+def test_a_folder_that_was_deleted_is_named(tmp_path: Path, command: str) -> None:
+    script = f'rmdir "$PWD" && exec {sys.executable} -m harness {command}'
+    ran = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (
+        2, "harness: the current folder was deleted; go to another\n",
+    )  # fmt: skip
+
+
 def test_a_reader_that_leaves_is_no_error() -> None:
     script = "{ " + sys.executable + " -m harness list models; echo code $? >&2; } | true"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)

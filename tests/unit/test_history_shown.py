@@ -71,6 +71,17 @@ def test_what_bisect_says_to_type_works_on_this_folder(here: Path, capsys: Any) 
     assert capsys.readouterr().out.rstrip().endswith(" --run")
 
 
+def test_a_bug_says_nothing_about_the_commit(
+    here: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> list[float]:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("harness.sweep.again.measure_again", broken)
+    assert main(["bisect", CELL, "--results", "lab", "--run"]) == 125
+    assert "ZeroDivisionError: ours" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
