@@ -272,8 +272,8 @@ def test_a_run_is_only_queued_and_kept_from_the_graph_at_first(
     read = original(graph=False, wait=False)
     assert read.get_run_config_entry("gpu_graph_id") == "-1"
     assert read.get_run_config_entry("disable_synchronize_execution_providers") == "1"
-    with pytest.raises(RuntimeError):  # the default graph; its number is not for users to give
-        original(graph=True, wait=False).get_run_config_entry("gpu_graph_id")
+    # named, since the runtime's Python raises and catches an error in each run that names none
+    assert original(graph=True, wait=False).get_run_config_entry("gpu_graph_id") == "0"
     session.close()
 
 
