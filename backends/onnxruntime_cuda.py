@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 DEVICE = "cuda"  # as `OrtValue` names it
 _CAPTURE_RUNS = 3  # two that the runtime warms up with, and the one that it captures
+_PLUG_IN = ", cuda-plugin-ep="  # in what the runtime says of its build
 _SHOWN = 5
 _FUSED = Unavailable(
     "TensorRT fuses the graph, and ONNX Runtime does not say in which precision its layers ran",
@@ -80,8 +81,10 @@ class CudaSession:
         cuda, self._stream = _runtime(options)
         self._cuda: CudaRuntime | None = None if isinstance(cuda, Unavailable) else cuda
         self._untimed = cuda if isinstance(cuda, Unavailable) else None
-        # TensorRT's provider waits for each replay of its graph, whatever it is told
-        waits = provider == TENSORRT and settings(options)["cuda_graph"] == "on"
+        # Whatever they are told, TensorRT's provider waits for each replay of its graph, and CUDA's,
+        # where it is built as a plug-in, for each run that is no replay.
+        graph = settings(options)["cuda_graph"] == "on"
+        waits = graph if provider == TENSORRT else not graph and _PLUG_IN in ort.get_build_info()
         self.asynchronous = self._cuda is not None and not waits
         handle = None if self._stream is None else int(self._stream)
         self._loaded: Loaded | None = None

@@ -227,8 +227,15 @@ def test_pinned_memory_does_not_grow_with_the_inputs_bound(
 
 
 @pytest.mark.parametrize(
-    ("provider", "graph", "waits"),
-    [(CUDA, "on", False), (TENSORRT, "off", False), (TENSORRT, "on", True)],
+    ("provider", "graph", "build", "waits"),
+    [
+        (CUDA, "off", "", False),
+        (CUDA, "on", "", False),
+        (CUDA, "off", ", cuda-plugin-ep=1", True),
+        (CUDA, "on", ", cuda-plugin-ep=1", False),
+        (TENSORRT, "off", "", False),
+        (TENSORRT, "on", "", True),
+    ],
 )
 def test_a_run_that_waits_whatever_it_is_told_is_not_asynchronous(
     cuda: Bindings,
@@ -236,10 +243,12 @@ def test_a_run_that_waits_whatever_it_is_told_is_not_asynchronous(
     monkeypatch: pytest.MonkeyPatch,
     provider: str,
     graph: str,
+    build: str,
     waits: bool,
 ) -> None:
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     monkeypatch.setattr(onnxruntime_cuda, "wanted", lambda options: provider)
+    monkeypatch.setattr(ort, "get_build_info", lambda: f"ORT Build Info: git-branch=HEAD{build}")
     session = prepared(doubler, options(cuda_graph=graph))
     assert session.asynchronous is not waits
     session.close()
