@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.sinks.tensorboard import _without_torch
+from harness.sinks.tensorboardx import part
 
 
 class EventFile:
@@ -22,16 +22,10 @@ class EventFile:
     """
 
     def __init__(self, path: Path) -> None:
-        with _without_torch():
-            try:
-                from tensorboardX import RecordWriter
-                from tensorboardX.proto import event_pb2, summary_pb2
-            except Exception as error:  # protobuf has its own kinds for a version that does not fit
-                raise ImportError(f"tensorboardX cannot be imported: {error}") from error
         self.path = path
-        self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
-        self._summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
-        self._writer = RecordWriter(str(path.absolute()))
+        self._event = part("proto.event_pb2").Event
+        self._summary = part("proto.summary_pb2").Summary
+        self._writer = part("record_writer").RecordWriter(str(path.absolute()))
         self._write(file_version="brain.Event:2")
 
     def scalar(self, tag: str, value: float | None, step: int = 0) -> None:

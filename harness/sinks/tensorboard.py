@@ -17,9 +17,8 @@ cannot be written ends the feed, `problem` says why, and the run goes on.
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from harness.records.result import Result
 from harness.sinks.board_tags import write_entry, write_running
 from harness.sinks.histograms import Distribution, histogram_fields
 from harness.sinks.markdown import render_markdown
+from harness.sinks.tensorboardx import part
 from harness.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -199,30 +199,8 @@ def _open(folder: Path, wall_time_s: float) -> Any:
     """An event file in ``folder``, begun. Raises `OSError` or `ImportError`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"the run folder {str(folder)!r} is gone")
-    with _without_torch():
-        try:
-            from tensorboardX import RecordWriter
-            from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-        except Exception as error:  # protobuf has its own kinds for a version that does not fit
-            raise ImportError(f"tensorboardX cannot be imported: {error}") from error
-    writer = RecordWriter(str(folder.absolute() / f"events.out.tfevents.{wall_time_s:.0f}.harness"))
-    writer.write(Event(wall_time=wall_time_s, file_version="brain.Event:2").SerializeToString())
+    path = folder.absolute() / f"events.out.tfevents.{wall_time_s:.0f}.harness"
+    event = part("proto.event_pb2").Event
+    writer = part("record_writer").RecordWriter(str(path))
+    writer.write(event(wall_time=wall_time_s, file_version="brain.Event:2").SerializeToString())
     return writer
-
-
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-    """Make ``import torch`` fail inside.
-
-    tensorboardX imports torch, where it is installed, only to name a type in its annotations: 1.2 s
-    of processor time, in the very seconds in which the worker loads the model. A None in
-    `sys.modules` is the documented way to say *not importable*; without torch it uses numpy's type.
-    """
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["torch"]

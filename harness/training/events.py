@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from harness.sinks.tensorboard import _without_torch
+from harness.sinks.tensorboardx import part
 from harness.training import pictures
 from harness.training.measures import Bins
 
@@ -141,11 +141,8 @@ class _Protocol:
     """tensorboardX's messages and table, without the torch that their import brings along."""
 
     def __init__(self) -> None:
-        with _without_torch():
-            from tensorboardX.crc32c import CRC_TABLE
-            from tensorboardX.proto import event_pb2
-        self.Event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
-        self._table: Sequence[int] = CRC_TABLE
+        self.Event: Any = part("proto.event_pb2").Event
+        self._table: Sequence[int] = part("crc32c").CRC_TABLE
 
     def checksum(self, data: bytes) -> int:
         """The masked CRC-32C of a record, in half the time of tensorboardX's own loop.
