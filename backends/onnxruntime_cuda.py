@@ -81,8 +81,8 @@ class CudaSession:
         cuda, self._stream = _runtime(options)
         self._cuda: CudaRuntime | None = None if isinstance(cuda, Unavailable) else cuda
         self._untimed = cuda if isinstance(cuda, Unavailable) else None
-        # Whatever they are told, TensorRT's provider waits for each replay of its graph, and CUDA's,
-        # where it is built as a plug-in, for each run that is no replay.
+        # Whatever they are told, TensorRT's provider waits for each replay of its graph, CUDA's for
+        # each run that is no replay, where it is built as a plug-in.
         graph = settings(options)["cuda_graph"] == "on"
         waits = graph if provider == TENSORRT else not graph and _PLUG_IN in ort.get_build_info()
         self.asynchronous = self._cuda is not None and not waits
