@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from harness.protocols import Arrays
 
 _BUILDING = ("optimization_level", "tf32", "timing_cache", "workspace_mib", "batch_profile")
+_VARIABLES = ("NVIDIA_TF32_OVERRIDE",)  # of the environment, that decide what is built
 
 
 def platform(trt: Any, device: CudaDevice) -> Platform:
@@ -179,11 +181,12 @@ def _key(
         # An input that decides shapes holds a few integers; no other influences the engine.
         if array.dtype.kind in "iu" and array.ndim <= 1:
             values.update(array.tobytes())
+    told = {name: text for name, text in _described(chosen).items() if name in _BUILDING}
     return EngineKey(
         platform=where,
         model_sha256=artifact.sha256 or sha256_of([path]),
         external_data=external_files(path, artifact.size_bytes),
         inputs={name: (str(array.dtype), array.shape) for name, array in sorted(inputs.items())},
         shape_values_sha256=values.hexdigest(),
-        options={name: text for name, text in _described(chosen).items() if name in _BUILDING},
+        options=told | {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     )

@@ -591,6 +591,17 @@ def test_an_engine_that_tensorrt_refuses_is_built_anew(gpu: Machine, tmp_path: P
     assert engine_note(prepare(path)) == "from the cache"
 
 
+def test_an_engine_belongs_to_the_variables_that_it_was_built_under(
+    gpu: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = conv(tmp_path / "conv.onnx")
+    assert engine_note(prepare(path, tf32="on")) == "built"
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")  # no TF32, whatever the program says
+    assert engine_note(prepare(path, tf32="on")) == "built"
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    assert engine_note(prepare(path, tf32="on")) == "from the cache"
+
+
 def test_timings_are_kept_for_the_next_build(machine: Machine, tmp_path: Path) -> None:
     prepare(conv(tmp_path / "a.onnx")).close()
     prepare(conv(tmp_path / "b.onnx", "batch")).close()
