@@ -134,12 +134,12 @@ def _readings(gpu: Gpu, name: str) -> tuple[list[Reading], dict[str, str]]:
         "energy": "nvmlDeviceGetTotalEnergyConsumption",
     }
     if _INSTANT in fields:
-        readings.append(_power(name, scope, _INSTANT, taken, taken.window_s))
         facts["power"] = f"{_INSTANT} of {scope}, mean over {taken.window_s * 1e3:g} ms"
     if _AVERAGE in fields:
-        readings.append(_power(f"{name}-average", scope, _AVERAGE, taken, AVERAGE_S))
         facts["average power"] = f"{_AVERAGE} of {scope}, mean over {AVERAGE_S:g} s"
-    if not fields:
+    if fields:
+        readings.append(_power(name, scope, fields, taken))
+    else:
         instant = known is not None and (known < _AMPERE or _is_ga100(gpu.device.name))
         readings.append(_reported(name, taken, instant))
         facts["power"] = f"nvmlDeviceGetPowerUsage, for the fields are absent: {lacking}"
@@ -196,13 +196,20 @@ def _counter(name: str, scope: str, taken: Timing) -> Reading:
     return Reading([channel], joules)
 
 
-def _power(name: str, scope: str, field: str, taken: Timing, window_s: float) -> Reading:
+def _power(name: str, scope: str, fields: Sequence[str], taken: Timing) -> Reading:
+    """The power fields, in one call: each call may wait for the GPU's own processor."""
+    kinds = {_INSTANT: (name, taken.window_s), _AVERAGE: (f"{name}-average", AVERAGE_S)}
     constant = dict(_SCOPES)[scope]
 
     def watts(gpu: Gpu) -> list[Maybe[float]]:
-        return [_watts(value) for value in gpu.fields("power", [(field, gpu.constant(constant))])]
+        pairs = [(field, gpu.constant(constant)) for field in fields]
+        return [_watts(value) for value in gpu.fields("power", pairs)]
 
-    return Reading([_gauge(_stem(name, scope), scope, taken.period_s, window_s)], watts)
+    stems = [kinds[field] for field in fields]
+    return Reading(
+        [_gauge(_stem(stem, scope), scope, taken.period_s, window_s) for stem, window_s in stems],
+        watts,
+    )
 
 
 def _reported(name: str, taken: Timing, instant: bool) -> Reading:

@@ -166,6 +166,16 @@ def test_energy_power_and_what_they_are() -> None:
     assert {c.period_s for c in source.channels} == {0.1}
 
 
+def test_both_power_fields_are_read_in_one_call() -> None:
+    with fake_gpu("load") as library:
+        source = NvmlPowerSource(HERE)
+        source.open()
+        before = library.calls["nvmlDeviceGetFieldValues"]
+        assert len(named(source)) == 3
+        source.close()
+    assert library.calls["nvmlDeviceGetFieldValues"] == before + 1
+
+
 def test_counter_and_instant_power_are_one_meter_and_the_average_another() -> None:
     with fake_gpu("load"):
         source = NvmlPowerSource(HERE)
