@@ -18,9 +18,9 @@ def console() -> None:
             if stream is not None:  # closed by the shell
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         code = main()
-    except Exception:
+    except Exception as error:
         # A defect of ours, shown whole. Python's own code for it is 1, which is a gate's verdict.
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(type(error), error, error.__traceback__)
         code = 3
     finally:
         spawn.discard()

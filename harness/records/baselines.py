@@ -83,6 +83,12 @@ class Replaced(msgspec.Struct, frozen=True, kw_only=True):
     medians: dict[str, dict[str, float]]
 
 
+class _Version(msgspec.Struct, frozen=True):
+    """Of a record of any version, which may share no other field with ours."""
+
+    schema: str = SCHEMA
+
+
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """``history`` has the baselines that were replaced, the last one first."""
 
@@ -170,11 +176,13 @@ def read(name: str, results: Path | str = "results") -> Baseline:
         raise ResultError(f"no baseline {name!r} in {str(results)!r}", f"there are: {known}")
     restore = "restore the file, or delete it and promote anew"
     try:
-        found = msgspec.json.decode(read_bytes(path), type=Baseline)
+        data = read_bytes(path)
+        schema = msgspec.json.decode(data, type=_Version).schema
+        if schema != SCHEMA:
+            raise ResultError(f"{str(path)!r} has schema {schema!r:.60}, not {SCHEMA}", restore)
+        found = msgspec.json.decode(data, type=Baseline)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ResultError(f"{str(path)!r} is no baseline: {error}", restore) from error
-    if found.schema != SCHEMA:
-        raise ResultError(f"{str(path)!r} has schema {found.schema!r:.60}, not {SCHEMA}", restore)
     if any(not _TAME.fullmatch(run.folder) for run in found.runs):
         raise ResultError(f"{str(path)!r} names a folder outside of its own", restore)
     return found

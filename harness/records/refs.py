@@ -66,6 +66,7 @@ class _Named(msgspec.Struct, frozen=True):
     paths: Sequence[Path]
     problems: tuple[str, ...] = ()
     alone: bool = False  # one run, asked for by its own name
+    baseline: str = ""  # which one it is, if it is one
 
 
 def resolve(ref: str, results: Path | str = "results") -> Selection:
@@ -82,6 +83,7 @@ def resolve(ref: str, results: Path | str = "results") -> Selection:
         return _selection(ref, found, list(named[0].problems))
     problems = [problem for one in named for problem in one.problems]
     read = list(_read((path for one in named for path in one.paths), problems))
+    _refuse_losses(named, {path for _, path in read}, problems)
     if not read:
         why = f": {problems[0]}" if problems else ""
         raise ResultError(f"{ref!r} holds no result that can be read{why}", _FORMS)
@@ -106,6 +108,20 @@ def _selection(ref: str, found: Iterable[tuple[Result, Path]], problems: list[st
         paths=tuple(path for _, path in inside),
         problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _refuse_losses(named: Sequence[_Named], read: set[Path], problems: Sequence[str]) -> None:
+    """A folder may hold what cannot be read; half a baseline would let a gate pass what it must
+    not."""
+    for one in named:
+        lost = [path for path in one.paths if one.baseline and path not in read]
+        if lost:
+            why = next((text for text in problems if str(lost[0].parent) in text), str(lost[0]))
+            raise ResultError(
+                f"baseline {one.baseline!r} has lost {len(lost)} of its {len(one.paths)} runs: "
+                f"{why.partition(';')[0]}",
+                "restore its folder, or delete its record and promote anew",
+            )
 
 
 def _read(paths: Iterable[Path], problems: list[str]) -> Iterator[tuple[Result, Path]]:
@@ -252,7 +268,7 @@ def _exists(path: Path) -> bool:
 
 
 def _baseline(name: str, results: Path) -> _Named:
-    return _Named(baselines.result_paths(name, results))
+    return _Named(baselines.result_paths(name, results), baseline=name)
 
 
 # --- through the index ---

@@ -173,6 +173,7 @@ def test_a_run_whose_id_is_no_name_for_a_folder(tmp_path: Path) -> None:
         (lambda raw: "{", "is no baseline: "),
         (lambda raw: "[" * 100_000, "is no baseline: "),
         (lambda raw: json.dumps(raw | {"schema": "harness.baseline/9"}), "has schema '.*9', not"),
+        (lambda raw: json.dumps({"schema": "harness.baseline/9"}), "has schema '.*9', not"),
         (lambda raw: json.dumps(raw | {"runs": 3}), "is no baseline: "),
         (
             lambda raw: json.dumps(raw | {"runs": [raw["runs"][0] | {"folder": "../../x"}]}),
@@ -189,6 +190,26 @@ def test_a_damaged_record_is_named(tmp_path: Path, change: Any, why: str) -> Non
         with pytest.raises(ResultError, match=why) as caught:
             use()
         assert "main.json" in str(caught.value) and "delete it and promote" in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty"])
+def test_half_a_baseline_is_none(tmp_path: Path, damage: str) -> None:
+    """A gate that knew only the rest would pass what it must not."""
+    a_run(tmp_path, "a", 1.0)
+    a_run(tmp_path, "b", 1.0)
+    promoted(str(tmp_path), tmp_path)
+    assert len(resolve("main", tmp_path).results) == 2
+    copy = next((tmp_path / "baselines" / "main").glob("*-a/result.json"))
+    if damage == "gone":
+        copy.unlink()
+    else:
+        copy.write_bytes(b"")
+    with pytest.raises(
+        ResultError, match=r"baseline 'main' has lost 1 of its 2 runs: '.*-a"
+    ) as lost:
+        resolve("main", tmp_path)
+    assert "promote anew" in str(lost.value)
+    assert len(read("main", tmp_path).runs) == 2
 
 
 @contextmanager
