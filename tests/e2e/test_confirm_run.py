@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import builds
 import pytest
 from running import Harness
 
 CELL = "digits/ours:Ours/cpu/fp32/b1/latency"
-BACKEND = '''
-import time
-from pathlib import Path
-from harness.testing.fake_backend import FakeBackend
-
-class Ours(FakeBackend):
-    """As slow as this commit, on a night that is as slow as a file says."""
-    def artifact_format(self, precision, options):
-        return "onnx"
-    def prepare(self, artifact, inputs, options):
-        session = super().prepare(artifact, inputs, options)
-        night = Path(NIGHT)
-        seconds = SECONDS * (float(night.read_text()) if night.exists() else 1)
-        session.enqueue = lambda: time.sleep(seconds)
-        return session
-'''
-RUN = ("run", "--backend", "ours:Ours", "--duration", "0.1", "--warmup", "0", "--max-warmup", "0.2",
-       "--sample-rate", "0", "--launches", "3", "--no-tensorboard", "--json")  # fmt: skip
 JUDGED = """
 minimum_launches = 3
 metrics = ["latency_median"]
@@ -38,35 +20,23 @@ minimum_effect = 0.1
 """
 
 
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@example.com")
-    ran = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return ran.stdout.strip()
-
-
 class Repository:
     """A project whose backend lies in the repository, so that each commit is a build."""
 
     def __init__(self, folder: Path, harness: Harness) -> None:
         self.folder, self._harness = folder, harness
-        git(folder, "init", "-q")
+        builds.git(folder, "init", "-q")
         (folder / ".gitignore").write_text("results\n__pycache__\nnight.txt\nenv-*\n*.toml\ntmp\n")
 
     def build(self, seconds: float) -> str:
-        text = BACKEND.replace("SECONDS", str(seconds))
-        text = text.replace("NIGHT", repr(str(self.folder / "night.txt")))
-        (self.folder / "ours.py").write_text(text)
-        git(self.folder, "add", ".")
-        git(self.folder, "commit", "-q", "--allow-empty", "-m", str(seconds))
-        return git(self.folder, "rev-parse", "HEAD")
+        builds.write(self.folder, seconds, self.folder / "night.txt")
+        return builds.commit(self.folder, str(seconds))
 
     def night(self, slowness: float) -> None:
         (self.folder / "night.txt").write_text(str(slowness))
 
     def measured(self) -> str:
-        ran = self._harness(*RUN)
+        ran = self._harness("run", "--backend", "ours:Ours", *builds.QUICK)
         assert ran.code == 0, ran.err
         found: str = ran.result["id"]
         return found
@@ -99,7 +69,7 @@ def test_what_the_commit_did_is_confirmed_and_what_the_night_did_is_not(
     again = list((repository.folder / "results" / ".confirm").glob("*/*/*/result.json"))
     commits = [json.loads(path.read_bytes())["software"]["commit"] for path in again]
     assert sorted(commits) == sorted([good] * 3 + [bad] * 3)
-    assert git(repository.folder, "worktree", "list").count("\n") == 0  # none is left
+    assert builds.git(repository.folder, "worktree", "list").count("\n") == 0  # none is left
 
     # the same two commits, told apart by nothing but a slow night
     repository.build(0.001)

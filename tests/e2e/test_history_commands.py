@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import builds
 import nightly
 import pytest
 from running import Harness, environment
@@ -104,48 +105,18 @@ def test_the_hint_names_what_changed_and_how_to_go_on(lab: Path, harness: Harnes
     assert f"--good {found['good']['run']} --bad {found['bad']['run']} --run" in shown
 
 
-BACKEND = '''
-import time
-from harness.testing.fake_backend import FakeBackend
-
-class Ours(FakeBackend):
-    """Sleeps for as long as the file of this commit says."""
-    def artifact_format(self, precision, options):
-        return "onnx"
-    def prepare(self, artifact, inputs, options):
-        session = super().prepare(artifact, inputs, options)
-        seconds = float(open("sleep_ms.txt").read()) / 1e3
-        session.enqueue = lambda: time.sleep(seconds)
-        return session
-'''
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@example.com")
-    ran = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return ran.stdout
-
-
 def test_git_bisect_finds_the_commit(tmp_path: Path, harness: Harness, cache: Path) -> None:
     """Six commits, of which the fourth made the backend sleep for half as long again."""
-    git(tmp_path, "init", "-q")
+    builds.git(tmp_path, "init", "-q")
     (tmp_path / ".gitignore").write_text("results\n.harness-bisect\n__pycache__\n")
-    (tmp_path / "ours.py").write_text(BACKEND)
     commits = []
-    for number, sleep_ms in enumerate((1.0, 1.0, 1.0, 1.5, 1.5, 1.5)):
-        (tmp_path / "sleep_ms.txt").write_text(str(sleep_ms))
-        (tmp_path / "number.txt").write_text(str(number))
-        git(tmp_path, "add", ".")
-        git(tmp_path, "commit", "-q", "-m", str(number))
-        commits.append(git(tmp_path, "rev-parse", "HEAD").strip())
-    flags = ("--backend", "ours:Ours", "--duration", "0.1", "--warmup", "0", "--max-warmup", "0.2",
-             "--sample-rate", "0", "--launches", "3", "--json")  # fmt: skip
+    for number, seconds in enumerate((0.001, 0.001, 0.001, 0.0015, 0.0015, 0.0015)):
+        builds.write(tmp_path, seconds)
+        commits.append(builds.commit(tmp_path, str(number)))
     runs = {}
     for name, commit in (("good", commits[0]), ("bad", commits[-1])):
-        git(tmp_path, "checkout", "-q", commit)
-        ran = harness("run", *flags, path=[tmp_path])
+        builds.git(tmp_path, "checkout", "-q", commit)
+        ran = harness("run", "--backend", "ours:Ours", *builds.QUICK)
         assert ran.code == 0, ran.err
         runs[name] = ran.result["id"]
 
@@ -153,7 +124,7 @@ def test_git_bisect_finds_the_commit(tmp_path: Path, harness: Harness, cache: Pa
     test = ("bisect", cell, "--good", runs["good"], "--bad", runs["bad"])
     told = json.loads(harness(*test, "--json").out)
     assert told["ratio"] == pytest.approx(1.5, rel=0.15)
-    git(tmp_path, "bisect", "start", commits[-1], commits[0])
+    builds.git(tmp_path, "bisect", "start", commits[-1], commits[0])
     found = subprocess.run(
         [
             "git",
@@ -166,7 +137,7 @@ def test_git_bisect_finds_the_commit(tmp_path: Path, harness: Harness, cache: Pa
             "--run",
         ],
         cwd=tmp_path,
-        env=environment(cache, tmp_path),
+        env=environment(cache),
         capture_output=True,
         text=True,
         check=False,

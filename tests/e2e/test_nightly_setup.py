@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import builds
 import pytest
 import yaml
 from running import environment
@@ -19,24 +20,12 @@ SETUP = Path(__file__).parents[2] / "examples" / "nightly"
 SWEEP = """
 launches = 5
 [defaults]
-backend = "tonight:Ours"
+backend = "ours:Ours"
 duration_s = 0.1
 warmup_s = 0
 sample_rate_hz = 0
 [matrix]
 model = ["digits"]
-"""
-BACKEND = """
-import time
-from harness.testing.fake_backend import FakeBackend
-
-class Ours(FakeBackend):
-    def artifact_format(self, precision, options):
-        return "onnx"
-    def prepare(self, artifact, inputs, options):
-        session = super().prepare(artifact, inputs, options)
-        session.enqueue = lambda: time.sleep(LATENCY_S)
-        return session
 """
 POLICY = """
 metrics = ["latency_median"]
@@ -70,7 +59,7 @@ class Lab:
 
     def build(self, latency_s: float) -> None:
         """Tonight's software takes this long for the same cell."""
-        (self.folder / "tonight.py").write_text(BACKEND.replace("LATENCY_S", str(latency_s)))
+        builds.write(self.folder, latency_s)
 
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -103,7 +92,7 @@ def test_first_night_then_green_then_red(lab: Lab) -> None:
     red = lab.shell("./nightly.sh nightly.toml release --label 3")
     assert red.returncode == 1, red.stdout + red.stderr
     gate = lab.folder / "results" / "nightly-3" / "gate"
-    assert "digits/tonight:Ours/cpu/fp32/b1/latency" in (gate / "summary.md").read_text()
+    assert "digits/ours:Ours/cpu/fp32/b1/latency" in (gate / "summary.md").read_text()
     assert sorted(file.name for file in gate.iterdir()) == [
         "junit.xml", "report.json", "summary.md",
     ]  # fmt: skip
