@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -42,11 +43,18 @@ def commands(found: Suspects, results: str = "results") -> list[str]:
     good, bad = (_hash(known) for known in (found.good, found.bad))
     if good and bad and good != bad:
         test = ["harness", "bisect", found.cell, "--metric", found.metric.name]
-        test += ["--good", found.good.run, "--bad", found.bad.run, "--run"]
+        refs = [_ref(known, results) for known in (found.good, found.bad)]
+        test += ["--good", refs[0], "--bad", refs[1], "--run"]
         test += [] if results == "results" else ["--results", results]
         texts += ["find the commit:", f"  git bisect start {bad} {good}"]
         texts += [f"  git bisect run {shlex.join(test)}"]
     return [plain(text) for text in texts]
+
+
+def _ref(known: Known, results: str) -> str:
+    """The whole night where it has a folder: one of its runs knows its level less well."""
+    whole = Path(known.name).is_dir() or Path(results, known.name).is_dir()
+    return known.name if whole else known.run
 
 
 def _hash(known: Known) -> str:

@@ -102,7 +102,7 @@ def test_the_hint_names_what_changed_and_how_to_go_on(lab: Path, harness: Harnes
     shown = harness("bisect", CELL).out
     assert f"git bisect start {20:040x} {19:040x}" in shown
     assert "harness run --precision=int8 --launches=5" in shown
-    assert f"--good {found['good']['run']} --bad {found['bad']['run']} --run" in shown
+    assert "--good nightly-019 --bad nightly-020 --run" in shown  # all launches of the nights
 
 
 def test_git_bisect_finds_the_commit(tmp_path: Path, harness: Harness, cache: Path) -> None:
