@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ from harness.engine.timeline import Timeline
 from harness.errors import HarnessError
 from harness.maybe import Unavailable, explain
 from harness.models import prepare
-from harness.protocols import Session, SessionOptions
+from harness.protocols import Session, SessionOptions, TensorSpec
 from harness.spec import RunSpec, parse_device
 
 BLOCK_S = 0.5
@@ -180,18 +180,28 @@ def trtexec_median_ms(text: str) -> float:
     return float(found[1])
 
 
+def trtexec_shapes(path: str, inputs: Sequence[TensorSpec]) -> list[str]:
+    """The flag with the shapes; none for a model that leaves no size open: trtexec refuses it."""
+    import onnx
+
+    declared = onnx.load(path, load_external_data=False).graph.input
+    sizes = [size for value in declared for size in value.type.tensor_type.shape.dim]
+    if all(size.HasField("dim_value") for size in sizes):
+        return []
+    shapes = (f"{spec.name}:{'x'.join(map(str, spec.shape))}" for spec in inputs)
+    return [f"--shapes={','.join(shapes)}"]
+
+
 def against_trtexec(given: argparse.Namespace, batch: int) -> None:
     program = shutil.which("trtexec")
     if program is None:
         say(f"tensorrt, batch {batch}", "trtexec is not installed (it comes with TensorRT)")
         return
     prepared = prepare(RunSpec(model=given.model, batch_size=batch), "onnx")
-    shapes = ",".join(
-        f"{spec.name}:{'x'.join(map(str, spec.shape))}" for spec in prepared.artifact.inputs
-    )
+    shapes = trtexec_shapes(prepared.artifact.path, prepared.artifact.inputs)
     with tempfile.TemporaryDirectory() as folder:
         engine = f"{folder}/engine"
-        common = [program, f"--device={given.device.partition(':')[2]}", f"--shapes={shapes}"]
+        common = [program, f"--device={given.device.partition(':')[2] or 0}", *shapes]
         built = [f"--onnx={prepared.artifact.path}", "--noTF32", f"--saveEngine={engine}"]
         _run([*common, *built, "--skipInference"])
         timed = [f"--loadEngine={engine}", "--noDataTransfers", f"--duration={TRTEXEC_S}"]

@@ -11,6 +11,7 @@ import pytest
 
 from harness.devices import ORDER
 from harness.maybe import Unavailable
+from harness.protocols import TensorSpec
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu.py"
 
@@ -68,3 +69,15 @@ def test_our_loop_records_events_as_in_a_run(script: Any, monkeypatch: pytest.Mo
     session = Session()
     assert script.ours(session)() > 0
     assert session.armed == script.ARMED
+
+
+def test_trtexec_is_given_shapes_only_where_sizes_are_open(script: Any, tmp_path: Path) -> None:
+    """With shapes for a static model trtexec ends in an error."""
+    onnx = pytest.importorskip("onnx")
+    inputs = (TensorSpec("x", "float32", (4, 3)), TensorSpec("m", "float32", (2,)))
+    for size, flags in ((4, []), ("batch", ["--shapes=x:4x3,m:2"])):
+        kinds = {"x": (size, 3), "m": (2,)}
+        made = [onnx.helper.make_tensor_value_info(n, 1, shape) for n, shape in kinds.items()]
+        graph = onnx.helper.make_graph([], "g", made, [])
+        onnx.save(onnx.helper.make_model(graph), str(tmp_path / "m.onnx"))
+        assert script.trtexec_shapes(str(tmp_path / "m.onnx"), inputs) == flags
