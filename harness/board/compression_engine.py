@@ -116,7 +116,7 @@ def unique_names(entries: Sequence[Entry]) -> list[str]:
     Where the model's own name is not enough, its conditions follow, and then a number.
     """
     for keys in ((), _CONDITIONS):
-        names = [" ".join([e.model, *(e.info[k] for k in keys if k in e.info)]) for e in entries]
+        names = _named(entries, keys)
         if len(set(zip(names, (e.precision for e in entries), strict=True))) == len(entries):
             return names
     seen: Counter[tuple[str, str]] = Counter()
@@ -126,6 +126,23 @@ def unique_names(entries: Sequence[Entry]) -> list[str]:
         count = seen[name, entry.precision]
         numbered.append(name if count == 1 else f"{name} #{count}")
     return numbered
+
+
+def _named(entries: Sequence[Entry], keys: Sequence[str]) -> list[str]:
+    """Each model's name, with those of ``keys`` in which the entries of the model differ."""
+    seen: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for entry in entries:
+        for key in keys:
+            seen[entry.model, key].add(entry.info.get(key, ""))
+    return [
+        " ".join([e.model, *(_condition(key, e.info[key]) for key in keys
+                             if key in e.info and len(seen[e.model, key]) > 1)])
+        for e in entries
+    ]  # fmt: skip
+
+
+def _condition(key: str, value: str) -> str:
+    return f"{key.replace('_', ' ')} {value}" if value.isdecimal() else value
 
 
 def _read(path: Path) -> bytes:

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.analysis.compression import AURORA_TOLERANCE, AURORA_WEIGHTS, aurora, with_ratios
-from harness.board.figures import figures, finite
+from harness.board.figures import FIELDS, figures, finite
 from harness.board.model import Aurora, Entry
 from harness.board.model_run import ModelRun, fact, mapped, write_ratios
 from harness.errors import DataError, ResultError, UsageError
@@ -291,10 +291,14 @@ def _paired(precisions: Sequence[str], first: T, second: T) -> dict[str, T]:
 def _entry(model: str, precision: str, metrics: Metrics) -> Entry:
     if not isinstance(metrics, Mapping):
         raise DataError(f"{model}, {precision}: metrics are {metrics!r:.60}", "give a mapping")
-    found, missing, _ = figures(f"{model}, {precision}", metrics)
+    found, missing, others = figures(f"{model}, {precision}", metrics)
+    unknown = {fact(k)[:60]: v for k, v in others.items() if k not in FIELDS}
+    texts = {name: fact(value) for name, value in unknown.items() if isinstance(value, str)}
+    strange = dict.fromkeys(unknown.keys() - texts.keys(), "no metric that the board knows")
     return Entry(
-        model=model, precision=_precision(precision), run="", figures=found, missing=missing
-    )
+        model=model, precision=_precision(precision), run="", figures=found,
+        missing=missing | strange, info=texts,
+    )  # fmt: skip
 
 
 def _histogram(where: str, latencies_ms: ArrayLike) -> dict[str, Any]:

@@ -312,9 +312,9 @@ def test_runs_that_share_a_name_are_told_apart(tmp_path: Path) -> None:
     other = msgspec.structs.replace(other, spec=msgspec.structs.replace(other.spec, batch_size=8))
     written = json.loads(export([run_of("fp32", "1"), run_of("fp32", "2"), other]))
     assert list(written) == [
-        "digits onnxruntime cpu 1 latency 1 default",
-        "digits onnxruntime cpu 1 latency 1 default #2",
-        "digits onnxruntime cpu 8 latency 1 default",
+        "digits batch size 1",
+        "digits batch size 1 #2",
+        "digits batch size 8",
     ]
 
 

@@ -326,3 +326,11 @@ def test_the_writer_leaves_torch_unimported() -> None:
         "assert 'tensorboardX' in sys.modules and 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_no_metric_is_not_lost_in_silence(tmp_path: Path) -> None:
+    with CompressionWriter(tmp_path) as board:
+        given = {"latency_ms": 2.0, "latencyms": 3.0, "evaluated_on": "cpu"}
+        entry = board.log_metrics("net", "int8", given)
+    assert entry.figures.keys() == {"latency_ms"} and entry.info == {"evaluated_on": "cpu"}
+    assert entry.missing["latencyms"] == "no metric that the board knows"
