@@ -109,6 +109,8 @@ class Loaded:
             try:
                 return deserialize(self._runtime, self.log, plan), record, "from the cache"
             except MeasurementFailed as error:
+                if error.remedy:  # the device is at fault, out of memory above all, not the engine
+                    raise
                 why = error.message
                 cache.discard()
         engine, record, plan = self._build(cache, path, inputs)

@@ -79,7 +79,7 @@ class FakeTensorRT(ModuleType):
         self.logger: Any = None
         self.no_driver = False  # constructors return null
         self.parser_errors: list[dict[str, str]] = []
-        self.refuses_plan = False
+        self.refuses_plan = ""  # what the log says once, and no engine
         self.build_error = ""  # what the log says, and no engine
         self.context_error = ""
         self.enqueue_error = ""
@@ -341,8 +341,8 @@ class _Runtime:
 
     def deserialize_cuda_engine(self, plan: bytes) -> Strict | None:
         if self.trt.refuses_plan:
-            self.trt.refuses_plan = False
-            self.trt.say("The engine plan file is not compatible with this version of TensorRT")
+            said, self.trt.refuses_plan = self.trt.refuses_plan, ""
+            self.trt.say(said)
             return None
         assert plan.startswith(HEADER), "no plan of ours: TensorRT may crash on it"
         facts, _, model = plan[len(HEADER) :].partition(b"\n")

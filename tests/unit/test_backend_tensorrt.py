@@ -584,11 +584,21 @@ def test_a_corrupt_engine_never_reaches_tensorrt(gpu: Machine, tmp_path: Path) -
 def test_an_engine_that_tensorrt_refuses_is_built_anew(gpu: Machine, tmp_path: Path) -> None:
     path = conv(tmp_path / "conv.onnx")
     prepare(path).close()
-    gpu.trt.refuses_plan = True
+    gpu.trt.refuses_plan = "The engine plan file is not compatible with this version of TensorRT"
     note = engine_note(prepare(path))
     assert note.startswith("rebuilt")
     assert "not compatible with this version" in note
     assert engine_note(prepare(path)) == "from the cache"
+
+
+def test_a_device_without_memory_costs_no_engine(gpu: Machine, tmp_path: Path) -> None:
+    path = conv(tmp_path / "conv.onnx")
+    prepare(path).close()
+    gpu.trt.refuses_plan = "[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)"
+    with pytest.raises(MeasurementFailed, match="out of device memory"):
+        prepare(path)
+    assert engine_note(prepare(path)) == "from the cache"
+    assert len(gpu.trt.builds) == 1
 
 
 def test_an_engine_belongs_to_the_variables_that_it_was_built_under(
