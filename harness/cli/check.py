@@ -239,7 +239,10 @@ def _files(
             raise UsageError(f"--report-dir {report_dir!r} cannot be made: {why}") from error
         files = {kind: folder / name for kind, name in _IN_FOLDER.items()} | files
     for kind, path in files.items():
-        if not _writable(path):
+        if other := next((k for k in files if k < kind and files[k] == path), None):
+            told = f"{str(path)!r} cannot hold the {other} and the {kind} report"
+            raise UsageError(told, "name two files")
+        if str(path) == "-" or not _writable(path):
             raise UsageError(
                 f"the {kind} report cannot be {str(path)!r}", "name a file in a folder"
             )

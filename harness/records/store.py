@@ -110,18 +110,42 @@ def _sanitise(part: str) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` whole or not at all; what was there stays on failure. Raises `ResultError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write ``data`` whole or not at all; what was there stays on failure. Raises `ResultError`.
+
+    A link stays one, and so does a device: ``/dev/null`` is written to, never replaced.
+    """
+    target = _target(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        if _is_device(path):
+            path.write_bytes(data)
+            return
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise ResultError(f"{str(path)!r} cannot be written: {_cause(error)}") from error
+
+
+def _target(path: Path) -> Path:
+    """Where a link leads; ``path`` itself where that is for the writing to report."""
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError):  # too long a name, links in a circle
+        return path
+
+
+def _is_device(path: Path) -> bool:
+    """Or a pipe, or a socket."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # not there yet, or for the writing to report
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def read_result(run: Path | str, results: Path | str = "results") -> Result:

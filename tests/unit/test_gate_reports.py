@@ -241,6 +241,11 @@ LONG = "x" * 5000
     ("args", "text"),
     [
         (["--junit", "."], "the junit report cannot be '.'; name a file in a folder"),
+        (["--markdown", "-"], "the markdown report cannot be '-'; name a file in a folder"),
+        (
+            ["--markdown", "x", "--junit", "./x"],
+            "'x' cannot hold the junit and the markdown report; name two files",
+        ),
         (["--markdown", "no/where/x.md"], "the markdown report cannot be 'no/where/x.md'"),
         (["--report-dir", "old/file"], "--report-dir 'old/file' cannot be made"),
         (["--policy", "none.toml"], "policy 'none.toml' cannot be read"),

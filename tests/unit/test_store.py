@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import threading
 from collections.abc import Iterator
@@ -43,6 +44,23 @@ def make_run(out: Path, name: str, text: bytes | None = None) -> Path:
     if text is not None:
         (folder / "result.json").write_bytes(text)
     return folder
+
+
+def test_a_link_stays_one_and_a_pipe_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to("there/file")
+    write_atomically(link, b"one")
+    write_atomically(link, b"two")
+    assert link.is_symlink() and (tmp_path / "there" / "file").read_bytes() == b"two"
+    with pytest.raises(ResultError, match="cannot be written: File name too long"):
+        write_atomically(tmp_path / ("x" * 300), b"")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(pipe, b"three")
+    assert pipe.is_fifo() and os.read(reader, 9) == b"three"
+    os.close(reader)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "there"]
 
 
 @pytest.mark.parametrize("result", [fake_result(), fake_failure()], ids=["degraded", "failed"])
