@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 _ERRORS_SHOWN = 3
+_UNBUILT = "TensorRT failed to build the engine"
+_ELSE = "try another --precision or a newer TensorRT, or run it with --backend onnxruntime"
 _UNUSABLE = "see harness doctor for the driver and the device"
 
 
@@ -62,10 +64,10 @@ def build(trt: Any, log: Log, request: Request, inputs: Arrays) -> Built:
         timing = _set_timing(config, request) if settings.timing_cache else None
     with log.mapped("TensorRT refused the optimization profile", ModelError):
         _add_profile(builder, network, config, inputs, settings.batch_profile)
-    with log.mapped("TensorRT failed to build the engine", MeasurementFailed):
+    with log.mapped(_UNBUILT, MeasurementFailed, _ELSE):
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise log.failure("TensorRT failed to build the engine", MeasurementFailed)
+            raise log.failure(_UNBUILT, MeasurementFailed, _ELSE)
         return Built(plan=bytes(plan), timing=bytes(timing.serialize()) if timing else b"")
 
 

@@ -518,8 +518,9 @@ def test_other_inputs_than_the_models_are_refused(gpu: Machine, tmp_path: Path) 
 
 def test_a_failed_build_says_what_the_log_says(machine: Machine, tmp_path: Path) -> None:
     machine.trt.build_error = "Error Code 10: Internal Error (Could not find any implementation)"
-    with pytest.raises(MeasurementFailed, match="Could not find any implementation"):
+    with pytest.raises(MeasurementFailed, match="Could not find any implementation") as caught:
         prepare(conv(tmp_path / "conv.onnx"))
+    assert caught.value.remedy.startswith("try another --precision")
     machine.trt.build_error = "Error Code 2: OutOfMemory (Requested size was 9663676416 bytes.)"
     with pytest.raises(MeasurementFailed, match="out of device memory") as caught:
         prepare(conv(tmp_path / "conv.onnx"))
