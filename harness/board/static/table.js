@@ -89,9 +89,9 @@ function auroraCell(entry) {
   }
   const { score, components } = entry.aurora;
   const short = { accuracy_retention: "acc", speedup: "speed", size_ratio: "size", energy_ratio: "energy" };
-  const parts = Object.entries(components).map(([k, v]) => `${short[k] ?? k} ${number(v, 3)}`);
+  const parts = Object.entries(components).map(([k, v]) => `${short[k] ?? k}\u00a0${number(v, 3)}`);
   return el("span", { class: "with-interval", tabindex: 0, "data-tip": auroraText(entry.aurora) },
-    el("span", {}, number(score)), el("small", {}, parts.join(" · ")));
+    el("span", {}, number(score)), el("small", { class: "parts" }, parts.join(" · ")));
 }
 
 /** A table that redraws itself from (entries, state) and calls back what the reader does. */
