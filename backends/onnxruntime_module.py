@@ -7,9 +7,7 @@ import ctypes
 import io
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -66,10 +64,10 @@ class Loaded:
         self.wanted = wanted(options)
         if not Path(self.path).is_file():
             raise ModelError(f"no such model file: {self.path}", "check the path")
-        engines = engines_folder(
-            artifact.sha256, artifact.precision, ort.__version__, gpu, _tensorrt_packages(), options
-        )
+        engines = Path()
         if self.wanted == TENSORRT:
+            built_by = (ort.__version__, gpu, _tensorrt_packages(), options)
+            engines = engines_folder(artifact.sha256, artifact.precision, *built_by)
             engines.mkdir(parents=True, exist_ok=True)
         self.providers = providers(options, artifact.precision, stream, engines)
         self.session = self._create(ort, self.session_options(ort))
@@ -129,6 +127,8 @@ class Loaded:
         ``run`` is given a second session with the same options and the runtime's profiler on, which
         writes down each kernel that executed with the types of its inputs.
         """
+        import tempfile  # after the window: a start does without
+
         import onnxruntime as ort
 
         with tempfile.TemporaryDirectory(prefix="harness-ort-") as folder:
@@ -170,6 +170,8 @@ def _tensorrt_libraries(pattern: str) -> list[Path]:
 
 def _tensorrt_packages() -> dict[str, str]:
     """Installed distributions of TensorRT and their versions."""
+    from importlib.metadata import distributions  # slow, and seldom needed
+
     named = ((found.name or "", found.version) for found in distributions())
     return {name: version for name, version in sorted(named) if name.startswith("tensorrt")}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,6 +117,8 @@ def _tensorrt(chosen: Mapping[str, str], precision: str, engines: Path) -> dict[
 def engines_folder(*what: object) -> Path:
     """Among the project's caches, for engines of exactly this model, runtime, GPU and options:
     ONNX Runtime itself runs an engine that it finds, whatever it was built from."""
+    import hashlib  # for engines alone: a start on the CPU does without
+
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     root = Path(os.environ.get("HARNESS_CACHE") or Path(base, "harness"))
     key = hashlib.sha256(msgspec.json.encode(what)).hexdigest()[:32]

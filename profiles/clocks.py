@@ -17,8 +17,6 @@ from pathlib import Path
 from harness.maybe import Unavailable, coded
 from harness.procfs import cpu_list, is_virtual, read_text
 from harness.profiles.files import AbsentGroup, FileGroup, Group, GroupProfiler, Values
-from harness.profiles.nvml import NvmlGroups, channel_prefix
-from harness.profiles.nvml_activity import clock_readings
 from harness.protocols import Channel
 
 _CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
@@ -35,6 +33,9 @@ class ClocksProfiler(GroupProfiler):
         """One group for the clocks, one for the throttle counts, one per temperature; the GPU."""
         gpu: list[Group] = []
         if self.context.device.startswith("cuda"):
+            from harness.profiles.nvml import NvmlGroups, channel_prefix
+            from harness.profiles.nvml_activity import clock_readings
+
             gpu = [NvmlGroups(self.context, clock_readings(channel_prefix(self.context)))]
         return [self._frequency(), *self._throttling(), *self._temperatures(), *gpu]
 

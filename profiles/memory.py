@@ -20,6 +20,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.maybe import Maybe, Unavailable, coded
 from harness.procfs import why
@@ -31,9 +32,10 @@ from harness.profiles.files import (
     Values,
     process_missing,
 )
-from harness.profiles.nvml import NvmlGroups, channel_prefix
-from harness.profiles.nvml_memory import DeviceMemoryProbe, memory_readings
 from harness.protocols import Channel, ProfilerContext
+
+if TYPE_CHECKING:
+    from harness.profiles.nvml_memory import DeviceMemoryProbe
 
 _KIB = 1024
 _REMEDY = "the largest sampled RSS stands in; run on Linux as the worker's owner"
@@ -86,7 +88,7 @@ class MemoryProfiler(GroupProfiler):
         self._reset: Unavailable | None = None
         self._has_peaks = True
         self._on_device = context.device.startswith("cuda")
-        self._device = DeviceMemoryProbe(context)
+        self._device = self._device_probe() if self._on_device else None
 
     @property
     def kind(self) -> str:
@@ -99,9 +101,19 @@ class MemoryProfiler(GroupProfiler):
 
     def groups(self) -> list[Group]:
         """The host's, then the device's where the run is on one."""
+        return [*self._host_groups(), *(self._device_groups() if self._on_device else [])]
+
+    def _device_probe(self) -> DeviceMemoryProbe:
+        from harness.profiles.nvml_memory import DeviceMemoryProbe
+
+        return DeviceMemoryProbe(self.context)
+
+    def _device_groups(self) -> list[Group]:
+        from harness.profiles.nvml import NvmlGroups, channel_prefix
+        from harness.profiles.nvml_memory import memory_readings
+
         readings = memory_readings(channel_prefix(self.context), self.context.pid)
-        device: list[Group] = [NvmlGroups(self.context, readings)] if self._on_device else []
-        return [*self._host_groups(), *device]
+        return [NvmlGroups(self.context, readings)]
 
     def _host_groups(self) -> list[Group]:
         """statm, status and meminfo; without a /proc, psutil's RSS."""
@@ -134,12 +146,13 @@ class MemoryProfiler(GroupProfiler):
             figures.update(self._look("statm", [_channel("rss_bytes")], _statm))
         peak = self._peak()
         self._has_peaks &= not isinstance(peak, Unavailable)
-        device = self._device.snapshot() if self._on_device else {}
+        device = self._device.snapshot() if self._device else {}
         return {**figures, "peak_bytes": peak, **device}
 
     def close(self) -> None:
         super().close()
-        self._device.close()
+        if self._device:
+            self._device.close()
 
     def reset_peaks(self) -> None:
         """Restart the kernel's high-water mark; where that fails, `snapshot` has no peak."""

@@ -29,8 +29,6 @@ from harness.profiles.files import (
     absent,
     process_missing,
 )
-from harness.profiles.nvml import NvmlGroups, channel_prefix
-from harness.profiles.nvml_activity import utilization_readings
 from harness.protocols import Channel, ProfilerContext
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -77,6 +75,9 @@ class UtilizationProfiler(GroupProfiler):
     def _gpu(self) -> list[Group]:
         if not self.context.device.startswith("cuda"):
             return []
+        from harness.profiles.nvml import NvmlGroups, channel_prefix
+        from harness.profiles.nvml_activity import utilization_readings
+
         return [NvmlGroups(self.context, utilization_readings(channel_prefix(self.context)))]
 
     def _harness(self, proc: Path) -> list[Group]:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import msgspec
 
-from harness.devices import ORDER, device_order
 from harness.engine.process import WorkerProcess
 from harness.errors import UsageError
 from harness.machine import physical_cores, usable_cpus
@@ -28,11 +27,7 @@ class Placement(msgspec.Struct, frozen=True):
 
     def environment(self) -> dict[str, str]:
         """What is set in the worker beside the user's own variables."""
-        return {
-            **dict.fromkeys(THREAD_VARIABLES, str(self.threads)),
-            # All of Harness's processes must mean the same device by cuda:N.
-            ORDER: device_order(),
-        }
+        return dict.fromkeys(THREAD_VARIABLES, str(self.threads))
 
 
 def place(spec: RunSpec) -> Placement:
@@ -51,10 +46,16 @@ def place(spec: RunSpec) -> Placement:
 
 def boot(worker: WorkerProcess, spec: RunSpec, placement: Placement) -> None:
     """Have ``worker`` import the runtime where and how ``placement`` says."""
+    environment = placement.environment()
+    if spec.device != "cpu":
+        from harness.devices import ORDER, device_order  # 7 ms that a CPU does without
+
+        # All of Harness's processes must mean the same device by cuda:N.
+        environment[ORDER] = device_order()
     worker.boot(
         spec.backend,
         spec.device,
-        placement.environment(),
+        environment,
         streams=spec.concurrency,
         cpus=placement.cpus,
     )

@@ -395,3 +395,21 @@ def test_nothing_is_written_or_printed(
     assert not list(elsewhere.iterdir())
     assert not list((tmp_path / "tmp").iterdir())
     assert capfd.readouterr() == ("", "")
+
+
+def test_loading_on_the_cpu_looks_at_no_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing them takes longer than the load itself; engines alone are kept by their versions."""
+    import importlib.metadata
+
+    from harness.models.digits import ASSETS
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the installed packages were listed")
+
+    monkeypatch.setattr(importlib.metadata, "distributions", refuse)
+    image = np.zeros((1, 1, 8, 8), np.float32)
+    name = onnx.load(str(ASSETS / "digits.onnx")).graph.input[0].name
+    session = OnnxRuntimeBackend().prepare(
+        artifact(ASSETS / "digits.onnx"), {name: image}, SessionOptions()
+    )
+    session.close()
