@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -220,6 +221,27 @@ def test_the_theme_is_the_systems_and_can_be_switched(
     page.get_by_label("Switch between light and dark").click()
     assert page.locator("body").get_attribute("data-theme") == "light"
     assert page.evaluate(ground) != dark
+
+
+def test_the_pictures_of_the_docs(visit: Callable[..., Any], board: str, tmp_path: Path) -> None:
+    """docs/board.png and docs/board-dark.png; with HARNESS_PICTURES=docs they are made anew."""
+    folder = Path(os.environ.get("HARNESS_PICTURES", str(tmp_path)))
+    light = visit(f"{board}#compression")
+    light.set_viewport_size({"width": 1360, "height": 1310})
+    frame = light.frame_locator("iframe[src*='name=compression']")
+    frame.get_by_label("Filter by text").fill("model-1")
+    frame.get_by_text("Accuracy against energy").wait_for()
+    dark = visit(f"{board}data/plugin_entry.html?name=compression", color_scheme="dark")
+    dark.set_viewport_size({"width": 1360, "height": 860})
+    dark.get_by_label("Filter by text").fill("digits")
+    dark.get_by_label("Select digits int8").check()
+    dark.get_by_label("Select digits fp32").check()
+    dark.get_by_text("Latency distribution").scroll_into_view_if_needed()
+    dark.locator("article.card").last.scroll_into_view_if_needed()
+    for name, page in (("board.png", light), ("board-dark.png", dark)):
+        page.wait_for_timeout(1000)  # charts are drawn with a movement
+        page.screenshot(path=folder / name)
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
 # -- the table ------------------------------------------------------------------------------------
