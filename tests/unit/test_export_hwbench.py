@@ -9,7 +9,7 @@ import pytest
 from harness.errors import UsageError
 from harness.pytest_hardware import differences
 from harness.pytest_hwbench import ReplayClock, spec_of
-from harness.spec import RunSpec
+from harness.spec import RunSpec, parse
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,7 @@ from harness.spec import RunSpec
       RunSpec(input_shapes={"x": (1, 3), "s": ()}, options={"n": "1"}, cpus=(0, 2))),
      ({"tags": {"a": "b=c"}, "require": ["energy"], "overhead_check": True}, {},
       RunSpec(tags={"a": "b=c"}, require=("energy",), overhead_check=True)),
-     ({"backend": "tensorrt"}, {}, RunSpec(backend="tensorrt", device="cuda:0",
-                                           max_warmup_s=30.0))],
+     ({"backend": "tensorrt"}, {}, parse({"backend": "tensorrt"}))],
 )  # fmt: skip
 def test_a_tests_own_arguments_come_first(
     fields: dict[str, Any], told: dict[str, Any], spec: RunSpec
