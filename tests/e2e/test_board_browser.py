@@ -227,9 +227,9 @@ def test_the_pictures_of_the_docs(visit: Callable[..., Any], board: str, tmp_pat
     """docs/board.png and docs/board-dark.png; with HARNESS_PICTURES=docs they are made anew."""
     folder = Path(os.environ.get("HARNESS_PICTURES", str(tmp_path)))
     light = visit(f"{board}#compression")
-    light.set_viewport_size({"width": 1360, "height": 1310})
+    light.set_viewport_size({"width": 1360, "height": 1300})
     frame = light.frame_locator("iframe[src*='name=compression']")
-    frame.get_by_label("Filter by text").fill("model-1")
+    frame.get_by_label("Filter by text").fill("model- 9")
     frame.get_by_text("Accuracy against energy").wait_for()
     dark = visit(f"{board}data/plugin_entry.html?name=compression", color_scheme="dark")
     dark.set_viewport_size({"width": 1360, "height": 860})
