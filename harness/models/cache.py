@@ -3,15 +3,19 @@
     <root>/<kind>/<sha256 of the key>/product.json      written last, names and stamps the files
                                       model.onnx ...
 
-A product is built in ``<root>/tmp`` and renamed into place, so that two processes may build the
-same one at once and a killed build leaves nothing that could be taken for a product. One that was
-damaged since is built anew.
+A product is built in ``<root>/harness-unfinished/PID-XXXXXXXX`` and renamed into place, so that two
+processes may build the same one at once and a killed build leaves nothing that could be taken for a
+product. One that was damaged since is built anew.
+
+The root may be a folder that others use, too: nothing is removed but what has such a name, and no
+link is followed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -26,6 +30,8 @@ from harness.models.sources import sha256_of
 
 T = TypeVar("T")
 ABANDONED_S = 86_400
+UNFINISHED = "harness-unfinished"
+_OURS = re.compile(r"([1-9][0-9]*)-[a-z0-9_]{8}")  # as `Cache._scratch` names them
 
 
 class NeedsBuilder(Exception):
@@ -126,22 +132,42 @@ class Cache:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _temporary(self) -> Path:
-        parent = self.root / "tmp"
+        """A folder to build in. Away with what was abandoned in the one for all of them."""
+        parent = self.root / UNFINISHED
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            for old in parent.iterdir():
-                if time.time() - old.stat().st_mtime > ABANDONED_S:
+            if parent.is_symlink():
+                raise UsageError(f"{str(parent)!r} is a link", "remove it")
+            for old in self._unfinished():
+                if time.time() - old.lstat().st_mtime > ABANDONED_S:
                     shutil.rmtree(old, ignore_errors=True)
-            return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+            return self._scratch()
         except OSError as error:
             raise UsageError(
                 f"the cache {self.root} cannot be written: {error.strerror}",
                 "point HARNESS_CACHE at a folder of your own",
             ) from error
 
+    def _scratch(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.root / UNFINISHED))
+
+    def _unfinished(self, pid: int | None = None) -> list[Path]:
+        """The folders that were made here, of process ``pid`` if one is given."""
+        parent = self.root / UNFINISHED
+        if parent.is_symlink() or not parent.is_dir():
+            return []
+        return [
+            path
+            for path in parent.iterdir()
+            if (ours := _OURS.fullmatch(path.name))
+            and pid in (None, int(ours[1]))
+            and path.is_dir()
+            and not path.is_symlink()
+        ]
+
     def sweep(self, pid: int) -> None:
         """Remove what process ``pid``, which has ended, left half-built."""
-        for folder in (self.root / "tmp").glob(f"{pid}-*"):
+        for folder in self._unfinished(pid):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _publish(self, temporary: Path, folder: Path, record: type[T]) -> Product[T]:
@@ -162,7 +188,7 @@ class Cache:
         return found
 
     def _move_away(self, folder: Path) -> None:
-        grave = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        grave = self._scratch()
         try:
             folder.rename(grave / "damaged")
         except FileNotFoundError:

@@ -4,7 +4,9 @@
     results/baselines/release/RUN/...    copies of the result files: it outlives the runs
 
 The record is small and meant to be read, and to be committed where the gate runs in CI. It is
-written last and whole: a promotion that is cut short leaves the old baseline.
+written last and whole: a promotion that is cut short leaves the old baseline. What is committed may
+come from anybody: nothing is written or removed through a link, nor removed but copies that a
+promotion made.
 
 A baseline is not promoted to make a gate green: while its candidate is worse than the baseline that
 it would replace, the promotion is refused, until somebody acknowledges that with a reason.
@@ -18,7 +20,6 @@ import hashlib
 import importlib
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,6 +133,7 @@ def promote(
     files = [(_folder_name(result), read_bytes(path)) for result, path in chosen]
     candidate = [result for result, _ in chosen]
     home = Path(results) / BASELINES_NAME
+    _refuse_links(home, home / name, _record(home, name))
     with _locked(home):
         old = read(name, results) if _record(home, name).exists() else None
         worse = _regressions(name, results, candidate, gate) if old else []
@@ -237,17 +239,41 @@ def _write(home: Path, baseline: Baseline, files: Sequence[tuple[str, bytes]]) -
     folder = home / baseline.name
     try:
         for name, data in files:
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / name / RESULT_NAME, data)
+            copy = folder / name / RESULT_NAME
+            _refuse_links(folder, copy.parent, copy)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(copy, data)
         record = msgspec.json.format(msgspec.json.encode(baseline), indent=2)
         write_atomically(_record(home, baseline.name), record + b"\n")
         for path in folder.iterdir():
-            if path.name not in {name for name, _ in files}:
-                shutil.rmtree(path, ignore_errors=True)
+            if path.name not in {name for name, _ in files} and _is_copy(path):
+                (path / RESULT_NAME).unlink()
+                path.rmdir()
     except OSError as error:
         raise ResultError(
             f"{str(folder)!r} cannot be written: {error.strerror}", "free some space"
         ) from error
+
+
+def _refuse_links(*paths: Path) -> None:
+    for path in paths:
+        if path.is_symlink():
+            raise ResultError(
+                f"{str(path)!r} is a link, and a baseline is not written through one", "remove it"
+            )
+
+
+def _is_copy(folder: Path) -> bool:
+    """A promotion made it: it holds a result, by whose id it is called, and nothing else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    if [path.name for path in folder.iterdir()] != [RESULT_NAME]:
+        return False
+    path = folder / RESULT_NAME
+    try:
+        return not path.is_symlink() and _folder_name(read_result(path)) == folder.name
+    except ResultError:
+        return False
 
 
 @contextlib.contextmanager

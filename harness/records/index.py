@@ -7,6 +7,9 @@ A run is one row, stored in the order of its series (a cell on one machine, by t
 of one series lie side by side on the disk, however many others there are. Of the attempts at one
 launch of a sweep one row counts, and of two copies of a run one: a unique index holds that.
 
+It is known by its mark: what is a link, or a database of somebody else, is left as it is, and the
+index is kept in memory.
+
 Processes may refresh one index at the same time: each writes whole batches in a transaction, and
 what two of them find is one row, since a row belongs to its path.
 """
@@ -35,7 +38,10 @@ FILE_NAME = ".index.sqlite"
 _LAYOUT = 1  # raise it with every change of the tables or of what a column means
 _BATCH = 2000
 _BUSY_S = 300.0  # another process may be rebuilding a large folder
-_BROKEN = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_MARK = 0x48575249  # the application id of the file: HWRI
+# what a new database would not mend: the disk, its permissions, other processes
+_ELSEWHERE = ("BUSY", "LOCKED", "FULL", "READONLY", "IOERR", "CANTOPEN", "NOMEM", "PERM", "AUTH")
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
 _T = TypeVar("_T")
 
 
@@ -194,6 +200,8 @@ class Index:
         return self._open
 
     def _connect(self) -> sqlite3.Connection:
+        if any(Path(f"{self._path}{suffix}").is_symlink() for suffix in _SUFFIXES):
+            return self._in_memory(f"{FILE_NAME} is a link")
         writable = partial(os.access, mode=os.W_OK, effective_ids=True)
         if not writable(self.results) or (self._path.exists() and not writable(self._path)):
             return self._in_memory("it is not writable")
@@ -202,11 +210,11 @@ class Index:
                 try:
                     return self._prepared(str(self._path))
                 except sqlite3.DatabaseError as error:
-                    if error.sqlite_errorname not in _BROKEN:
+                    if not _is_damage(error):
                         raise
                     self._start_over()
                     return self._prepared(str(self._path))
-        except (sqlite3.OperationalError, OSError) as error:
+        except (sqlite3.OperationalError, OSError, _NotOurs) as error:
             return self._in_memory(str(error))
 
     def _in_memory(self, why: str) -> sqlite3.Connection:
@@ -216,7 +224,7 @@ class Index:
 
     def _start_over(self) -> None:
         self.notes.append("the index was damaged, and is built again")
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in _SUFFIXES:
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def _prepared(self, path: str) -> sqlite3.Connection:
@@ -224,15 +232,17 @@ class Index:
         db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
         try:
             db.row_factory = sqlite3.Row
+            _must_be_ours(db)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")  # a cache may lose its last second
             index_sql.prepare(db)
-            if (version := _version_of(db)) != _VERSION:
+            if (version := _version_of(db)) != _VERSION or not index_sql.is_whole(db):
                 if version:
-                    self.notes.append("the index is of another version, and is built again")
+                    what = "damaged" if version == _VERSION else "of another version"
+                    self.notes.append(f"the index was {what}, and is built again")
                 with index_sql.transaction(db):
-                    if _version_of(db) != _VERSION:  # nobody was faster
-                        _empty(db)
+                    if _version_of(db) != _VERSION or not index_sql.is_whole(db):
+                        _empty(db)  # nobody was faster
         except BaseException:
             db.close()
             raise
@@ -244,8 +254,10 @@ class Index:
         try:
             return work()
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorname not in _BROKEN:
+            if not _is_damage(error):
                 raise _mapped(error, self.results) from error
+        except msgspec.MsgspecError:
+            pass  # a line that we did not write so
         self.__exit__()
         with _locked(self.results):
             self._start_over()
@@ -254,7 +266,7 @@ class Index:
             if reads:
                 self._refresh(afresh=False)
             return work()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
             raise _mapped(error, self.results) from error
 
     # --- refreshing ---
@@ -347,6 +359,27 @@ class Index:
 _VERSION = zlib.crc32(repr((_LAYOUT, CELL_VERSION, NAMES)).encode()) & 0x7FFFFFFF
 
 
+class _NotOurs(Exception):
+    """The file is a database of somebody else."""
+
+
+def _must_be_ours(db: sqlite3.Connection) -> None:
+    """Raises `_NotOurs`, before anything is changed. An index of old has no mark, but a version."""
+    mark = int(db.execute("PRAGMA application_id").fetchone()[0])
+    if mark == _MARK:
+        return
+    version, tables = _version_of(db), index_sql.tables(db)
+    of_old = version == _VERSION or (version and tables == index_sql.OURS)
+    if mark or (tables and not of_old):
+        raise _NotOurs(f"{FILE_NAME} is another program's database")
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether a new database would do better. An error of the module itself has no name."""
+    name = str(getattr(error, "sqlite_errorname", "")).removeprefix("SQLITE_")
+    return not name.startswith(_ELSEWHERE)
+
+
 def _version_of(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
@@ -355,6 +388,7 @@ def _empty(db: sqlite3.Connection) -> None:
     index_sql.clear(db)
     index_sql.complete(db)
     db.execute(f"PRAGMA user_version = {_VERSION}")
+    db.execute(f"PRAGMA application_id = {_MARK}")
 
 
 @contextlib.contextmanager
@@ -368,7 +402,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _mapped(error: sqlite3.DatabaseError, results: Path) -> ResultError:
+def _mapped(error: Exception, results: Path) -> ResultError:
     return ResultError(
         f"the index of {str(results)!r} cannot be used: {error}",
         f"free some space, wait for other processes, or delete {FILE_NAME}",

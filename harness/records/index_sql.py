@@ -47,6 +47,8 @@ INDEXES = (
     "CREATE UNIQUE INDEX one_of_a_slot_counts ON runs (slot) WHERE counted",
     "CREATE INDEX others_of_a_slot ON runs (slot) WHERE NOT counted",
 )
+OURS = frozenset({"files", "series", "runs"})
+_WHOLE = {text for text in (*SCHEMA, *INDEXES) if text.startswith("CREATE")}
 KNOWN = "SELECT path, changed_ns, size_bytes FROM files"
 CELLS = """
     SELECT s.name, s.cell, s.fingerprint, count(*) AS runs,
@@ -131,10 +133,19 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("COMMIT")
 
 
+def tables(db: sqlite3.Connection) -> set[str]:
+    """The names of all tables that are there."""
+    return {row[0] for row in db.execute(TABLES)}
+
+
+def is_whole(db: sqlite3.Connection) -> bool:
+    """Every table and index is there, as it was made."""
+    return {row[0] for row in db.execute("SELECT sql FROM sqlite_master")} >= _WHOLE
+
+
 def clear(db: sqlite3.Connection) -> None:
     """Drop whatever is there, and make empty tables without `INDEXES`. Within a transaction."""
-    names = [row[0] for row in db.execute(TABLES)]
-    for name in names:
+    for name in tables(db):
         db.execute('DROP TABLE "{}"'.format(name.replace('"', '""')))
     for statement in SCHEMA:
         db.execute(statement)

@@ -212,6 +212,49 @@ def test_half_a_baseline_is_none(tmp_path: Path, damage: str) -> None:
     assert len(read("main", tmp_path).runs) == 2
 
 
+def files_in(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "place", ["baselines", "baselines/main", "baselines/main.json", "baselines/main/COPY",
+              "baselines/main/COPY/result.json"],
+)  # fmt: skip
+@pytest.mark.parametrize("dangling", [False, True])
+def test_nothing_is_written_or_removed_through_a_link(
+    tmp_path: Path, place: str, dangling: bool
+) -> None:
+    """A pull request can bring the link to where the gate runs."""
+    results, theirs = tmp_path / "results", tmp_path / "theirs"
+    run = a_run(results, "a", 1.0)
+    (theirs / "project").mkdir(parents=True)
+    (theirs / "project" / "result.json").write_text("theirs")
+    link = results / place.replace("COPY", run.name)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    as_file = theirs / "project" / "result.json"
+    link.symlink_to(theirs / "absent" if dangling else as_file if link.suffix else theirs)
+    with pytest.raises(ResultError, match=r"is a link, and .*; remove it"):
+        promoted("latest", results)
+    assert files_in(theirs) == {"project/result.json": "theirs"}
+    assert link.is_symlink() and not (theirs / "absent").exists()
+
+
+def test_only_copies_of_runs_are_removed(tmp_path: Path) -> None:
+    a_run(tmp_path, "a", 1.0)
+    promoted("latest", tmp_path)
+    home = tmp_path / "baselines" / "main"
+    for name in ("project", "20260101T000000Z-b"):
+        (home / name).mkdir()
+        (home / name / "result.json").write_text("theirs")
+    shutil.copytree(home / "20260101T000000Z-a", home / "20260101T000000Z-c")
+    (home / "20260101T000000Z-d").symlink_to(home / "20260101T000000Z-a")
+    (home / "notes.txt").write_text("theirs")
+    a_run(tmp_path, "e", 1.0)
+    promoted("20260101T000000Z-e", tmp_path)
+    kept = {"project", "20260101T000000Z-b", "20260101T000000Z-c", "20260101T000000Z-d"}
+    assert {path.name for path in home.iterdir()} == kept | {"notes.txt", "20260101T000000Z-e"}
+
+
 @contextmanager
 def file_size_limit(limit_bytes: int) -> Iterator[None]:
     """Every write beyond the limit fails in this process, as on a full disk."""

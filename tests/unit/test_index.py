@@ -345,7 +345,41 @@ def older(path: Path) -> None:
     db.close()
 
 
-@pytest.mark.parametrize("damage", [damage_all, damage_inside, cut, older])
+def without_a_table(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE series")
+    db.close()
+
+
+def without_an_index(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("DROP INDEX one_of_a_slot_counts")
+    db.close()
+
+
+def without_a_column(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE files RENAME COLUMN tags TO labels")
+    db.close()
+
+
+def no_text(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE files SET path = cast(x'ff' || path AS TEXT)")
+    db.close()
+
+
+def no_json(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE files SET tags = '{'")
+    db.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_all, damage_inside, cut, older, without_a_table, without_an_index, without_a_column,
+     no_text],
+)  # fmt: skip
 def test_a_database_of_no_use_is_built_again(tmp_path: Path, damage: Any) -> None:
     for number in range(1, 60):
         put(tmp_path, a_result(number))
@@ -356,6 +390,71 @@ def test_a_database_of_no_use_is_built_again(tmp_path: Path, damage: Any) -> Non
     assert report.notes[0].endswith("built again")
     assert medians(tmp_path) == [float(number) for number in range(1, 60)]
     assert refreshed(tmp_path) == Report(indexed=0, removed=0, unchanged=59)
+
+
+def test_a_line_that_makes_no_sense_is_damage(tmp_path: Path) -> None:
+    for number in range(1, 4):
+        put(tmp_path, a_result(number))
+    refreshed(tmp_path)
+    no_json(tmp_path / FILE_NAME)
+    with Index(tmp_path) as index:
+        assert [run.tags for run in index.runs()] == 3 * [{"branch": "main"}]
+        assert index.notes == ["the index was damaged, and is built again"]
+
+
+def a_foreign_database(path: Path, tables: tuple[str, ...] = ("experiments", "runs")) -> bytes:
+    with sqlite3.connect(path) as db:
+        for table in tables:
+            db.execute(f"CREATE TABLE {table} (id INTEGER)")
+            db.execute(f"INSERT INTO {table} VALUES (1)")
+    db.close()
+    return path.read_bytes()
+
+
+def is_kept_in_memory(results: Path) -> bool:
+    report = refreshed(results)
+    with Index(results) as index:
+        index.rebuild()
+        return report.indexed == 1 and "kept in memory" in report.notes[0]
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path, suffix: str) -> None:
+    results = tmp_path / "results"
+    put(results, a_result(1))
+    theirs = tmp_path / "mlflow.db"
+    before = a_foreign_database(theirs)
+    if suffix:
+        refreshed(results)
+    (results / f"{FILE_NAME}{suffix}").symlink_to(theirs)
+    assert is_kept_in_memory(results)
+    assert theirs.read_bytes() == before
+    assert (results / f"{FILE_NAME}{suffix}").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", "results"]
+
+
+@pytest.mark.parametrize("tables", [("experiments", "runs"), ("runs",), ("files", "series")])
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_database_of_another_program_is_not_touched(
+    tmp_path: Path, tables: tuple[str, ...], linked: bool
+) -> None:
+    results = tmp_path / "results"
+    put(results, a_result(1))
+    theirs = tmp_path / "theirs.db" if linked else results / FILE_NAME
+    before = a_foreign_database(theirs, tables)
+    if linked:
+        (results / FILE_NAME).hardlink_to(theirs)
+    assert is_kept_in_memory(results)
+    assert theirs.read_bytes() == before
+
+
+def test_an_index_from_before_the_mark_is_used(tmp_path: Path) -> None:
+    put(tmp_path, a_result(1))
+    refreshed(tmp_path)
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute("PRAGMA application_id = 0")
+    db.close()
+    assert refreshed(tmp_path) == Report(indexed=0, removed=0, unchanged=1)
 
 
 def test_something_else_in_its_place_is_left_alone(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from harness.errors import ModelError, UsageError
-from harness.models.cache import ABANDONED_S, Cache, NeedsBuilder, default_root
+from harness.models.cache import ABANDONED_S, UNFINISHED, Cache, NeedsBuilder, default_root
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -32,7 +32,16 @@ class Builder:
 
 
 def leftovers(root: Path) -> list[Path]:
-    return list((root / "tmp").iterdir()) if (root / "tmp").exists() else []
+    return list((root / UNFINISHED).iterdir()) if (root / UNFINISHED).exists() else []
+
+
+def aged(path: Path) -> Path:
+    """``path``, a folder that nothing has touched for more than a day."""
+    path.mkdir(parents=True)
+    (path / "file").write_text("content")
+    past = time.time() - ABANDONED_S - 60
+    os.utime(path, (past, past))
+    return path
 
 
 def test_a_product_is_built_once(tmp_path: Path) -> None:
@@ -113,13 +122,43 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_abandoned_builds_are_swept_and_running_ones_kept(tmp_path: Path) -> None:
-    old, young = tmp_path / "tmp" / "old", tmp_path / "tmp" / "young"
-    old.mkdir(parents=True)
+    aged(tmp_path / UNFINISHED / "12345-0_z9abcd")
+    young = tmp_path / UNFINISHED / "12346-0_z9abcd"
     young.mkdir()
-    past = time.time() - ABANDONED_S - 60
-    os.utime(old, (past, past))
     Cache(tmp_path, building=True).product("kind", 1, Record, Builder())
     assert leftovers(tmp_path) == [young]
+
+
+@pytest.mark.parametrize(
+    "place", ["thesis", "tmp/thesis", f"{UNFINISHED}/thesis", f"{UNFINISHED}/12345-my-thesis"]
+)
+def test_what_others_keep_in_the_folder_of_the_cache_stays(tmp_path: Path, place: str) -> None:
+    thesis = aged(tmp_path / place)
+    cache = Cache(tmp_path, building=True)
+    cache.product("kind", 1, Record, Builder())
+    cache.sweep(12345)
+    assert (thesis / "file").exists()
+
+
+def test_nothing_behind_a_link_is_swept(tmp_path: Path) -> None:
+    theirs = aged(tmp_path / "theirs" / "12345-abcdefgh")
+    cache = Cache(tmp_path / "cache", building=True)
+    aged(tmp_path / "cache" / UNFINISHED / "1-abcdefgh")
+    (tmp_path / "cache" / UNFINISHED / "12345-abcdefgh").symlink_to(theirs)
+    cache.product("kind", 1, Record, Builder())
+    cache.sweep(12345)
+    assert (theirs / "file").exists()
+
+
+def test_a_place_to_build_in_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    theirs = aged(tmp_path / "theirs" / "12345-abcdefgh")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / UNFINISHED).symlink_to(tmp_path / "theirs")
+    cache = Cache(tmp_path / "cache", building=True)
+    with pytest.raises(UsageError, match=r"is a link; remove it"):
+        cache.product("kind", 1, Record, Builder())
+    cache.sweep(12345)
+    assert (theirs / "file").exists()
 
 
 def test_by_content_builds_always_and_stores_once(tmp_path: Path) -> None:

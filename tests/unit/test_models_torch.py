@@ -16,6 +16,7 @@ import torch
 from harness.errors import DataError, ModelError
 from harness.models import Prepared, prepare
 from harness.models.builder import Job, answer
+from harness.models.cache import UNFINISHED
 from harness.models.onnx_export import export_onnx
 from harness.models.torch_build import describe
 from harness.models.torch_source import load, load_module
@@ -251,7 +252,7 @@ def test_a_crash_names_the_signal_and_leaves_nothing_half_built(folder: Path) ->
     with pytest.raises(ModelError, match="'factories:crashes' died: killed by SIGSEGV") as raised:
         prepare(RunSpec(model="factories:crashes"), "torch")
     assert "in crashes" in raised.value.__notes__[0]
-    assert list((folder / "cache" / "tmp").iterdir()) == []
+    assert list((folder / "cache" / UNFINISHED).iterdir()) == []
 
 
 def test_an_exit_names_its_code() -> None:
