@@ -43,6 +43,7 @@ __all__ = [
     "PhaseProbe",
     "Profiler",
     "ProfilerContext",
+    "Proof",
     "Quantization",
     "Session",
     "SessionOptions",
@@ -72,6 +73,18 @@ class TensorSpec(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
 
 
+class Proof(msgspec.Struct, frozen=True):
+    """Every quantized layer of an artifact held against FP32, on the processor that made it.
+
+    Each layer is given FP32's own inputs, so that no layer answers for those before it.
+    """
+
+    layers: int  # how many were compared
+    worst: str = ""  # of those that stayed quantized, the farthest from FP32
+    worst_sqnr_db: float | None = None  # None: none differs from FP32 at all
+    left: dict[str, str] = {}  # layer that stays in FP32 -> why
+
+
 class Quantization(msgspec.Struct, frozen=True):
     """How a reduced-precision artifact was made."""
 
@@ -81,6 +94,7 @@ class Quantization(msgspec.Struct, frozen=True):
     calibration_source: str  # file | model split | drawn inputs | none
     calibration_sha256: str
     calibration_samples: int
+    proof: Proof | None = None  # None: made without one
 
 
 class Artifact(msgspec.Struct, frozen=True):

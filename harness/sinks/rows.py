@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from harness.maybe import Maybe, Unavailable, explain
+from harness.protocols import Proof
 from harness.records.result import (
     NOT_ASKED,
     NOT_REACHED,
@@ -32,6 +33,7 @@ _TIME_MS = ((1e3, "s"), (1.0, "ms"), (1e-3, "µs"), (1e-6, "ns"))
 _JOULES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"))
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _VERDICTS = ("fail", "warn", "unknown")
+_LAYERS_SHOWN = 3  # of those left in fp32; the result has all
 
 
 class Row(NamedTuple):
@@ -235,12 +237,30 @@ def _precision(precision: PrecisionInfo) -> Iterator[tuple[str, str, str]]:
     if made is not None:
         source = f"calibrated on {made.calibration_source} ({made.calibration_samples} samples)"
         yield "made by", plain(made.method), f"{made.route}; {made.scheme}; {source}"
+        if made.proof is not None:
+            yield from _proof(made.proof)
     yield "file", size(precision.file_size_bytes), _size_note(precision)
     if isinstance(precision.fidelity, Unavailable):
         if made is not None:
             yield "fidelity", "n/a", why(precision.fidelity)
     else:
         yield from _fidelity(precision.fidelity)
+
+
+def _proof(proof: Proof) -> Iterator[tuple[str, str, str]]:
+    """How near to FP32 the worst layer is, and what was left in FP32."""
+    against = f"each of {count(proof.layers, 'layer')} against fp32, given fp32's own inputs"
+    if proof.worst_sqnr_db is not None:
+        note = f"{plain(proof.worst)}; {against}"
+        yield "worst layer", f"{proof.worst_sqnr_db:.2f} dB", note
+    if proof.left:
+        shown = [
+            f"{plain(name)} {plain(why)}" for name, why in list(proof.left.items())[:_LAYERS_SHOWN]
+        ]
+        rest = (
+            [f"{len(proof.left) - _LAYERS_SHOWN} more"] if len(proof.left) > _LAYERS_SHOWN else []
+        )
+        yield "left in fp32", count(len(proof.left), "layer"), "; ".join(shown + rest)
 
 
 def _by_precision(operators: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.analysis.pair import pair
 from harness.maybe import Unavailable
-from harness.protocols import Progress
+from harness.protocols import Progress, Proof
 from harness.sinks.comparison import render_pair
 from harness.sinks.markdown import render_markdown
 from harness.sinks.rows import number, plain, quantity, rows
@@ -208,3 +208,24 @@ def test_plain_text_is_one_printable_line() -> None:
 def test_the_console_width_is_respected() -> None:
     wide = to_text(render_result(fake_result()), width=160)
     assert len(wide.splitlines()) < len(to_text(render_result(fake_result())).splitlines())
+
+
+def test_a_proof_names_the_worst_layer_and_what_was_left() -> None:
+    result = fake_result()
+    left = {f"block.{index}": "computes something else (3.1 dB)" for index in range(5)}
+    made = msgspec.structs.replace(
+        result.precision.quantization, proof=Proof(53, "layer4.1.conv2", 27.125, left)
+    )
+    precision = msgspec.structs.replace(result.precision, quantization=made)
+    found = {
+        row.name: (row.value, row.note)
+        for row in rows(msgspec.structs.replace(result, precision=precision))
+    }
+    assert found["worst layer"] == (
+        "27.12 dB",
+        "layer4.1.conv2; each of 53 layers against fp32, given fp32's own inputs",
+    )
+    value, note = found["left in fp32"]
+    assert value == "5 layers"
+    assert note.startswith("block.0 computes something else (3.1 dB); block.1 ")
+    assert note.endswith("; 2 more")
