@@ -32,6 +32,7 @@ UPDATE_PERIOD_S = 0.001  # RAPL's time unit is 976 us
 MAX_POWER_W = {"psys": 20_000.0}
 MAX_SOCKET_POWER_W = 2_000.0
 MIRROR_TOLERANCE_J = 1.0
+SMALLEST_RANGE_J = 65_532.0  # 2^32 steps of 15.3 uJ, the finest unit that a processor has
 _CONTROLS = ("intel-rapl", "intel-rapl-mmio")  # in order of preference
 _ZONE = re.compile(r"(intel-rapl(?:-mmio)?)((?::[0-9a-f]+)+)")
 _PACKAGE = re.compile(r"package-(\d+)(?:-die-(\d+))?")
@@ -128,14 +129,15 @@ class Counter:
     """One zone's counter, unwrapped: joules since it was opened.
 
     The register has 32 bits; ``max_energy_range_uj`` is its largest value, so it wraps to zero one
-    hardware unit later.
+    hardware unit later. Where that file is missing or says 0 (containers and virtual machines that
+    pass on ``energy_uj`` alone) ``range_j`` is None: a wrap cannot be undone, and ends the counter.
     """
 
     def __init__(self, zone: Zone, max_power_w: float) -> None:
         """Raises `OSError` or `ValueError` where the zone cannot be read."""
-        range_uj = int((zone.path / "max_energy_range_uj").read_text())
-        self.unit_j = range_uj / (2**32 - 1) / 1e6
-        self.range_j = range_uj / 1e6
+        range_uj = _range_uj(zone.path)
+        self.unit_j = max(range_uj / (2**32 - 1), 1.0) / 1e6  # the file counts whole microjoules
+        self.range_j = range_uj / 1e6 if range_uj else None
         self.joules = 0.0
         self._modulus_uj = range_uj + round(range_uj / (2**32 - 1))
         self._max_power_w = max_power_w
@@ -155,14 +157,18 @@ class Counter:
         raw_uj = int(self._file.read())
         now_s = time.perf_counter()
         elapsed_s, self._read_at_s = now_s - self._read_at_s, now_s
-        delta_j = (raw_uj - self.raw_uj) % self._modulus_uj / 1e6
+        delta_uj = raw_uj - self.raw_uj
         self.raw_uj = raw_uj
+        if self.range_j is None and delta_uj < 0:
+            detail = "the counter went backwards, and without max_energy_range_uj no wrap is known"
+            return coded("counter_reset", detail, "measure again; pass that file on, too")
+        delta_j = (delta_uj % self._modulus_uj if self._modulus_uj else delta_uj) / 1e6
         self.joules += delta_j
         possible_j = self._max_power_w * (elapsed_s + _SETTLE_S)
         if delta_j > possible_j:
             detail = f"{delta_j:.0f} J in {elapsed_s:.3g} s is impossible: the counter restarted"
             return coded("counter_reset", detail, "measure again without suspending the machine")
-        if possible_j > self.range_j:
+        if possible_j > (self.range_j or SMALLEST_RANGE_J):
             detail = f"{elapsed_s:.0f} s passed without a reading, which can hide a second wrap"
             return coded("counter_reset", detail, "leave the sampler the CPU time it needs")
         return None
@@ -196,7 +202,7 @@ class Meter:
             self.channel,
             period_s=UPDATE_PERIOD_S,
             facts={
-                "wrap_range_j": self._counters[0].range_j,
+                **_known_range(self._counters[0]),
                 "resolution_j": max(counter.unit_j for counter in self._counters),
                 "max_power_w": limit_w,
                 "zones": float(len(zones)),
@@ -311,6 +317,18 @@ class PowercapSource:
     def close(self) -> None:
         for meter in self._meters:
             meter.close()
+
+
+def _range_uj(zone: Path) -> int:
+    """0 where nobody says it."""
+    try:
+        return max(int((zone / "max_energy_range_uj").read_text()), 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def _known_range(counter: Counter) -> dict[str, float]:
+    return {} if counter.range_j is None else {"wrap_range_j": counter.range_j}
 
 
 def _reason(error: OSError | ValueError, name: str) -> Unavailable:

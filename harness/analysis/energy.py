@@ -18,11 +18,12 @@ own (see `power_series`), missing guards, and, where there are several launches,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.meters import Meter, SourceReadings, group, with_totals
+from harness.analysis.energy_primary import headline, primary_of
+from harness.analysis.meters import Meter, SourceReadings, group, totals_of
 from harness.analysis.power_series import (
     PAUSE_EVERY,
     Figure,
@@ -55,11 +56,6 @@ FOREIGN_SHARE = 0.05
 ROUNDING = 0.99  # a window asked for at its floor may begin a little late
 RESOLVABLE = 3.0  # net energy must exceed this many of its standard deviations
 
-# Which scope answers "what does an inference cost?", best first.
-PRIMARY_SCOPES = {
-    "cpu": ("cpu-package", "soc", "wall", "psys"),
-    "cuda": ("gpu-board", "gpu-module", "soc", "wall", "psys"),
-}
 Span = tuple[int, int]
 
 
@@ -123,22 +119,29 @@ def attribute(
     *,
     device: str = "cpu",
     foreign_cpu_share: float | None = None,
+    sockets: int = 1,
 ) -> Maybe[Energy]:
     """The energy of one window by every meter; `Unavailable` where there is none at all.
 
     ``foreign_cpu_share`` is the CPU time of other processes over what was available, 0 to 1.
+    ``sockets`` is how many the machine has: who counts fewer has no sum over them.
     """
     if window.seconds <= 0 or window.iterations <= 0:
         return coded("window_too_short", "the window holds no finished iteration")
-    meters = with_totals(group(sources, window.start_ns))
+    meters = group(sources, window.start_ns)
     if not meters:
         return coded("not_present", "no meter was read", "see `harness doctor`")
     shared = _shared(device, foreign_cpu_share)
-    found = {meter.name: _source(meter, window, shared) for meter in meters}
-    primary = _primary(found, device)
+    parts = {meter.name: _source(meter, window, shared) for meter in meters}
+    totals = {
+        total.name: _source(total, window, shared, [parts[name] for name in total.parts])
+        for total in totals_of(meters, sockets)
+    }
+    found = totals | parts
+    primary = primary_of([found], device)
     return Energy(
         primary=primary,
-        joules_per_inference=_headline(found, primary, device),
+        joules_per_inference=headline(found, primary, device),
         window_s=window.seconds,
         inferences=window.inferences,
         shared=shared,
@@ -149,10 +152,14 @@ def attribute(
 # --- one meter over one window ----------------------------------------------------------------
 
 
-def _source(meter: Meter, window: Window, shared: Maybe[bool]) -> EnergySource:
+def _source(
+    meter: Meter, window: Window, shared: Maybe[bool], parts: Sequence[EnergySource] = ()
+) -> EnergySource:
+    """What ``meter`` says; a total says nothing of what one of its ``parts`` does not."""
+    named = list(zip(meter.parts, parts, strict=True))
     test = self_test(meter, None if window.load is None else window.span(window.load))
     counter, integral = _both(meter, window)
-    refusal = _refusal(meter, window, test, counter, integral)
+    refusal = _lacking(named, "energy_j") or _refusal(meter, window, test, counter, integral)
     common: dict[str, Any] = {
         "source": meter.channel.source,
         "scope": meter.channel.scope,
@@ -165,7 +172,10 @@ def _source(meter: Meter, window: Window, shared: Maybe[bool]) -> EnergySource:
     figure = integral if isinstance(counter, Unavailable) else counter
     assert not isinstance(figure, Unavailable)
     spans = (window.idle_before, window.idle_after)
-    idle = [_idle_power(meter, window, span, by_counter) for span in spans]
+    idle = [
+        _lacking(named, name) or _idle_power(meter, window, span, by_counter)
+        for name, span in zip(("idle_before_w", "idle_after_w"), spans, strict=True)
+    ]
     sd = math.hypot(figure.sd_j, _guard_sd(figure, window, idle))
     gain = meter.channel.facts.get("gain_rel")
     energy = _spread(figure.energy_j, sd, gain)
@@ -188,6 +198,17 @@ def _source(meter: Meter, window: Window, shared: Maybe[bool]) -> EnergySource:
         status="ok" if alone else "shared",
         notes=_notes(meter, window, figure, counter),
     )
+
+
+def _lacking(parts: Iterable[tuple[str, EnergySource]], quantity: str) -> Unavailable | None:
+    """Why there is no sum of this quantity: the first part that has none, by name."""
+    for name, part in parts:
+        absent = getattr(part, quantity)
+        if isinstance(absent, Unavailable):
+            code, _, detail = absent.reason.partition(": ")
+            told = f"{code}: {name}: {detail}" if detail else f"{name}: {code}"
+            return Unavailable(told.replace(f"{name}: {name}: ", f"{name}: "), absent.remedy)
+    return None
 
 
 def _both(meter: Meter, window: Window) -> tuple[Maybe[Figure], Maybe[Figure]]:
@@ -358,25 +379,3 @@ def _shared(device: str, foreign_cpu_share: float | None) -> Maybe[bool]:
     if foreign_cpu_share is not None:
         return foreign_cpu_share > FOREIGN_SHARE
     return coded("not_present", f"the share of other processes on {device} was not watched")
-
-
-def _family(device: str) -> str:
-    return device.partition(":")[0]
-
-
-def _primary(sources: dict[str, EnergySource], device: str) -> str:
-    """The meter that answers for ``device``: of the best scope with a figure, else of the best."""
-    scopes = PRIMARY_SCOPES.get(_family(device), PRIMARY_SCOPES["cpu"])
-    ranked = [
-        (isinstance(source.energy_j, Unavailable), scopes.index(source.scope), position, name)
-        for position, (name, source) in enumerate(sources.items())
-        if source.scope in scopes
-    ]
-    return min(ranked)[-1] if ranked else ""
-
-
-def _headline(sources: dict[str, EnergySource], primary: str, device: str) -> Maybe[Spread]:
-    if not primary:
-        scopes = ", ".join(sorted({source.scope for source in sources.values()}))
-        return coded("not_present", f"no meter covers {device}, only {scopes}")
-    return sources[primary].gross_j_per_inference

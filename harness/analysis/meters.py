@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 
 from harness.analysis.power_series import Sensor, Series, counter_period_s, power_period_s
+from harness.maybe import Unavailable, coded
 from harness.protocols import Channel
 
 
@@ -96,40 +98,60 @@ def _series(item: SourceReadings, stamps: SourceReadings | None, origin_ns: int)
     return Series(times[good], values[good], stamped=stamps is not None)
 
 
-def with_totals(meters: list[Meter]) -> list[Meter]:
-    """The meters, and before them the sum over the sockets of each source that counts several.
+def totals_of(meters: Sequence[Meter], sockets: int = 1) -> list[Meter]:
+    """The sum over the sockets, of each source that counts several or should.
 
-    Readings of one source share their times; a moment at which one socket is missing has no sum.
+    A source that sees fewer meters than the machine has ``sockets`` has a sum too, one that is
+    unavailable: what it does see is a part.
     """
-    sockets: dict[str, list[Meter]] = {}
+    sources: dict[str, list[Meter]] = {}
     for meter in meters:
         if meter.channel.scope == "cpu-package":
-            sockets.setdefault(meter.channel.source, []).append(meter)
-    totals = [_total(source, parts) for source, parts in sockets.items() if len(parts) > 1]
-    return [*(total for total in totals if total is not None), *meters]
+            sources.setdefault(meter.channel.source, []).append(meter)
+    return [
+        _total(source, parts, sockets)
+        for source, parts in sources.items()
+        if max(len(parts), sockets) > 1
+    ]
 
 
-def _total(source: str, sockets: list[Meter]) -> Meter | None:
+def _total(source: str, parts: Sequence[Meter], sockets: int) -> Meter:
+    """Readings of one source share their times; a moment at which one part is missing has no sum.
+
+    Counters are added where every part has one, else powers: their sensors are of one kind.
+    """
     total = replace(
-        sockets[0],
+        parts[0],
         name=f"{source}-total",
-        parts=tuple(meter.name for meter in sockets),
+        channel=msgspec.structs.replace(parts[0].channel, unavailable=None),
+        parts=tuple(meter.name for meter in parts),
         counter=None,
         power=None,
     )
-    for meter in sockets:
-        if meter.channel.unavailable is not None:
-            return replace(total, channel=meter.channel)
-    counters = [meter.counter for meter in sockets if meter.counter is not None]
-    if len(counters) < len(sockets):
-        return None
-    common = counters[0].t
-    for series in counters[1:]:
+    if len(parts) < sockets:
+        detail = f"{source} counts {len(parts)} of {sockets} sockets: {', '.join(total.parts)}"
+        return _without(total, coded("not_present", detail, "see `harness doctor`"))
+    counters = [meter.counter for meter in parts if meter.counter is not None]
+    if len(counters) == len(parts):
+        step = math.hypot(*(meter.sensor.resolution_j for meter in parts))
+        sensor = replace(parts[0].sensor, resolution_j=step)
+        return replace(total, counter=_sum(counters), sensor=sensor)
+    powers = [meter.power for meter in parts if meter.power is not None]
+    if len(powers) == len(parts):
+        return replace(total, power=_sum(powers))
+    why = next((m.channel.unavailable for m in parts if m.channel.unavailable is not None), None)
+    detail = "some sockets give energy and others power, which have no sum"
+    return _without(total, why or coded("not_supported", detail))
+
+
+def _without(total: Meter, why: Unavailable) -> Meter:
+    return replace(total, channel=msgspec.structs.replace(total.channel, unavailable=why))
+
+
+def _sum(parts: Sequence[Series]) -> Series:
+    """At the times that all parts have."""
+    common = parts[0].t
+    for series in parts[1:]:
         common = np.intersect1d(common, series.t)
-    values = sum(series.v[np.isin(series.t, common)] for series in counters)
-    step = math.hypot(*(meter.sensor.resolution_j for meter in sockets))
-    return replace(
-        total,
-        counter=Series(common, np.asarray(values, dtype=np.float64)),
-        sensor=replace(sockets[0].sensor, resolution_j=step),
-    )
+    values = sum(series.v[np.isin(series.t, common)] for series in parts)
+    return Series(common, np.asarray(values, dtype=np.float64))

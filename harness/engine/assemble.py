@@ -16,6 +16,7 @@ from harness.analysis import energy as joules
 from harness.analysis.blocks import blocks
 from harness.analysis.drift import Diagnosis, diagnose
 from harness.analysis.energy_pool import pool
+from harness.analysis.energy_primary import average_power_w, settled
 from harness.analysis.latency import interval_methods, latency_stats
 from harness.analysis.overhead import Round, overhead
 from harness.analysis.profiles import merge
@@ -46,7 +47,10 @@ def assemble(evidence: Evidence) -> Result:
     """The Result of one run, complete or not."""
     timed = _timed(evidence)
     windows = [_latencies(record) for record, _ in timed]
-    energies = [_launch_energy(evidence, record, sampler) for record, sampler in timed]
+    energies = settled(
+        [_launch_energy(evidence, record, sampler) for record, sampler in timed],
+        evidence.spec.device,
+    )
     diagnosis = diagnose(windows) if windows else None
     timing = _timing(evidence, windows, diagnosis, energies) if diagnosis else NOT_REACHED
     profiles = _merged_profiles(timed)
@@ -168,7 +172,7 @@ def _launch(
         p99_ms=stats.p99,
         device_median_ms=device_median_ms(record, device),
         joules_per_inference=_of(energy, _joules_per_inference),
-        average_power_w=_of(energy, lambda found: found.sources[found.primary].average_power_w),
+        average_power_w=_of(energy, average_power_w),
         memory_peak_bytes=_peak(record, sampler, "window")[1],
         device_memory_peak_bytes=device_peak_bytes(record, device),
     )
@@ -265,7 +269,14 @@ def _launch_energy(
         window,
         device=spec.device.partition(":")[0],
         foreign_cpu_share=present(foreign),
+        sockets=_sockets(evidence.machine),
     )
+
+
+def _sockets(found: records.Machine | None) -> int:
+    """How many the kernel names; 1 where it names none."""
+    told = found.factors.get("sockets", "") if found else ""
+    return int(told) if told.isdecimal() else 1
 
 
 def _overhead(evidence: Evidence) -> Maybe[records.Overhead]:

@@ -445,3 +445,28 @@ def test_another_process_counts_while_we_read(tree: Tree) -> None:
     # Each reading is a whole number of the other side's steps, across the wrap as well.
     assert all(value / 0.15 == pytest.approx(round(value / 0.15), abs=1e-6) for value in seen)
     assert joules(source)["package-0"] == pytest.approx(added_uj / 1e6, abs=1e-9)
+
+
+# --- without a range ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["0\n", "", "none\n", None])
+def test_without_a_range_the_counter_is_read_until_it_goes_backwards(
+    tree: Tree, text: str | None
+) -> None:
+    tree.zone("intel-rapl:0", "package-0", 123_456_789)
+    file = tree.folder / "intel-rapl:0/max_energy_range_uj"
+    file.unlink()
+    if text is not None:
+        file.write_text(text)
+    source = opened(tree)
+    assert "wrap_range_j" not in source.channels[0].facts
+    assert source.channels[0].facts["resolution_j"] == 1e-6
+    tree.add("intel-rapl:0", 5.0)
+    assert joules(source) == {"package-0": 5.0}
+    (tree.folder / "intel-rapl:0/energy_uj").write_text("1000\n")  # it wrapped, or was reset
+    assert joules(source) == {"package-0": None}
+    reason = source.channels[0].unavailable
+    assert reason is not None and code_of(reason) == "counter_reset"
+    assert "max_energy_range_uj" in reason.reason
+    source.close()
