@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +94,10 @@ def _with_flags(command: Any) -> Any:
 @_with_flags
 @click.option("--overhead-check", is_flag=True, help="Measure what the measuring itself costs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result alone, as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every figure, as harness show does.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--no-tensorboard", is_flag=True, help="Write no TensorBoard events.")
-def command(as_json: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> int:
+def command(as_json: bool, verbose: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> int:
     """Measure one model on one backend, and leave a result, its samples and TensorBoard events.
 
     Without flags: the built-in digits model on ONNX Runtime, FP32, on the CPU, until the median is
@@ -128,10 +130,16 @@ def command(as_json: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> 
     elif not quiet:
         from harness.sinks.terminal import print_out, render_result
 
-        print_out(render_result(outcome.result, outcome.folder))
-    for text in [*outcome.problems, *_complaints(outcome)]:
-        click.echo(f"harness: {text}", err=True)
+        print_out(render_result(outcome.result, outcome.folder, whole=verbose))
+    told = not (as_json or quiet) and _on_one_screen()  # the headline ends with why it failed
+    for text in [*outcome.problems, *outcome.missing, *([] if told else _failure(outcome))]:
+        click.echo(f"harness: {' '.join(text.split())}", err=True)
     return outcome.exit_code
+
+
+def _on_one_screen() -> bool:
+    streams = (sys.stdout, sys.stderr)
+    return all(stream is not None and stream.isatty() for stream in streams)
 
 
 def _check_power_source(name: str) -> None:
@@ -159,12 +167,12 @@ def _sinks(folder: Path, spec: RunSpec, *, live: bool, tb: bool) -> list[Sink]:
     return sinks
 
 
-def _complaints(outcome: Outcome) -> list[str]:
-    """One line on stderr for a run that failed, or lacks what was required."""
-    result, texts = outcome.result, list(outcome.missing)
-    if result.status == "failed":
-        error = result.error
-        why = next((c.reason for c in result.validity if c.verdict == "fail"), "the run failed")
-        remedy = f"; {error.remedy}" if error and error.remedy else ""
-        texts.append(f"{error.message if error else why}{remedy}")
-    return [" ".join(text.split()) for text in texts]
+def _failure(outcome: Outcome) -> list[str]:
+    """One line for a run that failed."""
+    from harness.sinks.headline import shortened
+
+    result, error = outcome.result, outcome.result.error
+    if result.status != "failed":
+        return []
+    why = next((c.reason for c in result.validity if c.verdict == "fail"), "the run failed")
+    return [shortened("; ".join(filter(None, (error.message, error.remedy))) if error else why)]

@@ -16,6 +16,7 @@ from harness.records.result import (
     NOT_ASKED,
     NOT_REACHED,
     Accuracy,
+    Check,
     Energy,
     EnergySource,
     Fidelity,
@@ -34,6 +35,7 @@ _JOULES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"))
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _VERDICTS = ("fail", "warn", "unknown")
 _LAYERS_SHOWN = 3  # of those left in fp32; the result has all
+_DOUBTS = ("n/a", *_VERDICTS)
 
 
 class Row(NamedTuple):
@@ -77,6 +79,26 @@ def subtitle(result: Result) -> str:
 
 def rows(result: Result) -> list[Row]:
     """Every figure worth reading, in reading order."""
+    return once(all_rows(result))
+
+
+def once(found: Iterable[Row]) -> list[Row]:
+    """Each section named on its first row alone, and each remedy given where it is first needed."""
+    out: list[Row] = []
+    section, told = "", set[str]()
+    for row in found:
+        note = row.note
+        if row.value in _DOUBTS or note.startswith("no interval"):
+            reason, *advice = note.split("; ")
+            note = "; ".join([reason, *(text for text in advice if text not in told)])
+            told.update(advice)
+        out.append(Row("" if row.section == section else row.section, row.name, row.value, note))
+        section = row.section
+    return out
+
+
+def all_rows(result: Result) -> list[Row]:
+    """As `rows`, with the section in every row and every remedy."""
     sections: list[tuple[str, Maybe[Any], Callable[[Any], Iterable[tuple[str, str, str]]]]] = [
         ("Latency", result.timing, _timing),
         ("Throughput", result.throughput, _throughput),
@@ -92,8 +114,7 @@ def rows(result: Result) -> list[Row]:
         if isinstance(record, Unavailable):
             out.append(Row(section, "", "n/a", why(record)))
             continue
-        for index, (name, value, note) in enumerate(describe(record)):
-            out.append(Row("" if index else section, name, value, plain(note)))
+        out += [Row(section, name, value, plain(note)) for name, value, note in describe(record)]
     return [*out, *_overhead(result), *_validity(result)]
 
 
@@ -112,6 +133,11 @@ def number(value: float, digits: int = 4) -> str:
 def _scale(value: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:
     """The largest unit in which ``value`` is at least 1, as (factor, name)."""
     return next((unit for unit in units if abs(value) >= unit[0]), units[-1])
+
+
+def scale_ms(value_ms: float) -> tuple[float, str]:
+    """The unit in which a time reads best, as (what to divide by, its name)."""
+    return _scale(value_ms, _TIME_MS)
 
 
 _UNITS = {"ms": _TIME_MS, "J": _JOULES, "bytes": _BYTES}
@@ -301,7 +327,7 @@ def _overhead(result: Result) -> Iterator[Row]:
     yield Row("Overhead", "median", f"{found.median:.4f}", note)
     if isinstance(found.p99, Unavailable) or isinstance(found.p99_ci95, Unavailable):
         return
-    yield Row("", "p99", f"{found.p99:.4f}", f"95 % interval {_range(found.p99_ci95)}")
+    yield Row("Overhead", "p99", f"{found.p99:.4f}", f"95 % interval {_range(found.p99_ci95)}")
 
 
 def _range(interval: tuple[float, float]) -> str:
@@ -309,16 +335,22 @@ def _range(interval: tuple[float, float]) -> str:
 
 
 def _validity(result: Result) -> Iterator[Row]:
-    section = "Validity"
     for verdict in _VERDICTS:
-        for check in result.validity:
-            if check.verdict == verdict:
-                rule = f" ({plain(check.threshold)})" if check.threshold else ""
-                yield Row(section, plain(check.name), verdict, plain(check.reason) + rule)
-                section = ""
-    passed = [plain(check.name) for check in result.validity if check.verdict == "pass"]
-    if passed:
-        yield Row(section, count(len(passed), "check"), "pass", ", ".join(passed))
+        checks = [check for check in result.validity if check.verdict == verdict]
+        if verdict == "unknown" and result.error is not None:
+            yield from _named(checks, verdict)  # the error says why, once
+            continue
+        for check in checks:
+            held = check.threshold and verdict != "unknown"
+            rule = f" ({plain(check.threshold)})" if held else ""
+            yield Row("Validity", plain(check.name), verdict, plain(check.reason) + rule)
+    yield from _named([check for check in result.validity if check.verdict == "pass"], "pass")
+
+
+def _named(checks: list[Check], verdict: str) -> Iterator[Row]:
+    if checks:
+        names = ", ".join(plain(check.name) for check in checks)
+        yield Row("Validity", count(len(checks), "check"), verdict, names)
 
 
 def _error(result: Result) -> Iterator[Row]:
@@ -327,4 +359,4 @@ def _error(result: Result) -> Iterator[Row]:
         text = "; ".join(filter(None, (error.message, error.remedy)))
         yield Row("Error", plain(error.phase), plain(error.kind), plain(text))
         for line in error.stderr_tail.splitlines()[-5:]:
-            yield Row("", "", "stderr", plain(line))
+            yield Row("Error", "", "stderr", plain(line))

@@ -6,6 +6,7 @@ phase anywhere else (no escape codes, no carriage returns). Tables are renderabl
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from harness.records.result import Result
-from harness.sinks.rows import count, number, plain, rows, subtitle, title
+from harness.sinks.aligned import Aligned
+from harness.sinks.headline import brief_rows, headline
+from harness.sinks.rows import Row, count, number, plain, rows, subtitle, title
 
 if TYPE_CHECKING:
     from harness.protocols import Progress
@@ -98,23 +100,54 @@ def live_line(progress: Progress) -> str:
     return "  ".join(parts)
 
 
-def render_result(result: Result, folder: Path | None = None) -> RenderableType:
-    """The table of one run; ``folder`` adds where its files lie."""
-    heading = Text(title(result), style="bold")
-    heading.append("  ")
-    heading.append(result.status, style=style_of(result.status))
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, justify="right")
-    table.add_column(overflow="fold")
-    for row in rows(result):
-        value = Text(row.value, style=style_of(row.value))
-        table.add_row(Text(row.section), Text(row.name), value, Text(row.note, style="dim"))
-    parts: list[RenderableType] = [heading, Text(subtitle(result), style="dim"), Text(""), table]
+def render_result(
+    result: Result, folder: Path | None = None, *, whole: bool = True
+) -> RenderableType:
+    """The table of one run (``whole``, or what most readers look for), and its headline below.
+
+    ``folder`` adds where its files lie.
+    """
+    parts: list[RenderableType] = []
+    if whole:
+        parts += [_heading(title(result), result), Text(subtitle(result), style="dim"), Text("")]
+    if found := rows(result) if whole else brief_rows(result):
+        parts += [_table(found), Text("")]
     if folder is not None:
-        parts += [Text(""), Text(f"Files: {plain(folder)}", no_wrap=True, overflow="ignore")]
-    return Group(*parts)
+        parts.append(_whole(f"Files: {plain(folder)}"))
+        parts += [] if whole else [_whole(f"All of it: harness show {_quoted(folder)}")]
+        parts.append(Text(""))
+    first, *figures, status = headline(result)
+    word, colon, why = status.partition(":")
+    last = Text.assemble((word, style_of(word.partition(" ")[0])), colon, why)
+    return Group(*parts, _whole(first, "bold"), *map(_whole, figures), _whole(last))
+
+
+def _whole(text: str | Text, style: str = "") -> Text:
+    """One line, however narrow the terminal: what is copied, or found by `tail -3`."""
+    line = Text(text, style=style) if isinstance(text, str) else text
+    line.no_wrap, line.overflow = True, "ignore"
+    return line
+
+
+def _heading(text: str, result: Result) -> Text:
+    return Text.assemble((f"{text}  ", "bold"), (result.status, style_of(result.status)))
+
+
+def _quoted(folder: Path) -> str:
+    return shlex.quote(plain(folder))
+
+
+def _table(found: Sequence[Row]) -> RenderableType:
+    cells = [
+        (
+            Text(row.section, style="bold"),
+            Text(row.name),
+            Text(row.value, style=style_of(row.value)),
+            Text(row.note, style="dim"),
+        )
+        for row in found
+    ]
+    return Aligned(cells, right=frozenset({2}))
 
 
 def style_of(text: str) -> str:
@@ -124,13 +157,8 @@ def style_of(text: str) -> str:
 
 def render_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> RenderableType:
     """An aligned table of texts; the last column wraps, a cell that is a verdict is coloured."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for name in header[:-1]:
-        table.add_column(name, no_wrap=True)
-    table.add_column(header[-1], overflow="fold")
-    for cells in body:
-        table.add_row(*(Text(plain(cell), style=style_of(cell)) for cell in cells))
-    return table
+    cells = [[Text(plain(cell), style=style_of(cell)) for cell in row] for row in body]
+    return Aligned([[Text(name, style="bold") for name in header], *cells])
 
 
 def print_out(renderable: RenderableType, width: int = 80) -> None:
@@ -138,7 +166,7 @@ def print_out(renderable: RenderableType, width: int = 80) -> None:
     if sys.stdout is None:  # closed by the shell
         return
     if sys.stdout.isatty():
-        Console(highlight=False).print(renderable)
+        Console(highlight=False).print(renderable, crop=False)
     else:
         sys.stdout.write(to_text(renderable, width) + "\n")
 
@@ -147,5 +175,5 @@ def to_text(renderable: RenderableType, width: int = 80) -> str:
     """The lines without colour, stripped at the right."""
     console = Console(width=width, highlight=False, no_color=True, force_terminal=False)
     with console.capture() as capture:
-        console.print(renderable)
+        console.print(renderable, crop=False)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())

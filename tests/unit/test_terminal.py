@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -11,10 +12,18 @@ import pytest
 from harness.analysis.pair import pair
 from harness.maybe import Unavailable
 from harness.protocols import Progress, Proof
+from harness.records.result import NOT_REACHED, Check, ErrorInfo
 from harness.sinks.comparison import render_pair
+from harness.sinks.headline import headline
 from harness.sinks.markdown import render_markdown
 from harness.sinks.rows import number, plain, quantity, rows
-from harness.sinks.terminal import TerminalSink, live_line, render_result, to_text
+from harness.sinks.terminal import (
+    TerminalSink,
+    live_line,
+    render_result,
+    render_table,
+    to_text,
+)
 from harness.spec import RunSpec
 from harness.testing.results import fake_failure, fake_result
 
@@ -47,6 +56,23 @@ def zoo_run():
     )
 
 
+def aborted_run():
+    """A run that was interrupted, with what was measured until then, and checks of the rest."""
+    result = fake_result()
+    unmade = [
+        Check(name=name, verdict="unknown", reason="not reached: the run was interrupted")
+        for name in ("steal", "clocks", "sampler", "drift")
+    ]
+    error = ErrorInfo(
+        kind="interrupted", message="interrupted in the timed window", remedy="",
+        phase="in the timed window", stderr_tail="",
+    )  # fmt: skip
+    return fake_result(
+        status="interrupted", error=error, accuracy=NOT_REACHED,
+        validity=(*unmade, *result.validity),
+    )  # fmt: skip
+
+
 def slower_run():
     result = fake_result()
     launches = tuple(
@@ -61,14 +87,70 @@ def slower_run():
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "result"),
-    [("degraded", fake_result()), ("failed", fake_failure()), ("zoo", zoo_run())],
-)
-def test_the_table_of_a_run(name: str, result) -> None:
-    text = to_text(render_result(result, Path("results") / result.id))
-    assert max(map(len, text.splitlines())) <= 80 and "\x1b" not in text
-    check(f"result-{name}.txt", text)
+RUNS = [
+    ("degraded", fake_result()),
+    ("failed", fake_failure()),
+    ("zoo", zoo_run()),
+    ("aborted", aborted_run()),
+]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("name", "result"), RUNS)
+def test_the_table_of_a_run(name: str, result, whole: bool) -> None:
+    text = to_text(render_result(result, Path("results") / result.id, whole=whole))
+    *above, _, _, _ = text.splitlines()
+    assert max(map(len, above)) <= 80 and "\x1b" not in text
+    check(f"{'result' if whole else 'brief'}-{name}.txt", text)
+
+
+@pytest.mark.parametrize(("name", "result"), RUNS)
+def test_a_run_is_in_sight_on_a_small_terminal(name: str, result) -> None:
+    text = to_text(render_result(result, Path("results") / result.id, whole=False))
+    assert len(text.splitlines()) <= 22  # of 24, below the command and above the next prompt
+
+
+def test_a_run_in_three_lines() -> None:
+    assert headline(fake_result()) == [
+        "digits, int8, onnxruntime on cpu, batch 1, 2 launches",
+        "median 123.6 µs (123.4 to 123.9), p99 171.1 µs, 8000 /s, energy 187.5 µJ",
+        "degraded: 3.1 % of CPU time was stolen by other guests",
+    ]
+    assert headline(fake_failure())[1:] == [
+        "failed: the worker was killed by SIGKILL while loading; "
+        "out of memory is the usual cause: try a smaller batch"
+    ]
+
+
+def test_why_a_run_is_degraded_names_every_doubt() -> None:
+    noisy = Check(name="interval", verdict="warn", reason="the median is known to ±9%; wait")
+    result = fake_result(validity=(noisy, *fake_result().validity))
+    assert headline(result)[-1] == "degraded: the median is known to ±9%; also cpu steal"
+    assert headline(fake_result(status="complete", validity=fake_result().validity[:2]))[-1] == (
+        "complete: 2 checks passed"
+    )
+    assert headline(aborted_run())[-1] == "interrupted in the timed window"
+
+
+def test_a_long_message_keeps_both_ends_in_the_headline() -> None:
+    error = ErrorInfo(
+        kind="exception", message="begin " + "x" * 5000 + " end", remedy="", phase="loading",
+        stderr_tail="",
+    )  # fmt: skip
+    line = headline(fake_result(status="failed", error=error))[-1]
+    assert line.startswith("failed while loading: begin xxx") and line.endswith("xxx end")
+    assert len(line) < 650
+
+
+@pytest.mark.parametrize("folder", ["/tmp/" + "deep/" * 40 + "run", "a folder/with spaces/run"])
+def test_a_path_is_never_cut_or_wrapped(folder: str) -> None:
+    text = to_text(render_result(fake_result(), Path(folder), whole=False))
+    assert f"Files: {folder}" in text.splitlines()
+    assert f"All of it: harness show {shlex.quote(folder)}" in text.splitlines()
+    path = "/sys/class/powercap/intel-rapl:0/intel-rapl:0:0/energy_uj/and/so/on/and/so/forth"
+    result = fake_result(energy=Unavailable(f"permission_denied: {path} cannot be read"))
+    assert path in to_text(render_result(result)).split()
+    assert path in to_text(render_table(("Channel", ""), [("energy", f"see {path}")]), 40).split()
 
 
 def test_the_markdown_of_a_run() -> None:
@@ -100,7 +182,9 @@ def test_every_absent_part_says_why() -> None:
     assert [row.section for row in found] == [
         "Latency", "Throughput", "Energy", "Memory", "Accuracy", "Precision",
     ]  # fmt: skip
-    assert {row[1:] for row in found} == {("", "n/a", "because of x; do y")}
+    first, *others = (row[1:] for row in found)
+    assert first == ("", "n/a", "because of x; do y")
+    assert set(others) == {("", "n/a", "because of x")}  # the remedy is given once
 
 
 def test_what_a_file_holds_cannot_steer_the_terminal() -> None:
