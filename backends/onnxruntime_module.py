@@ -30,6 +30,7 @@ from harness.errors import (
     HarnessError,
     MeasurementFailed,
     ModelError,
+    one_line,
 )
 from harness.protocols import Artifact, SessionOptions
 
@@ -234,7 +235,7 @@ def run_mapped(run: Callable[[], object]) -> None:
 def line(error: Exception) -> str:
     """The first lines of a runtime's message as one, without its numeric code prefix."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ", r"\1: ", str(error).strip())
-    return " ".join(text.split())[:400] or type(error).__name__
+    return one_line(text) or type(error).__name__
 
 
 def raise_mapped(error: Exception, what: str, kind: type[HarnessError]) -> NoReturn:

@@ -324,7 +324,7 @@ def _uncapturable(error: Exception) -> Exception:
     what = "--option cuda_graph=on: this model cannot be captured"
     known = cuda_failure(line(first), what)
     return known or ModelError(
-        f"{what}: {line(first)[:250]}",
+        f"{what}: {line(first)}",
         "leave the option out: the model waits for the device, or its shapes depend on the data",
     )
 

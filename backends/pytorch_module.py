@@ -20,6 +20,7 @@ from harness.errors import (
     HarnessError,
     MeasurementFailed,
     ModelError,
+    one_line,
 )
 from harness.protocols import Artifact, SessionOptions, TensorSpec
 
@@ -187,7 +188,7 @@ def check(specs: Sequence[TensorSpec], inputs: Arrays) -> None:
 
 
 def line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400] or type(error).__name__
+    return one_line(error) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import msgspec
 
 from harness.backends.tensorrt_log import Log
 from harness.backends.tensorrt_options import Settings
-from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError
+from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError, one_line
 
 if TYPE_CHECKING:
     from harness.protocols import Arrays
@@ -95,7 +95,7 @@ def _parse(trt: Any, log: Log, network: Any, path: str) -> None:
 def _rejected(error: Any) -> str:
     """One of the parser's errors, the node first. Errors of the whole file have no node."""
     operator, name = error.node_operator(), error.node_name()
-    text = " ".join(error.desc().split())[:300]
+    text = one_line(error.desc())
     if not operator and not name:
         return text
     return f"node {name or error.node()!r} ({operator or 'of unknown operator'}): {text}"

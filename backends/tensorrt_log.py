@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from harness.cuda_errors import cuda_failure
-from harness.errors import HarnessError
+from harness.errors import HarnessError, one_line
 
 _KEPT = 50
 # As TensorRT words what CUDA and the rest of the world call out of memory.
@@ -33,7 +33,7 @@ class Log:
         """``what`` with what TensorRT said of it; an error of CUDA is that, whatever ``kind``."""
         said = "; ".join(dict.fromkeys(self.errors)) or "TensorRT gave no reason"
         known = cuda_failure(_MEMORY.sub("out of memory", said), what)
-        return known or kind(f"{what}: {said[:600]}", remedy)
+        return known or kind(f"{what}: {one_line(said)}", remedy)
 
     @contextmanager
     def mapped(self, what: str, kind: type[HarnessError], remedy: str = "") -> Iterator[None]:
@@ -66,7 +66,7 @@ def _listener(trt: Any, errors: deque[str]) -> Any:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())[:400]
+    return one_line(text)
 
 
 @cache

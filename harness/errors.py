@@ -17,6 +17,8 @@ else that escapes is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+_MOST_CHARACTERS = 20_000
+
 
 class HarnessError(Exception):
     """An expected failure. ``message`` says what is wrong, ``remedy`` what to do about it."""
@@ -75,3 +77,14 @@ class NothingComparable(HarnessError):
     """No pair of results could be compared."""
 
     exit_code = 4
+
+
+def one_line(text: object, most: int = _MOST_CHARACTERS) -> str:
+    """``text`` on one line, whole: a runtime often says last what helps.
+
+    Of one longer than ``most`` characters both ends, with ``[...]`` between them.
+    """
+    line = " ".join(str(text).split())
+    if len(line) <= most:
+        return line
+    return f"{line[: most // 2]} [...] {line[-(most // 2) :]}"

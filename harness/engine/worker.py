@@ -22,7 +22,7 @@ from harness.engine.loop import StreamLoop
 from harness.engine.messages import Boot, Event, Failure, Go, Job, Peer
 from harness.engine.pipeline import Lane, PipelinedLoop
 from harness.engine.timeline import STOP, Timeline
-from harness.errors import BackendUnavailable, HarnessError
+from harness.errors import BackendUnavailable, HarnessError, one_line
 from harness.maybe import Maybe, explain
 from harness.protocols import Asynchronous, Backend, DeviceMemory, Session, Unavailable
 
@@ -234,7 +234,7 @@ def _failure(error: BaseException) -> Failure:
     known = cuda_failure(text, "the timed loop ended") if "cuda" in text.lower() else None
     if known is not None:
         return Failure(type(known).__name__, known.message, known.remedy, "")
-    return Failure("", " ".join(text.split())[:2000], "", traceback.format_exc()[-8000:])
+    return Failure("", one_line(text), "", traceback.format_exc()[-8000:])
 
 
 def main(argv: list[str]) -> int:

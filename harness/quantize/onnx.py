@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import BackendUnavailable, HarnessError, QuantizationError
+from harness.errors import BackendUnavailable, HarnessError, QuantizationError, one_line
 from harness.protocols import Quantization
 from harness.quantize.job import QuantizeJob
 from harness.quantize.onnx_calibration import calibrate
@@ -124,8 +124,8 @@ def _boundary(source: Path) -> Iterator[None]:
     except Exception as error:
         # Without numeric codes and the paths of files that are gone when this is read.
         noise = r"\[ONNXRuntimeError\] : \d+ : |Load model from \S+ failed: *"
-        text = re.sub(noise, "", " ".join(str(error).split()))
-        text = text[:400] or type(error).__name__
+        text = re.sub(noise, "", str(error))
+        text = one_line(text) or type(error).__name__
         raise QuantizationError(
             f"{source.name} cannot be quantized: {text}", "run it with --precision fp32"
         ) from error

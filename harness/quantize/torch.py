@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.errors import BackendUnavailable, ModelError, QuantizationError
+from harness.errors import BackendUnavailable, ModelError, QuantizationError, one_line
 from harness.protocols import Quantization
 from harness.quantize.job import QuantizeJob
 
@@ -317,4 +317,4 @@ def _culprit(module: nn.Module, error: Exception) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return one_line(error) or type(error).__name__

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.errors import ModelError, QuantizationError
+from harness.errors import ModelError, QuantizationError, one_line
 from harness.protocols import Quantization
 
 LEAST_ROWS = 17  # torch._int_mm: "self.size(0) needs to be greater than 16"
@@ -162,7 +162,7 @@ def _rows(
         with torch.no_grad(), watch:
             module(*inputs)
     except Exception as error:  # the model's own code, which may raise anything
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error)
         raise QuantizationError(f"{name} fails on its inputs: {text}", "repair it") from error
     finally:
         for handle in handles:

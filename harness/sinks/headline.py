@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.errors import one_line
 from harness.maybe import Maybe, Unavailable
 from harness.records.result import LatencyStats, Result, Timing
 from harness.sinks.rows import Row, all_rows, count, number, once, plain, quantity, scale_ms, title
@@ -58,12 +59,8 @@ def _unknown(result: Result) -> list[Row]:
 
 
 def shortened(text: str) -> str:
-    """``text`` on one line; of a very long one its two ends, the last of which says most."""
-    line = plain(text)
-    if len(line) <= _MOST_CHARACTERS:
-        return line
-    half = _MOST_CHARACTERS // 2
-    return f"{line[:half]} [...] {line[-half:]}"
+    """``text`` on one line; of a very long one its two ends."""
+    return one_line(plain(text), _MOST_CHARACTERS)
 
 
 def _conditions(result: Result) -> str:

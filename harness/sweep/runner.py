@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from harness import spec as specs
+from harness.errors import one_line
 from harness.maybe import Unavailable, convert
 from harness.records.cell import Cell
 from harness.records.lookup import lookup
@@ -34,6 +35,7 @@ from harness.sweep.folder import DONE, Attempt, SweepFolder
 from harness.sweep.plan import Plan, SweepCell
 
 HARNESS = (sys.executable, "-m", "harness")
+_LONGEST_REASON = 1000  # characters; the run's own result has it whole
 _GRACE_S = 15.0  # for a run that was interrupted to write its result
 
 
@@ -211,4 +213,4 @@ def reason(code: int | None, log: Path, limit_s: float) -> str:
         return f"longer than time_limit_s = {limit_s:g}"
     lines = log.read_text(errors="replace").splitlines()
     told = [line.removeprefix("harness: ") for line in lines if line.startswith("harness: ")]
-    return (told or lines or [f"exit code {code}"])[-1][:500]
+    return one_line((told or lines or [f"exit code {code}"])[-1], _LONGEST_REASON)

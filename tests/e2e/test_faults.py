@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import psutil
 import pytest
 from running import Harness, assert_no_orphans, helpers
@@ -50,6 +52,34 @@ def test_a_worker_that_dies_leaves_a_failed_result(
     assert result.error.phase in ("warming up", "in the timed window")
     names = sorted(path.name for path in only_run(tmp_path).iterdir())
     assert [name for name in names if "tmp" in name or "journal" in name] == []
+
+
+def test_the_runtimes_own_error_survives_whole(harness: Harness, tmp_path: Path) -> None:
+    numpy_helper, helper = onnx.numpy_helper, onnx.helper
+    shape = numpy_helper.from_array(np.array([3], "int64"), "shape")
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"], name="a_long_name_" * 100)],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [3])],
+        [shape],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.save(model, tmp_path / "reshape.onnx")
+
+    ran = harness("run", "--model", "reshape.onnx", "--out", "results")
+
+    assert ran.code == 3
+    result = read_result(only_run(tmp_path))
+    assert result.error is not None
+    # 1200 characters of a name, and only then what helps
+    assert "a_long_name_" * 100 in result.error.message
+    assert "requested shape:{3}" in result.error.message
+    # the headline has both ends, the table above it the whole, and no row says "unknown"
+    assert "requested shape:{3}" in ran.out.splitlines()[-1]
+    assert "unknown" not in ran.out
+    assert "requested shape:{3}" in ran.err and len(ran.err.splitlines()[-1]) < 700
 
 
 def test_what_was_measured_before_a_crash_is_kept(harness: Harness, tmp_path: Path) -> None:

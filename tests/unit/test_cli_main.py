@@ -12,7 +12,7 @@ import pytest
 
 import harness
 from harness.cli.main import COMMANDS, cli, main
-from harness.errors import BackendUnavailable, HarnessError, NothingComparable, UsageError
+from harness.errors import BackendUnavailable, HarnessError, NothingComparable, UsageError, one_line
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,6 +116,13 @@ def test_expected_failures_are_one_line_and_a_code(
     failing(error)
     assert main(["fail"]) == code
     assert capsys.readouterr() == ("", line)
+
+
+def test_a_long_text_keeps_both_ends() -> None:
+    assert one_line("a\n b\t c") == "a b c"
+    text = "begin " + "x" * 5000 + " end"
+    assert one_line(text) == text  # a runtime's message, say, with its cause at the end
+    assert one_line(text, 20) == "begin xxxx [...] xxxxxx end"
 
 
 def test_a_bug_keeps_its_traceback(failing) -> None:
