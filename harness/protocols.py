@@ -345,7 +345,7 @@ class Progress(msgspec.Struct, frozen=True):
     launch: int  # from 0
     launches: int
     elapsed_s: float  # in this phase
-    remaining_s: float | None  # estimate, None where unknown
+    remaining_s: float | None  # of the whole command: an estimate, None where unknown
     iterations: int  # timed so far in this launch (warm-up ones while warming up)
     median_ms: float | None = None
     ci95_ms: tuple[float, float] | None = None
@@ -355,3 +355,4 @@ class Progress(msgspec.Struct, frozen=True):
     throughput_per_s: float | None = None
     # newest reading of each channel: tag -> value (counters already turned into rates or sums)
     readings: Mapping[str, float] = {}
+    at_most: bool = False  # remaining_s is a bound, which a goal may well undercut

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,15 @@ def _with_flags(command: Any) -> Any:
 @click.option("-v", "--verbose", is_flag=True, help="Print every figure, as harness show does.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--no-tensorboard", is_flag=True, help="Write no TensorBoard events.")
-def command(as_json: bool, verbose: bool, quiet: bool, no_tensorboard: bool, **values: Any) -> int:
+@click.option("--progress-fd", type=int, hidden=True)  # how a sweep sees inside a launch
+def command(
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    no_tensorboard: bool,
+    progress_fd: int | None,
+    **values: Any,
+) -> int:
     """Measure one model on one backend, and leave a result, its samples and TensorBoard events.
 
     Without flags: the built-in digits model on ONNX Runtime, FP32, on the CPU, until the median is
@@ -121,10 +130,14 @@ def command(as_json: bool, verbose: bool, quiet: bool, no_tensorboard: bool, **v
 
     spec = specs.parse(values)
     _check_power_source(spec.power_source)
-    outcome = driver.run(
-        spec,
-        lambda folder: _sinks(folder, spec, live=not (quiet or as_json), tb=not no_tensorboard),
-    )
+    with ExitStack() as cleared:  # the live line, whatever happens
+        outcome = driver.run(
+            spec,
+            lambda folder: [
+                *_live(cleared, progress_fd, wanted=not (quiet or as_json)),
+                *_events(folder, spec, wanted=not no_tensorboard),
+            ],
+        )
     if as_json:
         print_json(outcome.result)
     elif not quiet:
@@ -154,17 +167,26 @@ def _check_power_source(name: str) -> None:
         require_file(name)
 
 
-def _sinks(folder: Path, spec: RunSpec, *, live: bool, tb: bool) -> list[Sink]:
-    sinks: list[Sink] = []
-    if live:
-        from harness.sinks.terminal import TerminalSink
+def _live(cleared: ExitStack, progress_fd: int | None, *, wanted: bool) -> list[Sink]:
+    if progress_fd is not None:
+        from harness.sinks.pipe import PipeSink
 
-        sinks.append(TerminalSink())
-    if tb:
-        from harness.sinks.tensorboard import TensorBoardSink
+        return [PipeSink(progress_fd)]
+    if not wanted:
+        return []
+    from harness.sinks.terminal import TerminalSink
 
-        sinks.append(TensorBoardSink(folder, spec))
-    return sinks
+    sink = TerminalSink()
+    cleared.callback(sink.close, None)
+    return [sink]
+
+
+def _events(folder: Path, spec: RunSpec, *, wanted: bool) -> list[Sink]:
+    if not wanted:
+        return []
+    from harness.sinks.tensorboard import TensorBoardSink
+
+    return [TensorBoardSink(folder, spec)]
 
 
 def _failure(outcome: Outcome) -> list[str]:

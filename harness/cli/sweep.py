@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from harness.cli.output import json_option, print_json
 
@@ -89,8 +91,9 @@ def _run(
     say(f"sweep {folder.manifest.id}: {left} of {total} launches of {cells} to run")
     attempts: list[Attempt] = []
     needed = locks.needs([one.spec for one in plan.cells]) if left else {}
-    with locks.held(needed, wait_s, lambda name: say(f"waiting for {name}")) as descriptors:
-        attempts += runner.run(plan, folder, descriptors, lambda step: _tell(step, say))
+    told = _Told(say, live=say is _say)
+    with locks.held(needed, wait_s, lambda name: say(f"waiting for {name}")) as descriptors, told:
+        attempts += runner.run(plan, folder, descriptors, told.step, told.glimpsed)
     if as_json:
         print_json(summary(attempts, folder))
     failed = [attempt for attempt in attempts if attempt.status not in DONE]
@@ -109,24 +112,50 @@ def _nothing(text: str) -> None:
     pass
 
 
-def _tell(step: Step, say: Callable[[str], None]) -> None:
-    """One line before a launch, and one after it."""
-    attempt = step.attempt
-    if attempt is None:
-        left = "" if step.remaining_s is None else f"  {_duration(step.remaining_s)} left"
-        place = f"[{step.number}/{step.total}]"
-        say(f"{place} {step.cell.name}  launch {step.launch} of {step.launches}{left}")
-        return
-    median = "" if step.median_ms is None else f"  median {step.median_ms:.4g} ms"
-    reason = f": {attempt.reason}" if attempt.reason else ""
-    say(f"    {attempt.status}{median}  {attempt.seconds:.1f} s{reason}")
+class _Told:
+    """One line before a launch and one after it; on a terminal, what goes on in between."""
 
+    def __init__(self, say: Callable[[str], None], *, live: bool) -> None:
+        from harness.sinks.terminal import LiveLine
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+        self._say = say
+        self._line = LiveLine()
+        self._began_s = 0.0
+        self.glimpsed = self._glimpsed if live and self._line.redraws else None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        self._line.stop()
+
+    def step(self, step: Step) -> None:
+        from harness.sinks.terminal import left_text
+
+        attempt = step.attempt
+        if attempt is None:
+            self._began_s = time.monotonic()
+            left = "" if step.remaining_s is None else f"  {left_text(step.remaining_s)}"
+            place = f"[{step.number}/{step.total}]"
+            self._say(f"{place} {step.cell.name}  launch {step.launch} of {step.launches}{left}")
+            return
+        self._line.stop()
+        median = "" if step.median_ms is None else f"  median {step.median_ms:.4g} ms"
+        reason = f": {attempt.reason}" if attempt.reason else ""
+        self._say(f"    {attempt.status}{median}  {attempt.seconds:.1f} s{reason}")
+
+    def _glimpsed(self, step: Step, line: bytes) -> None:
+        """Shown with the time left of the whole sweep, or of this launch while that is unknown."""
+        from harness.sinks.pipe import Glimpse
+        from harness.sinks.terminal import left_text
+
+        seen = msgspec.json.decode(line, type=Glimpse)
+        left, of_what = seen.remaining_s, " of this launch"
+        if step.remaining_s is not None:
+            left = max(step.remaining_s - (time.monotonic() - self._began_s), 0.0)
+            of_what = ""
+        left_s = "" if left is None else f", {left_text(left)}{of_what}"
+        self._line.show(f"[{step.number}/{step.total}]{left_s}: {seen.text}")
 
 
 def _seconds(text: str) -> float:

@@ -78,6 +78,7 @@ class Conductor:
         observer = RunObserver(
             self.spec, self.folder, self._sinks(self.folder.path), self.placement.rest
         )
+        observer.preparing()
         try:
             prepared = self.evidence.prepared = models.prepare(self.spec, self.format)
         except BaseException:

@@ -35,7 +35,7 @@ class Launch(Watch):
         super().__init__(spec, worker, lambda: observer.tick(self), interrupt)
         self.plan = WindowPlan()
         self._observer = observer
-        self._idle_s = 0.0
+        self.idle_s = 0.0
         self._probes = _probes(worker.pid, spec)
 
     def run(self, job: Job, *, verify: bool) -> None:
@@ -44,7 +44,7 @@ class Launch(Watch):
             self._load(job)
             if self._observer.metered:
                 self._sample()
-            self._idle_s = self._observer.idle_s()
+            self.idle_s = self._observer.idle_s()
             self._idle("before")
             self._warm_up()
             self._window()
@@ -70,11 +70,11 @@ class Launch(Watch):
         self.record.first_inference_ms = self._wait("ready").seconds * 1e3
 
     def _idle(self, which: str) -> None:
-        if self._idle_s <= 0:
+        if self.idle_s <= 0:
             return
         self._enter("idle", "idling")
         began = self._clock()
-        self._rest(self._idle_s)
+        self._rest(self.idle_s)
         self.record.idle[which] = (began, self._clock())
 
     def _rest(self, seconds: float) -> None:
@@ -220,7 +220,7 @@ class Launch(Watch):
         """How long this phase will last at most; None where nothing bounds it."""
         spec, done = self.spec, self.tracker.count if self.tracker else 0
         if self.phase == "idle":
-            return max(0.0, self._idle_s - elapsed_s)
+            return max(0.0, self.idle_s - elapsed_s)
         if self.phase != "window":
             return None
         left = [max(spec.cap_s, self.plan.floor_s) - elapsed_s]

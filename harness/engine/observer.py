@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from harness import registry
 from harness.engine.frames import SamplerJob
 from harness.engine.launch import Launch
+from harness.engine.outlook import Left, Outlook
 from harness.engine.sampling import SamplerProcess
 from harness.engine.watch import WindowPlan
 from harness.errors import ResultError
@@ -70,6 +71,13 @@ class RunObserver:
         self._fresh_ms: list[NDArray[np.float64]] = []
         self._published_s = self._flushed_s = 0.0
         self._phase = ""
+        self._outlook = Outlook(spec)
+
+    def preparing(self) -> None:
+        """The model is about to be built, exported or quantized, which may take minutes."""
+        progress = Progress("build", 0, self.spec.launches, 0.0, None, 0, wall_time_s=time.time())
+        for sink in self.sinks:
+            sink.update(progress)
 
     # -- one launch -----------------------------------------------------------------------------
 
@@ -159,6 +167,7 @@ class RunObserver:
             self.sampler.stop()
         elif len(self.samplers) == self.launch_index:
             self.samplers.append(None)  # it never came that far
+        self._outlook.launch_over()
         self.launch_index += 1
 
     # -- the end --------------------------------------------------------------------------------
@@ -212,7 +221,7 @@ class RunObserver:
 
     def _publish(self, launch: Launch) -> None:
         fresh, self._fresh_ms = self._fresh_ms, []
-        progress = _progress(launch, self.launch_index, fresh)
+        progress = _progress(launch, self.launch_index, fresh, self._outlook.left(launch))
         for sink in self.sinks:
             sink.update(progress)
 
@@ -241,7 +250,9 @@ def _settle_s(meters: Sequence[Channel]) -> float:
     return 2 * (_period_s(meters) or UNKNOWN_PERIOD_S)
 
 
-def _progress(launch: Launch, index: int, fresh_ms: list[NDArray[np.float64]]) -> Progress:
+def _progress(
+    launch: Launch, index: int, fresh_ms: list[NDArray[np.float64]], left: Left | None
+) -> Progress:
     spec, tracker = launch.spec, launch.tracker
     elapsed_s = (time.perf_counter_ns() - launch.phase_began_ns) / 1e9
     timed = tracker.count if tracker and launch.phase in ("window", "idle", "verify") else 0
@@ -255,7 +266,8 @@ def _progress(launch: Launch, index: int, fresh_ms: list[NDArray[np.float64]]) -
         launch=index,
         launches=spec.launches,
         elapsed_s=elapsed_s,
-        remaining_s=launch.remaining_s(elapsed_s),
+        remaining_s=None if left is None else left.seconds,
+        at_most=left is not None and left.at_most,
         iterations=timed or sum(recorder.count for recorder in launch.record.recorders),
         median_ms=median,
         ci95_ms=(median * (1 - half), median * (1 + half)) if known else None,  # type: ignore[operator]

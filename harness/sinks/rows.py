@@ -130,6 +130,14 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
+def duration(seconds: float) -> str:
+    """``34 s``, ``12 min`` or ``3 h 5 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def _scale(value: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:
     """The largest unit in which ``value`` is at least 1, as (factor, name)."""
     return next((unit for unit in units if abs(value) >= unit[0]), units[-1])

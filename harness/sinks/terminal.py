@@ -19,7 +19,7 @@ from rich.text import Text
 from harness.records.result import Result
 from harness.sinks.aligned import Aligned
 from harness.sinks.headline import brief_rows, headline
-from harness.sinks.rows import Row, count, number, plain, rows, subtitle, title
+from harness.sinks.rows import Row, count, duration, number, plain, rows, scale_ms, subtitle, title
 
 if TYPE_CHECKING:
     from harness.protocols import Progress
@@ -48,56 +48,94 @@ _PHASES = {
 }
 
 
+class LiveLine:
+    """One line at the foot of a terminal, redrawn in place and taken away at the end.
+
+    ``redraws`` is False where that cannot be done: a pipe, a file, a dumb terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.console = Console(file=stream or sys.stderr, highlight=False)
+        self.redraws = self.console.is_terminal and not self.console.is_dumb_terminal
+        # no refresh thread: callers come often enough, and threads disturb a measurement
+        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def show(self, text: str) -> None:
+        if not self._live.is_started:
+            self._live.start()
+        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
+        self._live.refresh()
+
+    def stop(self) -> None:
+        """Take it away, and give the cursor back. Idempotent."""
+        self._live.stop()
+
+
 class TerminalSink:
     """A `harness.protocols.Sink` for stderr. Leave it out for ``--quiet`` and ``--json``."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._console = Console(file=stream or sys.stderr, highlight=False)
-        redraws = self._console.is_terminal and not self._console.is_dumb_terminal
-        # no refresh thread: the driver calls often enough, and threads disturb a measurement
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._redraws = redraws
+        self._line = LiveLine(stream)
         self._shown: tuple[str, int] | None = None
 
     def update(self, progress: Progress) -> None:
         """Redraw the line, or print one where the phase has changed."""
-        if self._redraws:
-            if not self._live.is_started:
-                self._live.start()
-            self._live.update(Text(live_line(progress), no_wrap=True, overflow="ellipsis"))
-            self._live.refresh()
-        elif (progress.phase, progress.launch) != self._shown:
-            self._console.print(Text(phase_line(progress)), soft_wrap=True)
+        if self._line.redraws:
+            self._line.show(live_line(progress))
+        elif (progress.phase, progress.launch) != self._shown and progress.phase != "build":
+            # not of preparing: a model that cannot be used is one line, which says why
+            self._line.console.print(Text(phase_line(progress)), soft_wrap=True)
         self._shown = (progress.phase, progress.launch)
 
     def close(self, result: Result | None) -> None:
         """Take the live line away. The table is the command's business."""
-        self._live.stop()
+        self._line.stop()
 
 
 def phase_line(progress: Progress) -> str:
     """``measuring (launch 2 of 5)``."""
-    text = _PHASES.get(progress.phase, progress.phase)
-    if progress.launches > 1:
+    text = phase_name(progress)
+    if progress.launches > 1 and progress.phase != "build":
         text += f" (launch {progress.launch + 1} of {progress.launches})"
     return text
 
 
+def phase_name(progress: Progress) -> str:
+    return _PHASES.get(progress.phase, progress.phase)
+
+
 def live_line(progress: Progress) -> str:
-    """Phase, iterations, the median and its interval, time left."""
-    parts = [phase_line(progress)]
+    """The launch, time left of the whole command, the phase, iterations, the median.
+
+    In this order, since a narrow terminal shows the beginning.
+    """
+    place = f"launch {progress.launch + 1}/{progress.launches}" if progress.launches > 1 else ""
+    if progress.remaining_s is None:
+        left = f"{progress.elapsed_s:.0f} s" if progress.phase != "build" else ""
+    else:
+        left = left_text(progress.remaining_s, at_most=progress.at_most)
+    start = ", ".join(filter(None, (place, left)))
+    return f"{start}: {glimpse(progress)}" if start else glimpse(progress)
+
+
+def left_text(seconds: float, *, at_most: bool = False) -> str:
+    """``about 34 s left``."""
+    return f"{'at most' if at_most else 'about'} {duration(seconds)} left"
+
+
+def glimpse(progress: Progress) -> str:
+    """``measuring, 1200 iterations, 1.235 ms [1.200, 1.300]``: what goes on inside a launch."""
+    parts = [phase_name(progress)]
     if progress.iterations:
         parts.append(count(progress.iterations, "iteration"))
     if progress.median_ms is not None:
-        median = f"median {number(progress.median_ms)} ms"
+        factor, unit = scale_ms(progress.median_ms)
+        median = f"{number(progress.median_ms / factor)} {unit}"
         if progress.ci95_ms is not None:
             low, high = progress.ci95_ms
-            median += f" [{number(low)}, {number(high)}]"
+            median += f" [{number(low / factor)}, {number(high / factor)}]"
         parts.append(median)
-    left = progress.remaining_s
-    timing = f"{progress.elapsed_s:.0f} s"
-    parts.append(timing if left is None else f"{timing}, {max(left, 0):.0f} s left")
-    return "  ".join(parts)
+    return ", ".join(parts)
 
 
 def render_result(

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,12 @@ def run(
     folder: SweepFolder,
     descriptors: Sequence[int],
     tell: Callable[[Step], None],
+    glimpsed: Callable[[Step, bytes], None] | None = None,
 ) -> Iterator[Attempt]:
     """Run and record all that is left. ``descriptors``: of the locks, for the runs to inherit.
+
+    ``glimpsed`` is told, in a thread of its own, what goes on inside each launch: a line of
+    `harness.sinks.pipe`.
 
     Raises `ResultError` where the folder cannot be written.
     """
@@ -82,7 +87,8 @@ def run(
             index + 1, len(steps), one.cell, launch, plan.launches, _estimate(later, seconds)
         )
         tell(step)
-        attempt, median_ms = _launch(one, launch, plan.time_limit_s, folder, descriptors)
+        listen = None if glimpsed is None else partial(glimpsed, step)
+        attempt, median_ms = _launch(one, launch, plan.time_limit_s, folder, descriptors, listen)
         folder.record(attempt)
         seconds[one.cell.key] = attempt.seconds
         if attempt.status not in DONE:
@@ -100,7 +106,12 @@ def _estimate(keys: Sequence[str], seconds: dict[str, float]) -> float | None:
 
 
 def _launch(
-    one: SweepCell, launch: int, limit_s: float, folder: SweepFolder, descriptors: Sequence[int]
+    one: SweepCell,
+    launch: int,
+    limit_s: float,
+    folder: SweepFolder,
+    descriptors: Sequence[int],
+    listen: Callable[[bytes], None] | None,
 ) -> tuple[Attempt, float | None]:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     began = time.monotonic()
@@ -110,7 +121,8 @@ def _launch(
     command = [*HARNESS, "run", "--json", "--launches=1", f"--out={folder.path}"]
     command += specs.arguments(fields)
     try:
-        code, out = process(command, log, limit_s, descriptors)
+        with _heard(listen) as (options, ends):
+            code, out = process([*command, *options], log, limit_s, [*descriptors, *ends])
     except KeyboardInterrupt:
         seconds = round(time.monotonic() - began, 3)
         folder.record(
@@ -130,6 +142,30 @@ def _launch(
     )
     median_ms = lookup(result, "timing.latency_ms.median") if result else None
     return attempt, None if isinstance(median_ms, Unavailable) else median_ms
+
+
+@contextlib.contextmanager
+def _heard(
+    listen: Callable[[bytes], None] | None,
+) -> Iterator[tuple[list[str], list[int]]]:
+    """(options, descriptors) for a run whose progress is heard line by line, if anyone listens."""
+    if listen is None:
+        yield [], []
+        return
+    reader, writer = os.pipe()
+    thread = threading.Thread(target=_read_lines, args=(reader, listen), daemon=True)
+    thread.start()
+    try:
+        yield [f"--progress-fd={writer}"], [writer]
+    finally:
+        os.close(writer)
+        thread.join()  # the run is gone, and with it the pipe's last other end
+
+
+def _read_lines(reader: int, listen: Callable[[bytes], None]) -> None:
+    with open(reader, "rb") as lines:
+        for line in lines:
+            listen(line)
 
 
 def process(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Harness
+from running import Harness, environment
 
-from harness.cli.sweep import _duration
+from harness.sinks.rows import duration
 
 FILE = """
 name = "night"
@@ -46,6 +48,34 @@ def write(folder: Path, defaults: str = "", more: str = "") -> None:
 def results(folder: Path) -> list[dict[str, Any]]:
     found = [json.loads(path.read_bytes()) for path in folder.glob("*/result.json")]
     return sorted(found, key=lambda result: (result["started_at"], result["id"]))
+
+
+def test_a_terminal_sees_inside_a_launch(tmp_path: Path, cache: Path) -> None:
+    write(tmp_path, "duration_s = 0.7")
+    (tmp_path / "night.toml").write_text(
+        (tmp_path / "night.toml").read_text().replace("iterations = 20\n", "")
+    )
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "harness", "sweep", "night.toml", "--label", "one"]
+    variables = {**environment(cache), "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=variables, stdout=subprocess.DEVNULL, stderr=theirs
+    ) as child:
+        os.close(theirs)
+        seen = "".join(iter(lambda: read_some(ours), ""))
+    os.close(ours)
+    assert child.returncode == 0, seen
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", seen)
+    assert re.search(r"\[1/4\], about \d s left of this launch: measuring, \d+ iterations", text)
+    assert re.search(r"\[4/4\], about \d+ s left: ", text)
+    assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h")  # the cursor comes back
+
+
+def read_some(descriptor: int) -> str:
+    try:
+        return os.read(descriptor, 65536).decode(errors="replace")
+    except OSError:  # how a terminal says that nobody is left at its other end
+        return ""
 
 
 def test_every_launch_is_a_result_and_a_second_call_runs_nothing(
@@ -189,7 +219,7 @@ def test_a_manifest_that_is_none_is_one_line(
     [(89.4, "89 s"), (90, "2 min"), (3580, "1 h 0 min"), (7190, "2 h 0 min"), (7300, "2 h 2 min")],
 )
 def test_the_time_left(seconds: float, told: str) -> None:
-    assert _duration(seconds) == told
+    assert duration(seconds) == told
 
 
 def test_a_dry_run_leaves_nothing(tmp_path: Path, harness: Harness) -> None:

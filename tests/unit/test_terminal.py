@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from harness.records.result import NOT_REACHED, Check, ErrorInfo
 from harness.sinks.comparison import render_pair
 from harness.sinks.headline import headline
 from harness.sinks.markdown import render_markdown
+from harness.sinks.pipe import PipeSink
 from harness.sinks.rows import number, plain, quantity, rows
 from harness.sinks.terminal import (
     TerminalSink,
@@ -208,12 +210,37 @@ def progress(**fields: object) -> Progress:
 
 def test_the_live_line() -> None:
     assert live_line(progress()) == (
-        "measuring  1200 iterations  median 1.235 ms [1.200, 1.300]  2 s, 3 s left"
+        "about 3 s left: measuring, 1200 iterations, 1.235 ms [1.200, 1.300]"
+    )
+    assert live_line(progress(at_most=True, launch=1, launches=5, remaining_s=150)).startswith(
+        "launch 2/5, at most 2 min left: measuring, "
     )
     bare = progress(
         phase="load", launch=1, launches=5, iterations=0, median_ms=None, remaining_s=None
     )
-    assert live_line(bare) == "loading the model (launch 2 of 5)  2 s"
+    assert live_line(bare) == "launch 2/5, 2 s: loading the model"
+
+
+def test_preparing_is_shown_on_a_terminal_alone() -> None:
+    preparing = progress(phase="build", iterations=0, median_ms=None, remaining_s=None, launches=5)
+    assert live_line(preparing) == "launch 1/5: preparing the model"
+    stream = io.StringIO()
+    TerminalSink(stream).update(preparing)
+    assert stream.getvalue() == ""  # where a model that cannot be used leaves one line alone
+
+
+def test_a_sweep_gets_glimpses_through_a_pipe() -> None:
+    reader, writer = os.pipe()
+    sink = PipeSink(writer)
+    sink.update(progress())
+    assert msgspec.json.decode(os.read(reader, 4096)) == {
+        "text": "measuring, 1200 iterations, 1.235 ms [1.200, 1.300]", "remaining_s": 3.4,
+    }  # fmt: skip
+    for _ in range(5000):  # more than a pipe holds: lines are lost, and nothing waits
+        sink.update(progress())
+    os.close(reader)
+    sink.update(progress())
+    sink.close(None)
 
 
 def test_a_pipe_gets_one_plain_line_per_change_of_phase(capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,8 +275,8 @@ def test_a_terminal_gets_one_line_redrawn_and_then_taken_away(
         sink.update(progress(iterations=iterations))
     sink.close(None)
     written = stream.getvalue()
-    assert "1 iteration " in written and "2 iterations" in written
-    assert "left" not in written  # 60 columns: cut, never wrapped
+    assert "1 iteration," in written and "2 iterations" in written
+    assert "left" in written and "1.300]" not in written  # 60 columns: cut, never wrapped
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1  # the cursor comes back
     assert written.endswith("\x1b[2K")  # erased
 
