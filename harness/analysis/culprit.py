@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from harness.analysis.figures import figures
+from harness.analysis.figures import value
 from harness.analysis.metrics import Metric
 from harness.analysis.quantiles import bounding_ranks
 from harness.errors import NothingComparable
@@ -64,11 +64,12 @@ def suspects(
     sides = []
     for name, given in zip(names, (good, bad), strict=True):
         runs = [run for run in given if cell in (cell_of(run).name, cell_of(run).key)]
-        values = figures(runs, metric.name)
-        if isinstance(values, Unavailable):
-            why = values.reason if runs else f"it holds no run of {cell!r}"
-            raise NothingComparable(f"{name!r} has no {metric.name}: {why}", "name other runs")
-        sides.append((runs[0], statistics.median(values)))
+        level = value(runs, metric.name) if runs else Unavailable(f"it holds no run of {cell!r}")
+        if isinstance(level, Unavailable):
+            raise NothingComparable(
+                f"{name!r} has no {metric.name}: {level.reason}", "name other runs"
+            )
+        sides.append((runs[0], level))
     (first, level), (last, worse) = sides
     ratio = worse / level
     if (ratio > 1) != (metric.better == "lower"):

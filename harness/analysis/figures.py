@@ -1,15 +1,24 @@
-"""Where each metric's figures lie in a result: one per launch, and one of the whole run."""
+"""Where each metric's figures lie in a result: one of the whole run, and one per launch.
+
+value     what a run says, on every page and in every file; of several runs the median of theirs
+          launches
+figures   one per launch, for tests between launches; a run without a figure of its own has none,
+          since the launches that do have one are not the run
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 
+from harness.analysis.energy_primary import average_power_w
 from harness.analysis.metrics import METRICS
 from harness.maybe import Maybe, Unavailable
 from harness.records.lookup import lookup
 from harness.records.result import NOT_KEPT, Launch, Result
 
+_WHOLE_RUN = ("exact", "paired")  # rules of metrics that a launch does not repeat
 _UNFINISHED = ("interrupted", "failed")
 
 _PER_LAUNCH: dict[str, Callable[[Launch], Maybe[float]]] = {
@@ -25,8 +34,9 @@ _PER_LAUNCH: dict[str, Callable[[Launch], Maybe[float]]] = {
     "device_memory_peak": lambda launch: launch.device_memory_peak_bytes,
     "first_inference": lambda launch: launch.first_inference_ms,
     "load": lambda launch: launch.load_s,
+    "throughput": lambda launch: launch.inferences_per_s,
 }
-_OF_THE_RUN = {
+_PATHS = {
     "latency_median": "timing.latency_ms.median",
     "latency_mean": "timing.latency_ms.mean",
     "latency_p90": "timing.latency_ms.p90",
@@ -39,16 +49,39 @@ _OF_THE_RUN = {
     "memory_peak": "memory.window_peak_bytes",
     "file_size": "precision.file_size_bytes",
     "top1": "accuracy.top1",
-    "f1": "accuracy.macro_f1",
+    "f1": "accuracy.macro_f1",  # shown beside top1, and no metric that is judged
 }
+
+
+def value(runs: Sequence[Result], metric: str) -> Maybe[float]:
+    """The figure of one run as it states it; of several, the median of `all_figures`."""
+    if len(runs) == 1:
+        return single(runs[0], metric)
+    found = all_figures(runs, metric)
+    return found if isinstance(found, Unavailable) else statistics.median(found)
+
+
+def all_figures(runs: Sequence[Result], metric: str) -> Maybe[tuple[float, ...]]:
+    """The finite ones of `figures`; of what measuring does not change, the newest run's alone.
+
+    Files of before there was a figure per launch have one per run. ``runs``: oldest first.
+    """
+    if METRICS[metric].rule in _WHOLE_RUN:
+        return _of_whole_runs(runs[-1:], metric)
+    found = figures(runs, metric)
+    if isinstance(found, Unavailable):
+        return _of_whole_runs(runs, metric)
+    finite = tuple(one for one in found if math.isfinite(one))
+    return finite or Unavailable(f"{metric} is no finite number", "measure again")
 
 
 def figures(results: Iterable[Result], metric: str) -> Maybe[tuple[float, ...]]:
     """Every launch's figure, over all ``results``; why there is none where no launch has one.
 
-    A launch that was cut short has none, and one that lacks this metric is left out.
+    A launch that was cut short has none, and one that lacks this metric is left out, as are all of
+    a run that has none as a whole.
     """
-    found = [_figure(result, launch, metric) for result in results for launch in _launches(result)]
+    found = [one for result in results for one in _of_launches(result, metric)]
     known = tuple(float(one) for one in found if not isinstance(one, Unavailable))
     if known:
         return known
@@ -58,25 +91,79 @@ def figures(results: Iterable[Result], metric: str) -> Maybe[tuple[float, ...]]:
 
 def single(result: Result, metric: str) -> Maybe[float]:
     """The figure of the whole run."""
-    path = _OF_THE_RUN.get(metric)
-    found = NOT_KEPT if path is None else lookup(result, path)
+    found = _OF_THE_RUN[metric](result) if metric in _OF_THE_RUN else lookup(result, _PATHS[metric])
     if isinstance(found, Unavailable):
         return found
-    value = float(found)
-    return value if math.isfinite(value) else Unavailable(f"{METRICS[metric].name} is {value:g}")
+    number = float(found)
+    return number if math.isfinite(number) else Unavailable(f"{metric} is {number:g}")
 
 
-def _launches(result: Result) -> tuple[Launch, ...]:
+def _of_whole_runs(runs: Iterable[Result], metric: str) -> Maybe[tuple[float, ...]]:
+    found = [single(run, metric) for run in runs]
+    known = tuple(one for one in found if not isinstance(one, Unavailable))
+    absent = [one for one in found if isinstance(one, Unavailable)]
+    return known or absent[-1]
+
+
+def _average_power(result: Result) -> Maybe[float]:
+    energy = result.energy
+    return energy if isinstance(energy, Unavailable) else average_power_w(energy)
+
+
+def _device_memory(result: Result) -> Maybe[float]:
+    """The allocator's peak; where there is none, what the process held at the window's end."""
+    peak = lookup(result, "memory.device.allocator_peak_bytes")
+    held = lookup(result, "memory.device.process_bytes")
+    found: Maybe[float] = (
+        held if isinstance(peak, Unavailable) and not isinstance(held, Unavailable) else peak
+    )
+    return found
+
+
+def _median_of_launches(metric: str) -> Callable[[Result], Maybe[float]]:
+    """Of what each process does once."""
+
+    def read(result: Result) -> Maybe[float]:
+        if isinstance(result.timing, Unavailable):
+            return result.timing
+        found = [_PER_LAUNCH[metric](launch) for launch in result.timing.launches]
+        known = [one for one in found if not isinstance(one, Unavailable)]
+        return statistics.median(known) if known else NOT_KEPT
+
+    return read
+
+
+_OF_THE_RUN: dict[str, Callable[[Result], Maybe[float]]] = {
+    "power_average": _average_power,
+    "device_memory_peak": _device_memory,
+    "first_inference": _median_of_launches("first_inference"),
+    "load": _median_of_launches("load"),
+}
+
+
+def _of_launches(result: Result, metric: str) -> list[Maybe[float]]:
     if isinstance(result.timing, Unavailable):
-        return ()
-    launches = result.timing.launches
-    return tuple(launch for launch in launches if launch.stop_reason not in _UNFINISHED)
+        return []
+    launches = [one for one in result.timing.launches if one.stop_reason not in _UNFINISHED]
+    whole = single(result, metric) if launches else NOT_KEPT
+    if isinstance(whole, Unavailable):
+        return [whole] if launches else []
+    return [_figure(result, launch, metric) for launch in launches]
 
 
 def _figure(result: Result, launch: Launch, metric: str) -> Maybe[float]:
-    if metric == "throughput":
-        if launch.window_s <= 0:
-            return Unavailable("the window has no length", "measure again")
-        return launch.iterations * result.spec.batch_size / launch.window_s
     read = _PER_LAUNCH.get(metric)
-    return NOT_KEPT if read is None else read(launch)
+    found = NOT_KEPT if read is None else read(launch)
+    if metric == "throughput" and found == NOT_KEPT:
+        return _rate_before(result, launch)
+    return found
+
+
+def _rate_before(result: Result, launch: Launch) -> Maybe[float]:
+    """Files of before a launch said its rate: known of a single launch, or of a single stream,
+    whose iterations fill the window."""
+    if not isinstance(result.timing, Unavailable) and len(result.timing.launches) == 1:
+        return single(result, "throughput")
+    if result.spec.concurrency > 1 or launch.window_s <= 0:
+        return NOT_KEPT
+    return launch.iterations * result.spec.batch_size / launch.window_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -10,9 +9,9 @@ from typing import Literal
 import msgspec
 
 from harness.analysis.cells import Group, Side, hardware_name
-from harness.analysis.figures import figures, single
+from harness.analysis.figures import value as value_of
 from harness.analysis.metrics import METRICS
-from harness.maybe import Maybe, Unavailable, explain
+from harness.maybe import Unavailable, explain
 from harness.policy import DEFAULT_FLOOR, Policy, near
 from harness.records.cell import cell_of, spec_cell
 from harness.records.result import Accuracy, Result
@@ -92,7 +91,7 @@ def missing_cells(
 
 
 def _held(side: Side, metric: str, check: Check, limit: float) -> Breach:
-    unit, value = METRICS[metric].unit, _value(side, metric)
+    unit, value = METRICS[metric].unit, value_of(side.finished, metric)
     if isinstance(value, Unavailable):
         why = f"no figure to hold against the {check} of {limit:g} {unit}: {explain(value)}"
         return _breach(side, metric, check, "unknown", why)
@@ -111,14 +110,6 @@ def _breach(side: Side, metric: str, check: Check, state: State, message: str) -
         state=state,
         message=message,
     )
-
-
-def _value(side: Side, metric: str) -> Maybe[float]:
-    """The median of the launches, or what the newest run says as a whole."""
-    launches = figures(side.finished, metric)
-    if not isinstance(launches, Unavailable):
-        return statistics.median(launches)
-    return single(side.finished[-1], metric)
 
 
 def _accuracy(side: Side) -> Accuracy | None:

@@ -1,27 +1,25 @@
 """What one run, or all runs of one cell, have to say of a metric: its figures, value and interval.
 
 figures    one per launch; one in all where measuring does not change it (file size, accuracy)
-value      of a run as its result states it; else the median of the figures
+value      of a run as its result states it, absent where it is absent there; of several runs the
+           median of the figures
 interval   95 %, of one run; runs are pooled by `harness.analysis.compare`, which has its own
 """
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from harness.analysis.cells import FINISHED, Side, group
-from harness.analysis.figures import figures, single
+from harness.analysis.figures import all_figures, value
 from harness.analysis.metrics import COMPARED, METRICS, Metric
 from harness.maybe import Maybe, Unavailable
 from harness.records.lookup import lookup
 from harness.records.result import NOT_KEPT, Result
 
 _POOLED = Unavailable("several runs are pooled", "harness compare gives intervals between sets")
-_WHOLE_RUN = ("exact", "paired")  # rules of metrics that a launch does not repeat
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,16 +44,11 @@ def _honest(run: Result) -> Result:
 
 def measured(runs: Sequence[Result], name: str) -> Measured:
     """The metric called ``name`` over ``runs``, which are of one cell and machine, oldest first."""
-    found = _figures(runs, name)
-    alone = runs[0] if len(runs) == 1 else None
-    value = single(alone, name) if alone else NOT_KEPT
-    if isinstance(value, Unavailable):
-        value = found if isinstance(found, Unavailable) else statistics.median(found)
     return Measured(
         metric=METRICS[name],
-        figures=found,
-        value=value,
-        interval=interval(alone, name) if alone else _POOLED,
+        figures=all_figures(runs, name),
+        value=value(runs, name),
+        interval=interval(runs[0], name) if len(runs) == 1 else _POOLED,
     )
 
 
@@ -84,20 +77,3 @@ def _interval_path(name: str) -> str:
     stats = {"latency": "latency_ms", "device": "device_ms"}.get(kind)
     ours = stats and statistic in ("median", "mean", "p90", "p95", "p99", "p99_9")
     return f"timing.{stats}.ci95.{statistic}" if ours else ""
-
-
-def _figures(runs: Sequence[Result], name: str) -> Maybe[tuple[float, ...]]:
-    if METRICS[name].rule in _WHOLE_RUN:
-        return _of_whole_runs(runs[-1:], name)
-    found = figures(runs, name)
-    if isinstance(found, Unavailable):  # files of before there was a figure per launch
-        return _of_whole_runs(runs, name)
-    finite = tuple(value for value in found if math.isfinite(value))
-    return finite or Unavailable(f"{name} is no finite number", "measure again")
-
-
-def _of_whole_runs(runs: Sequence[Result], name: str) -> Maybe[tuple[float, ...]]:
-    found = [single(run, name) for run in runs]
-    known = tuple(value for value in found if not isinstance(value, Unavailable))
-    absent = [value for value in found if isinstance(value, Unavailable)]
-    return known or absent[-1]

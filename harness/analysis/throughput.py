@@ -28,7 +28,7 @@ def throughput(
     between launches, one launch gives one from batches of its inter-completion times. ``pipelined``
     says that one thread kept an inference in flight on every stream.
     """
-    rates = [_rate(streams) * batch_size for streams in launches]
+    rates = [launch_rate(streams, batch_size) for streams in launches]
     method = "iterations ended while all streams ran, over that time, x batch size"
     if pipelined:
         method = f"{concurrency} inferences in flight, one a stream, by one thread; {method}"
@@ -49,15 +49,15 @@ def throughput(
     )
 
 
-def _rate(streams: Streams) -> float:
-    """Iterations per second of one launch."""
+def launch_rate(streams: Streams, batch_size: int) -> float:
+    """Inferences per second of one launch."""
     opened = max(int(starts[0]) for starts, _ in streams)
     closed = min(int(ends[-1]) for _, ends in streams)
     if closed <= opened:  # too short to overlap: the whole span, then
         opened = min(int(starts[0]) for starts, _ in streams)
         closed = max(int(ends[-1]) for _, ends in streams)
     count = sum(int(((ends > opened) & (ends <= closed)).sum()) for _, ends in streams)
-    return count / ((closed - opened) / 1e9)
+    return count / ((closed - opened) / 1e9) * batch_size
 
 
 def _within(launches: Sequence[Streams], value: float) -> Maybe[tuple[float, float]]:

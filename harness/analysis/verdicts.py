@@ -10,8 +10,9 @@
     inconclusive     none of these is certain; the reason says what could have been seen
     not comparable   no pair of figures, and why
 
-``a`` and ``b`` are medians of the launches, ``ratio`` is the Hodges-Lehmann estimate: the median of
-all quotients of a launch of B and a launch of A. On few launches they differ a little.
+``a`` and ``b`` are what a run says everywhere else; of several runs, the median of their launches.
+``ratio`` is an estimate of its own (Hodges-Lehmann): the median of all quotients of a launch of B
+and a launch of A, which is not quite the quotient of the two.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from harness.analysis.compare import (
     judge,
     night_floor,
 )
-from harness.analysis.figures import figures, single
+from harness.analysis.figures import figures, single, value
 from harness.analysis.latency import MIN_LAUNCHES
 from harness.analysis.mcnemar import Paired, mcnemar
 from harness.analysis.metrics import COMPARED, METRICS, Better, Metric
@@ -122,9 +123,20 @@ def draft(pairing: Pairing, kind: Metric, settings: Settings) -> Draft:
         found = _exact(pairing, kind, minimum)
     else:
         found = _launches(pairing, kind, minimum, settings.minimum_launches)
-    sides = (("A", doubts(pairing.a)), ("B", doubts(pairing.b)))
-    shaky = "" if kind.rule != "launches" else ", ".join(f"{n} {text}" for n, text in sides if text)
-    return msgspec.structs.replace(found, note="; ".join(filter(None, (note, shaky))))
+    sides = (("A", pairing.a), ("B", pairing.b))
+    told = [f"{name} {text}" for name, side in sides for text in _shaky(side, kind)]
+    return msgspec.structs.replace(found, note="; ".join(filter(None, (note, ", ".join(told)))))
+
+
+def _shaky(side: Side, kind: Metric) -> list[str]:
+    """What weakens the figures of a side: degraded runs, and runs that have none."""
+    if kind.rule in ("exact", "paired"):
+        return []
+    absent = sum(isinstance(single(run, kind.name), Unavailable) for run in side.finished)
+    told = [doubts(side)] if kind.rule == "launches" else []
+    if 0 < absent < len(side.finished):
+        told.append(f"{absent} of {len(side.finished)} runs have no figure and are left out")
+    return [text for text in told if text]
 
 
 def judge_all(found: Sequence[Draft], alpha: float) -> list[Row]:
@@ -184,10 +196,10 @@ def _absent(row: Row) -> Draft | None:
 
 def _launches(pairing: Pairing, kind: Metric, minimum: float, needed: int) -> Draft:
     values = [figures(side.finished, kind.name) for side in (pairing.a, pairing.b)]
-    known = [() if isinstance(value, Unavailable) else value for value in values]
+    known = [() if isinstance(found, Unavailable) else found for found in values]
     if not all(known):  # files of before there was a figure per launch have one per run
         return _whole_runs(pairing, kind, minimum)
-    row = _row(kind, statistics.median(known[0]), statistics.median(known[1]), minimum)
+    row = _row(kind, *_values(pairing, kind), minimum)
     row = msgspec.structs.replace(
         row, launches=(len(known[0]), len(known[1])), cv=(_cv(known[0]), _cv(known[1]))
     )
@@ -207,8 +219,12 @@ def _launches(pairing: Pairing, kind: Metric, minimum: float, needed: int) -> Dr
         return _refused(row, f"{error}")
 
 
+def _values(pairing: Pairing, kind: Metric) -> tuple[Maybe[float], Maybe[float]]:
+    return value(pairing.a.finished, kind.name), value(pairing.b.finished, kind.name)
+
+
 def _whole_runs(pairing: Pairing, kind: Metric, minimum: float) -> Draft:
-    a, b = (single(side.finished[-1], kind.name) for side in (pairing.a, pairing.b))
+    a, b = _values(pairing, kind)
     row = _row(kind, a, b, minimum)
     if (absent := _absent(row)) is not None:
         return absent
@@ -219,7 +235,7 @@ def _whole_runs(pairing: Pairing, kind: Metric, minimum: float) -> Draft:
 
 def _exact(pairing: Pairing, kind: Metric, minimum: float) -> Draft:
     """Of the newest run of each side: a file's size does not vary."""
-    a, b = (single(side.finished[-1], kind.name) for side in (pairing.a, pairing.b))
+    a, b = _values(pairing, kind)
     row = _row(kind, a, b, minimum)
     if isinstance(a, Unavailable) or isinstance(b, Unavailable):
         return _absent(row) or _refused(row, "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from harness.analysis.compression import with_ratios
+from harness.analysis.figures import single
 from harness.board import compression_engine
 from harness.board.model import Board, Entry, Figure, Histogram
 from harness.board.results import entry_of
@@ -97,8 +98,7 @@ def _exported(result: Result) -> Entry:
         bounds = lookup(result, "timing.latency_ms.ci95.mean")
         low, high = (None, None) if isinstance(bounds, Unavailable) else bounds
         figures["latency_ms"] = Figure(mean, low, high)
-    primary = lookup(result, "energy.primary")
-    watts = lookup(result, f"energy.sources.{primary}.average_power_w")
+    watts = single(result, "power_average")
     if not isinstance(watts, Unavailable):
         figures["power_mw"] = Figure(watts * 1e3)
     own = compression_engine.Own(

@@ -20,7 +20,7 @@ from harness.analysis.energy_primary import average_power_w, settled
 from harness.analysis.latency import interval_methods, latency_stats
 from harness.analysis.overhead import Round, overhead
 from harness.analysis.profiles import merge
-from harness.analysis.throughput import throughput
+from harness.analysis.throughput import launch_rate, throughput
 from harness.analysis.validity import checks, worst
 from harness.engine.device_figures import (
     device_median_ms,
@@ -35,6 +35,7 @@ from harness.engine.watch import LaunchRecord
 from harness.maybe import Maybe, Unavailable, present
 from harness.records import result as records
 from harness.records.result import NOT_ASKED, NOT_REACHED, Result
+from harness.spec import RunSpec
 
 if TYPE_CHECKING:
     from harness.engine.evidence import Evidence
@@ -105,7 +106,11 @@ def _latencies(record: LaunchRecord) -> NDArray[np.int64]:
 
 
 def _bounds(timed: Sequence[Pair]) -> list[list[tuple[NDArray[np.int64], NDArray[np.int64]]]]:
-    return [[recorder.window() for recorder in record.recorders] for record, _ in timed]
+    return [_streams(record) for record, _ in timed]
+
+
+def _streams(record: LaunchRecord) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    return [recorder.window() for recorder in record.recorders]
 
 
 def _timing(
@@ -117,7 +122,7 @@ def _timing(
     spec = evidence.spec
     timed = _timed(evidence)
     launches = tuple(
-        _launch(pair, window, energy, spec.device)
+        _launch(pair, window, energy, spec)
         for pair, window, energy in zip(timed, windows, energies, strict=True)
     )
     of_launches = [record for record, _ in timed]
@@ -152,7 +157,7 @@ def _mode(evidence: Evidence) -> str:
 
 
 def _launch(
-    pair: Pair, window: NDArray[np.int64], energy: Maybe[records.Energy], device: str
+    pair: Pair, window: NDArray[np.int64], energy: Maybe[records.Energy], spec: RunSpec
 ) -> records.Launch:
     record, sampler = pair
     assert record.window_ns is not None
@@ -170,11 +175,12 @@ def _launch(
         p90_ms=stats.p90,
         p95_ms=stats.p95,
         p99_ms=stats.p99,
-        device_median_ms=device_median_ms(record, device),
+        device_median_ms=device_median_ms(record, spec.device),
         joules_per_inference=_of(energy, _joules_per_inference),
         average_power_w=_of(energy, average_power_w),
         memory_peak_bytes=_peak(record, sampler, "window")[1],
-        device_memory_peak_bytes=device_peak_bytes(record, device),
+        device_memory_peak_bytes=device_peak_bytes(record, spec.device),
+        inferences_per_s=launch_rate(_streams(record), spec.batch_size),
     )
 
 

@@ -31,7 +31,7 @@ import msgspec
 from harness.errors import ResultError, UsageError
 from harness.records import index_sql
 from harness.records.cell import CELL_VERSION, Cell
-from harness.records.index_rows import NAMES, Row, read_row
+from harness.records.index_rows import FIGURES_VERSION, NAMES, Row, read_row
 from harness.records.store import RESULT_NAME, scan
 
 FILE_NAME = ".index.sqlite"
@@ -356,7 +356,7 @@ class Index:
         return points[::-1]
 
 
-_VERSION = zlib.crc32(repr((_LAYOUT, CELL_VERSION, NAMES)).encode()) & 0x7FFFFFFF
+_VERSION = zlib.crc32(repr((_LAYOUT, CELL_VERSION, FIGURES_VERSION, NAMES)).encode()) & 0x7FFFFFFF
 
 
 class _NotOurs(Exception):

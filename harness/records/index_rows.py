@@ -21,6 +21,7 @@ from harness.records.result import SCHEMA
 from harness.records.store import decode_result, read_bytes
 from harness.spec import RunSpec
 
+FIGURES_VERSION = 2  # to be raised where a figure of `_values` changes its meaning
 # what a series can be asked for, in the order of the columns
 NAMES = tuple(dict.fromkeys((*METRICS, "accuracy_top1", "accuracy_f1")))
 FINISHED = ("complete", "degraded")
@@ -45,7 +46,6 @@ class _Latency(_Record, frozen=True):
 class _Launch(_Record, frozen=True):
     first_inference_ms: _Number = None
     load_s: _Number = None
-    device_memory_peak_bytes: _Number = None
 
 
 class _Timing(_Record, frozen=True):
@@ -74,6 +74,7 @@ class _Energy(_Record, frozen=True):
 
 class _Device(_Record, frozen=True):
     allocator_peak_bytes: _Number = None
+    process_bytes: _Number = None
 
 
 class _Memory(_Record, frozen=True):
@@ -193,6 +194,7 @@ def _values(run: _Run) -> dict[str, _Number]:
     """Metric name -> the run's figure, in the unit of the metric."""
     latency, launches = run.timing.latency_ms, run.timing.launches
     source = run.energy.sources.get(run.energy.primary, _Source())
+    device = run.memory.device
     return {
         "latency_median": latency.median,
         "latency_mean": latency.mean,
@@ -205,7 +207,7 @@ def _values(run: _Run) -> dict[str, _Number]:
         "energy_per_inference": run.energy.joules_per_inference.value,
         "power_average": source.average_power_w,
         "memory_peak": run.memory.window_peak_bytes,
-        "device_memory_peak": _peak(launches, run.memory.device.allocator_peak_bytes),
+        "device_memory_peak": _first_of(device.allocator_peak_bytes, device.process_bytes),
         "file_size": run.precision.file_size_bytes,
         "first_inference": _median(launch.first_inference_ms for launch in launches),
         "load": _median(launch.load_s for launch in launches),
@@ -220,9 +222,9 @@ def _median(values: Iterable[_Number]) -> float | None:
     return statistics.median(present) if present else None
 
 
-def _peak(launches: Iterable[_Launch], otherwise: _Number) -> _Number:
-    found = [launch.device_memory_peak_bytes for launch in launches]
-    return max((one for one in found if isinstance(one, float | int)), default=otherwise)
+def _first_of(peak: _Number, held: _Number) -> _Number:
+    """As `harness.analysis.figures` has it."""
+    return peak if isinstance(peak, float | int) else held
 
 
 def _float(value: _Number) -> float | None:

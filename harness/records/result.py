@@ -131,6 +131,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     average_power_w: Maybe[float] = NOT_KEPT  # of the primary source
     memory_peak_bytes: Maybe[int] = NOT_KEPT  # in the window
     device_memory_peak_bytes: Maybe[int] = NOT_KEPT
+    inferences_per_s: Maybe[float] = NOT_KEPT  # while all streams ran; iterations x batch size
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,10 @@ from harness.sinks.rows import count, number, plain, quantity, subtitle, title
 from harness.sinks.terminal import style_of
 
 VERDICTS = ("regressed", "inconclusive", "improved", "unchanged", "not comparable")
-READ_AS = "A, B: median of the launches. B / A: Hodges-Lehmann, the median of all quotients."
+READ_AS = (
+    "A, B: as the run states it; of several runs, the median of their launches. "
+    "B / A: Hodges-Lehmann, the median of all quotients of launches."
+)
 _NAMES = {
     "top1": "accuracy top-1",
     "f1": "accuracy macro F1",

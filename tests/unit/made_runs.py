@@ -49,7 +49,8 @@ def made(
         )
         for value, peak in zip(values, peaks, strict=True)
     )
-    whole = msgspec.structs.replace(base.timing.latency_ms, median=statistics.median(values))
+    middle = statistics.median(values)
+    whole = msgspec.structs.replace(base.timing.latency_ms, median=middle, p99=1.4 * middle)
     accuracy = base.accuracy if correct is not None else Unavailable("no labelled data")
     if correct is not None:
         top1 = correct.count("1") / len(correct)
@@ -70,6 +71,10 @@ def made(
         spec=msgspec.structs.replace(base.spec, **{"precision": "fp32", **spec}),
         timing=msgspec.structs.replace(base.timing, launches=launches, latency_ms=whole),
         precision=msgspec.structs.replace(base.precision, file_size_bytes=size_bytes),
+        throughput=msgspec.structs.replace(base.throughput, inferences_per_s=1000 / middle),
+        memory=msgspec.structs.replace(
+            base.memory, window_peak_bytes=round(statistics.median(peaks))
+        ),
         energy=NOT_HERE,
         accuracy=accuracy,
         machine=machine,

@@ -84,7 +84,12 @@ def slower_run():
     return fake_result(
         id="20261122T000000Z-digits-onnxruntime-fp32-ffffff",
         spec=RunSpec(launches=5),
-        timing=msgspec.structs.replace(result.timing, launches=launches),
+        timing=msgspec.structs.replace(
+            result.timing,
+            launches=launches,
+            latency_ms=msgspec.structs.replace(result.timing.latency_ms, median=0.1502),
+        ),
+        throughput=msgspec.structs.replace(result.throughput, inferences_per_s=6667.0),
         energy=Unavailable("not_present: no meter", "measure on bare metal"),
     )
 
@@ -161,7 +166,10 @@ def test_the_markdown_of_a_run() -> None:
 
 def test_two_runs_side_by_side() -> None:
     a, b = slower_run(), slower_run()
-    b = msgspec.structs.replace(b, timing=_faster(b.timing), energy=fake_result().energy)
+    twice = msgspec.structs.replace(b.throughput, inferences_per_s=13333.0)
+    b = msgspec.structs.replace(
+        b, timing=_faster(b.timing), throughput=twice, energy=fake_result().energy
+    )
     text = to_text(render_pair(pair(a, b), a, b))
     assert "\x1b" not in text
     check("pair.txt", text)
@@ -170,6 +178,7 @@ def test_two_runs_side_by_side() -> None:
 def _faster(timing):
     return msgspec.structs.replace(
         timing,
+        latency_ms=msgspec.structs.replace(timing.latency_ms, median=0.0751),
         launches=tuple(
             msgspec.structs.replace(launch, median_ms=launch.median_ms / 2, window_s=0.15)
             for launch in timing.launches
