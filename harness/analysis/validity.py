@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from harness.analysis.fidelity_check import fidelity_check
 from harness.maybe import Maybe, Unavailable, explain
-from harness.records.result import Check, Verdict
+from harness.records.result import Check, Fidelity, Verdict
 
 FOREIGN_LIMIT = 0.05  # of one core
 STEAL_LIMIT = 0.01
@@ -69,6 +70,8 @@ class Facts(msgspec.Struct, kw_only=True):
     non_finite: Maybe[Sequence[str]]
     integer_nodes: Maybe[int]
     precision: str
+    fidelity: Maybe[Fidelity] | None = None  # None: the run is its own reference
+    labelled: bool = False  # the fidelity is of labelled samples
     gpu: GpuFacts | None = None  # None: the device under test is no GPU
 
 
@@ -93,6 +96,7 @@ def checks(facts: Facts) -> tuple[Check, ...]:
                "raise --batch-size, or read latencies as upper bounds"),
         _finite(facts),
         _precision(facts),
+        *_fidelity(facts),
         *(gpu_checks(facts.gpu) if facts.gpu is not None else ()),
     )  # fmt: skip
 
@@ -265,3 +269,9 @@ def _precision(facts: Facts) -> Check:
         threshold,
         "see precision.operators: the runtime fell back",
     )
+
+
+def _fidelity(facts: Facts) -> tuple[Check, ...]:
+    if facts.fidelity is None:
+        return ()
+    return (fidelity_check(facts.fidelity, facts.precision, facts.labelled),)

@@ -17,7 +17,7 @@ import msgspec
 from harness import machine, models, registry
 from harness.engine.evidence import Evidence
 from harness.engine.launch import Launch
-from harness.engine.messages import Job
+from harness.engine.messages import Drawn, Job
 from harness.engine.observer import RunObserver
 from harness.engine.placement import Placement, booted, stand_aside
 from harness.engine.process import WorkerProcess
@@ -124,6 +124,9 @@ class Conductor:
             evaluation_path=prepared.evaluation_path,
             evaluation_name=prepared.evaluation_name,
             evaluation_sha256=prepared.evaluation_sha256,
+            drawn=None
+            if prepared.drawn is None
+            else Drawn(ranges=prepared.drawn, seed=self.spec.seed),
         )
 
     def _finish(self, observer: RunObserver) -> Outcome:

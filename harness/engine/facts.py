@@ -10,6 +10,7 @@ from harness.analysis import channels as shares
 from harness.analysis.drift import Diagnosis
 from harness.analysis.validity import Facts
 from harness.engine.facts_gpu import gpu_facts
+from harness.engine.messages import Verified
 from harness.engine.sampling import SamplerProcess
 from harness.engine.watch import LaunchRecord
 from harness.maybe import Maybe, Unavailable
@@ -59,8 +60,16 @@ def validity_facts(
         if isinstance(operators, Unavailable)
         else sum(counts.get(spec.precision, 0) for counts in operators.values()),
         precision=spec.precision,
+        fidelity=_fidelity(evidence, verified),
+        labelled=verified is not None and isinstance(verified.accuracy, records.Accuracy),
         gpu=gpu_facts(spec.device, timed),
     )
+
+
+def _fidelity(evidence: Evidence, verified: Verified | None) -> Maybe[records.Fidelity] | None:
+    if evidence.prepared is None or evidence.prepared.reference is None:
+        return None
+    return (verified.fidelity if verified else None) or NOT_REACHED
 
 
 def _disturbed(profiles: Maybe[records.Profiles]) -> Maybe[tuple[int, int]]:

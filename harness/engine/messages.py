@@ -42,6 +42,13 @@ class Boot(msgspec.Struct, frozen=True):
     capacity: int
 
 
+class Drawn(msgspec.Struct, frozen=True):
+    """How further inputs are drawn where there are no labelled ones: see `harness.models.data`."""
+
+    ranges: dict[str, tuple[int, int]]
+    seed: int
+
+
 class Job(msgspec.Struct, frozen=True):
     artifact: Artifact
     inputs_path: str
@@ -53,6 +60,7 @@ class Job(msgspec.Struct, frozen=True):
     evaluation_path: str | None = None
     evaluation_name: str = ""
     evaluation_sha256: str = ""
+    drawn: Drawn | None = None
 
 
 class Go(msgspec.Struct, frozen=True):

@@ -35,7 +35,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     ``inputs_path`` is an .npz of the bound inputs by name, at the batch size. ``evaluation_path``
     is an .npz of samples by input name along axis 0, and ``labels``; None where no accuracy is
     claimed. An input without the batch as its axis 0 has one dimension more there (one sample a
-    run).
+    run). ``drawn`` bounds integer inputs (low, high exclusive) where inputs are drawn, so that more
+    of them may be; None where the model brings its own or there are labelled samples.
     """
 
     model: ModelInfo
@@ -45,6 +46,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     evaluation_path: str | None
     evaluation_name: str
     evaluation_sha256: str
+    drawn: dict[str, tuple[int, int]] | None = None
 
 
 class _Bound(msgspec.Struct, frozen=True):
@@ -111,6 +113,7 @@ def assemble(spec: RunSpec, format: str, cache: Cache) -> Prepared:
         evaluation_path=evaluation.path if evaluation else None,
         evaluation_name=evaluation.name if evaluation else "",
         evaluation_sha256=evaluation.sha256 if evaluation else "",
+        drawn=fp32.ranges if evaluation is None and fp32.examples is None else None,
     )
 
 

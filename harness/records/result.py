@@ -38,15 +38,37 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     file_size_bytes: int
 
 
+class OutputFidelity(msgspec.Struct, frozen=True, kw_only=True):
+    """One output against FP32's, over all samples. Cosine, SQNR and largest error are of the
+    elements that are finite on both sides; integers, booleans and texts have no cosine and SQNR."""
+
+    dtype: str
+    elements: int
+    cosine: Maybe[float]
+    sqnr_db: Maybe[float]
+    max_abs_error: Maybe[float]
+    equal: float  # share of the elements that are the same
+    equal_non_zero: Maybe[float]  # of those that are not 0 on both sides; of exact outputs alone
+    non_finite: int = 0  # elements with a NaN or an infinity that only one side has
+
+
 class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
-    """Outputs against FP32 on the same inputs and backend, over all tensor outputs together."""
+    """Outputs against FP32 on the same inputs and backend.
+
+    Cosine, SQNR and largest error are those of ``output``, the worst floating-point output. Where
+    ``output`` is empty the result is of an earlier version: all outputs together as one vector.
+    """
 
     reference: str
     samples: int
     cosine: Maybe[float]
     sqnr_db: Maybe[float]
-    max_abs_error: float
+    max_abs_error: Maybe[float]
     top1_agreement: Maybe[float]
+    output: str = ""
+    outputs: dict[str, Maybe[OutputFidelity]] = {}
+    inputs: str = ""  # what the samples are: "digits test split", "drawn, seeds 0, 2 to 8", ...
+    top1_output: str = ""  # whose top-1 class was compared
 
 
 class PrecisionInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ _SHOWN: dict[str, frozenset[str] | None] = {
     "Accuracy": frozenset({"", "top-1"}),
     "Overhead": None,
 }
-_OF_PRECISION = ("", "file", "cosine", "agreement")
+_OF_PRECISION = ("", "file", "worst output", "cosine", "agreement")
 
 
 def headline(result: Result) -> list[str]:

@@ -22,6 +22,7 @@ from harness.records.result import (
     Fidelity,
     LatencyStats,
     Memory,
+    OutputFidelity,
     PrecisionInfo,
     Result,
     Spread,
@@ -317,11 +318,35 @@ def _size_note(precision: PrecisionInfo) -> str:
 
 
 def _fidelity(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:
-    against = f"against {fidelity.reference}, {fidelity.samples} samples"
-    yield "cosine", *_maybe(fidelity.cosine, lambda value: f"{value:.6f}", against)
+    """Of the worst output, with its name where there are several, and each of the others below."""
+    samples = f"{fidelity.samples} samples"
+    against = f"against {fidelity.reference}, {samples}"
+    if fidelity.inputs.startswith("the bound inputs"):
+        against += f": {plain(fidelity.inputs)}"
+    several = len(fidelity.outputs) > 1
+    if several:
+        yield "worst output", plain(fidelity.output), against
+    note = "" if several else against
+    yield "cosine", *_maybe(fidelity.cosine, lambda value: f"{value:.6f}", note)
     yield "SQNR", *_maybe(fidelity.sqnr_db, lambda value: f"{value:.2f} dB")
-    yield "agreement", *_maybe(fidelity.top1_agreement, lambda v: f"{v:.2%}", "same top-1 class")
-    yield "max error", number(fidelity.max_abs_error), ""
+    whose = f" of {plain(fidelity.top1_output)}" if several and fidelity.top1_output else ""
+    same = f"same top-1 class{whose}"
+    yield "agreement", *_maybe(fidelity.top1_agreement, lambda v: f"{v:.2%}", same)
+    yield "max error", *_maybe(fidelity.max_abs_error, number)
+    for name, one in fidelity.outputs.items() if several else ():
+        if name != fidelity.output:
+            yield "output", *_output(name, one)
+
+
+def _output(name: str, one: Maybe[OutputFidelity]) -> tuple[str, str]:
+    """What became of one output, and its name."""
+    if isinstance(one, Unavailable):
+        return "n/a", why(one)
+    if not isinstance(one.equal_non_zero, Unavailable):
+        return f"{one.equal:.2%}", f"{plain(name)}, {one.dtype}: elements that are equal"
+    if isinstance(one.sqnr_db, Unavailable):
+        return "n/a", f"{plain(name)}: {why(one.sqnr_db)}"
+    return f"{one.sqnr_db:.2f} dB", f"{plain(name)}, SQNR"
 
 
 def _overhead(result: Result) -> Iterator[Row]:

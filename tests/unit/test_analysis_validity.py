@@ -12,7 +12,7 @@ import pytest
 from harness.analysis import validity
 from harness.analysis.validity import Facts, checks, worst
 from harness.maybe import Unavailable
-from harness.records.result import Check
+from harness.records.result import Check, Fidelity, OutputFidelity
 
 GONE = Unavailable("nobody looked", "look")
 GOOD = Facts(
@@ -37,10 +37,31 @@ GOOD = Facts(
     non_finite=[],
     integer_nodes=3,
     precision="int8",
+    fidelity=Fidelity(
+        reference="fp32",
+        samples=16,
+        cosine=1.0,
+        sqnr_db=40.0,
+        max_abs_error=0.01,
+        top1_agreement=1.0,
+        output="y",
+        outputs={
+            "y": OutputFidelity(
+                dtype="float32",
+                elements=16,
+                cosine=1.0,
+                sqnr_db=40.0,
+                max_abs_error=0.01,
+                equal=0.0,
+                equal_non_zero=GONE,
+            )
+        },
+    ),
 )
 NAMES = (
     "steady", "interval", "drift", "foreign load", "steal", "disturbed blocks", "throttled",
     "clocks", "affinity", "sampler", "timer", "finite outputs", "precision ran",
+    "fidelity",
 )  # fmt: skip
 
 
@@ -55,6 +76,11 @@ def test_all_checks_are_there_in_order_and_pass_on_a_good_run() -> None:
     assert {one.verdict for one in found} == {"pass"}
     assert all(one.reason for one in found)
     assert worst(found) == "pass"
+
+
+def test_a_run_that_is_its_own_reference_has_no_fidelity_to_check() -> None:
+    found = checks(msgspec.structs.replace(GOOD, fidelity=None))
+    assert tuple(one.name for one in found) == NAMES[:-1]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +142,7 @@ def test_one_fact_moves_one_check() -> None:
     fields = (
         "half_width", "drift", "foreign_share", "steal_share", "disturbed_blocks",
         "throttle_events", "clock_drift", "sampler_gap_s", "timer_share", "non_finite",
-        "integer_nodes",
+        "integer_nodes", "fidelity",
     )  # fmt: skip
     moved = []
     for field in fields:

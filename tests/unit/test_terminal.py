@@ -8,12 +8,14 @@ import shlex
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
+from harness.analysis.fidelity import fidelity
 from harness.analysis.pair import pair
 from harness.maybe import Unavailable
 from harness.protocols import Progress, Proof
-from harness.records.result import NOT_REACHED, Check, ErrorInfo
+from harness.records.result import NOT_REACHED, Check, ErrorInfo, PrecisionInfo
 from harness.sinks.comparison import render_pair
 from harness.sinks.headline import headline
 from harness.sinks.markdown import render_markdown
@@ -184,6 +186,30 @@ def _faster(timing):
             for launch in timing.launches
         ),
     )
+
+
+def test_the_worst_output_leads_and_the_others_follow() -> None:
+    ids = np.arange(1, 9, dtype=np.int64)
+    ours = {"ids": ids, "embedding": np.array([3.0, 5.0]), "boxes": np.ones((2, 4))}
+    theirs = {"ids": ids, "embedding": np.array([3.0, 4.0]), "boxes": np.ones((1, 4))}
+    made = fake_result().precision
+    assert isinstance(made, PrecisionInfo)
+    found = rows(
+        fake_result(
+            precision=msgspec.structs.replace(made, fidelity=fidelity(ours, theirs, samples=16))
+        )
+    )
+    told = {row.name: (row.value, row.note) for row in found}
+    assert told["worst output"] == (
+        "embedding",
+        "against fp32, same inputs and backend, 16 samples",
+    )
+    assert told["SQNR"] == ("13.98 dB", "")
+    outputs = [(row.value, row.note) for row in found if row.name == "output"]
+    assert outputs == [
+        ("100.00%", "ids, int64: elements that are equal"),
+        ("n/a", "output boxes has shape (2, 4), the reference's (1, 4)"),
+    ]
 
 
 def test_every_absent_part_says_why() -> None:
