@@ -91,7 +91,7 @@ def same_session(model: str, threads: int, rounds: int) -> str:
         return float(np.median(ends - starts))
 
     by_hand()
-    figures = in_turn({"ours": ours, "by hand": by_hand}, rounds)
+    figures = in_turn({"ours": ours, "by hand": by_hand}, rounds, f"{model}, one session")
     timeline.close()
     return ratio(figures["ours"], figures["by hand"])
 
@@ -110,7 +110,7 @@ def fresh_processes(model: str, threads: int, rounds: int) -> str:
         paths = [prepared.artifact.path, prepared.inputs_path]
         return float(_run("-c", BY_HAND, *paths, str(threads), "2.7"))
 
-    figures = in_turn({"ours": ours, "by hand": by_hand}, rounds)
+    figures = in_turn({"ours": ours, "by hand": by_hand}, rounds, f"{model}, fresh processes")
     return ratio(figures["ours"], figures["by hand"])
 
 
@@ -127,7 +127,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     for model in given.models:
-        print(f"{model}, batch 1, {given.threads} thread(s), {given.rounds} rounds; limit 1 %")
+        print(
+            f"{model}, batch 1, {given.threads} thread(s), {given.rounds} rounds; limit 1 %",
+            flush=True,
+        )
         print("  session  ours / by hand =", same_session(model, given.threads, given.rounds))
         print("  process  ours / by hand =", fresh_processes(model, given.threads, given.rounds))
 

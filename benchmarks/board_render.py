@@ -25,6 +25,7 @@ from boards import (  # type: ignore[import-not-found]
     import_models,
     served,
 )
+from interleaved import counted
 
 MARKS = """() => Object.fromEntries(performance.getEntriesByType("mark")
   .filter((mark) => mark.name.startsWith("board: "))
@@ -57,12 +58,13 @@ def main() -> None:
         sys.exit("no Chromium or Chrome on this machine")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
         logdir = Path(folder) / "results"
+        print(f"importing {options.models} models", file=sys.stderr)
         import_models(logdir, options.models, Path(folder))
         browser = started.chromium.launch(executable_path=path, args=list(BROWSER_ARGS))
         with served(logdir) as board:
             address = f"{board.url}data/plugin_entry.html?name=compression"
             _wait_for(browser, address, 2 * options.models)
-            rounds = [_round(browser, address) for _ in range(options.rounds)]
+            rounds = [_round(browser, address) for _ in counted(options.rounds, "rendering")]
         browser.close()
     print(f"{options.models} models, {2 * options.models} entries, {options.rounds} rounds")
     for name in rounds[0]:

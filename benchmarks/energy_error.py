@@ -244,7 +244,8 @@ def main() -> None:
         cells = [_cell(errors.by_method.get(method, [])) for method in methods]
         share = f"{np.mean(errors.inside):.1%}" if errors.inside else "-"
         refused = f"{errors.refused / options.trials:.0%}"
-        print(f"| {scenario.name} | {' | '.join(cells)} | {share} | {refused} |")
+        row = f"| {scenario.name} | {' | '.join(cells)} | {share} | {refused} |"
+        print(row, flush=True)  # one takes a while
     print(f"\nours within its stated uncertainty: {np.mean(inside):.2%} of {len(inside)}")
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import ruptures
 from index_scale import ASKED, measure_rows
+from interleaved import counted
 
 from harness.analysis.changepoints import MIN_NIGHTS, segments
 from harness.analysis.history import history
@@ -51,7 +52,7 @@ def measure_change_points(rounds: int = 20) -> None:
     rng = np.random.default_rng(0)
     for count in (90, 365, 1000):
         ours, theirs = [], []
-        for _ in range(rounds):
+        for _ in counted(rounds, f"{count} nights"):
             values = rng.normal(0, 0.01, count) + 0.05 * (np.arange(count) > count // 2)
             penalty = 5 * float(np.log(count)) * 0.01**2
             ours.append(_timed(partial(segments, values, penalty)))

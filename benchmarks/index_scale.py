@@ -108,6 +108,7 @@ def made_up(count: int) -> Iterator[tuple[_File, Row]]:
 
 
 def measure_files(results: Path, count: int, data: bytes) -> None:
+    print(f"writing {count} files of {len(data) / 1e3:.0f} kB", file=sys.stderr)
     began = time.perf_counter()
     write_files(results, count, data)
     print(f"{count} files of {len(data) / 1e3:.0f} kB written in {_since(began):.1f} s")
@@ -128,6 +129,7 @@ def measure_files(results: Path, count: int, data: bytes) -> None:
 
 
 def measure_rows(results: Path, count: int) -> None:
+    print(f"storing {count} rows", file=sys.stderr)
     with Index(results) as index:
         began = time.perf_counter()
         rows = made_up(count)

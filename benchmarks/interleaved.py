@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
-def in_turn(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def counted(rounds: int, what: str) -> Iterator[int]:
+    """``range(rounds)``; says on stderr between them which one goes, and for how long it may.
+
+    On a terminal in one line that is taken away at the end, else about ten times in all.
+    """
+    began_s, redraws = time.monotonic(), sys.stderr.isatty()
+    for number in range(rounds):
+        left_s = (time.monotonic() - began_s) / number * (rounds - number) if number else None
+        left = "" if left_s is None else f", about {left_s:.0f} s left"
+        text = f"{what}: round {number + 1} of {rounds}{left}"
+        if redraws:
+            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+        elif number % max(1, rounds // 10) == 0:
+            print(text, file=sys.stderr, flush=True)
+        yield number
+    if redraws:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def in_turn(
+    candidates: Mapping[str, Callable[[], float]], rounds: int, what: str = ""
+) -> dict[str, list[float]]:
     """One figure a round from each candidate; each round starts with another one."""
     figures: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)
-    for number in range(rounds):
+    for number in counted(rounds, what or " and ".join(names)):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             figures[name].append(candidates[name]())

@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from interleaved import counted
+
 from harness.engine.loop import StreamLoop
 from harness.engine.timeline import STOP, WINDOW, Timeline
 
@@ -123,7 +125,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     session, peer = NullSession(), loadgen()
     mine, calls, peers = [], [], []
-    for _ in range(rounds):
+    for _ in counted(rounds, "loop cost"):
         mine.append(ours(session))
         calls.append(bare(session))
         if peer is not None:

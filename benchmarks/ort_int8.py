@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -137,6 +138,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as temporary:
         folder, samples = Path(temporary), Inputs()
+        print(f"quantizing {given.model} in three ways", file=sys.stderr)
         fp32, reduced, inputs = our_artifact(given.model, samples, folder)
         calls = {
             "fp32": adapter_call(fp32, inputs),
@@ -147,7 +149,7 @@ def main() -> None:
         for call in calls.values():
             median_ms(call, given.iterations)
         measures = {n: partial(median_ms, call, given.iterations) for n, call in calls.items()}
-        rounds = in_turn(measures, given.rounds)
+        rounds = in_turn(measures, given.rounds, given.model)
     report(given.model, rounds)
 
 

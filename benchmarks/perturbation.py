@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from interleaved import ratio
+from interleaved import counted, ratio
 
 from harness.engine.frames import SamplerJob
 from harness.engine.sampling import SamplerProcess
@@ -232,7 +232,7 @@ def compare(name: str, target_ms: float, rounds: int) -> None:
             conditions.append(peer)
     figures: dict[str, dict[str, list[float]]] = {c: {q: [] for q in QUANTILES} for c in conditions}
     thrown = 0
-    for _ in range(rounds):
+    for _ in counted(rounds, name):
         for condition in random.sample(conditions, len(conditions)):
             reply, repeated = workload.quiet_block(condition, batch)
             thrown += repeated

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from interleaved import counted
+
 from harness.models.digits import ASSETS
 from harness.records.samples import read_samples
 
@@ -73,7 +75,7 @@ def main() -> None:
         "harness run, to its first iteration": harness_run,
     }
     taken: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(rounds):
+    for _ in counted(rounds, "startup"):
         for name, measure in measures.items():
             taken[name].append(measure())
     for name, values in taken.items():

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from interleaved import interval, ratio
+from interleaved import counted, interval, ratio
 from torch import nn
 
 from harness.models.zoo.digits import Digits
@@ -131,7 +131,7 @@ def compare(training: Training, loggers: dict[str, Any], rounds: int) -> None:
     whole: dict[str, list[float]] = {name: [] for name in names}
     inside: dict[str, list[float]] = {name: [] for name in names}
     training.block(None)  # warm up
-    for number in range(rounds):
+    for number in counted(rounds, "training"):
         times_s, inside_s, cpu_s = (dict.fromkeys(names, 0.0) for _ in range(3))
         for block in range(BLOCKS):
             shift = (number + block) % len(names)

@@ -12,6 +12,7 @@ with latency, accuracy and every sensor, and the checkpoints.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,10 @@ class Files(NamedTuple):
     test: Path
 
 
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def load() -> Data:
     return Data(*split())
 
@@ -70,6 +75,7 @@ def train(data: Data, logdir: Path, epochs: int) -> Digits:
         logger.log_config({"epochs": epochs, "batch": BATCH, "peak_learning_rate": LEARNING_RATE})
         logger.log_graph(model, data.test_x[:2])
         logger.log_images("train", data.train_x[:16])
+        say(f"training {NAME} for {epochs} epochs; watch it: tensorboard --logdir {logdir}")
         for epoch in range(epochs):
             train_epoch(model, optimizer, schedule, data, logger)
             val_loss = validate(model, data, logger, epoch)
@@ -117,6 +123,7 @@ def validate(model: Digits, data: Data, logger: TrainingLogger, epoch: int) -> f
     loss: float = nn.functional.cross_entropy(logits, data.test_y).item()
     accuracy = (logits.argmax(1) == data.test_y).float().mean().item()
     logger.log_epoch(epoch, means["loss"], means["accuracy"], val_loss=loss, val_acc=accuracy)
+    say(f"  epoch {epoch + 1}: loss {means['loss']:.3f}, validation {loss:.3f} ({accuracy:.1%})")
     logger.log_calibration(logits.softmax(1), data.test_y)
     logger.log_system()
     return loss
@@ -139,6 +146,7 @@ def look_closer(model: Digits, data: Data, logger: TrainingLogger) -> None:
 
 def export(model: Digits, data: Data, folder: Path) -> Files:
     """The ONNX file, inputs to calibrate INT8 on, and labelled data."""
+    say(f"exporting it to {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     files = Files(folder / f"{NAME}.onnx", folder / "calibration.npz", folder / "test.npz")
     model.eval()
@@ -150,6 +158,8 @@ def export(model: Digits, data: Data, folder: Path) -> Files:
 
 def measure(files: Files, precision: str, logdir: Path, duration_s: float) -> Outcome:
     """What the model costs at ``precision``: ``harness run --precision ...`` from Python."""
+    how = "quantizing it, then measuring it" if precision == "int8" else "measuring it"
+    say(f"{how} in {precision} on this machine, {duration_s:g} s after the warm-up")
     spec = parse({
         "model": str(files.model),
         "precision": precision,

@@ -66,6 +66,9 @@ def test_the_script(tmp_path: Path) -> None:
                "--epochs", "2", "--duration", "0.3"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith(("  epoch", "measuring"))]
+    assert [line.partition(":")[0] for line in told[:2]] == ["  epoch 1", "  epoch 2"]
+    assert told[2:] == ["measuring it in fp32 on this machine, 0.3 s after the warm-up"]
     lines = done.stdout.splitlines()
     assert [line.partition(",")[0] for line in lines[:2]] == ["fp32", "int8"]
     assert lines[-1] == f"harness board --logdir {tmp_path / 'log'}"
