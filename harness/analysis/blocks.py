@@ -61,7 +61,7 @@ def _block(
     channels: Mapping[str, Channel],
 ) -> Block:
     inside = (ends_ns > low) & (ends_ns <= high)
-    times_ns = (ends_ns - starts_ns)[inside]
+    times_ns = ends_ns[inside] - starts_ns[inside]
     foreign = shares.foreign_share(series, low, high)
     steal = shares.steal_share(series, low, high)
     return Block(

@@ -111,8 +111,9 @@ def outliers(samples: Samples) -> int:
     it (Iglewicz and Hoaglin, *How to Detect and Handle Outliers*, 1993).
     """
     median = float(np.median(samples))
-    deviations = np.abs(samples - median)
-    sd = _SD_PER_MAD * float(np.median(deviations))
+    deviations = samples - median
+    np.abs(deviations, out=deviations)
+    sd = _SD_PER_MAD * float(np.median(deviations, overwrite_input=True))
     if sd == 0.0:
         sd = _SD_PER_MEAN_DEVIATION * float(deviations.mean())
     return int(np.count_nonzero(samples > median + _OUTLIER_SDS * sd))

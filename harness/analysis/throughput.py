@@ -62,7 +62,7 @@ def launch_rate(streams: Streams, batch_size: int) -> float:
 
 def _within(launches: Sequence[Streams], value: float) -> Maybe[tuple[float, float]]:
     """``value`` with the relative uncertainty of the mean time between two completions."""
-    gaps = [np.diff(np.sort(np.concatenate([ends for _, ends in streams]))) for streams in launches]
+    gaps = [_gaps(streams) for streams in launches]
     series = np.concatenate(gaps).astype(np.float64)
     if len(series) < BATCHED_FROM:
         return Unavailable(
@@ -74,3 +74,10 @@ def _within(launches: Sequence[Streams], value: float) -> Maybe[tuple[float, flo
     half = student_t_ppf(_UPPER, len(means) - 1) * float(means.std(ddof=1)) / len(means) ** 0.5
     relative = half / mean
     return value / (1 + relative), value / max(1 - relative, 1e-9)
+
+
+def _gaps(streams: Streams) -> NDArray[np.int64]:
+    """Times between two completions in ns."""
+    ends = np.concatenate([ends for _, ends in streams])
+    ends.sort()
+    return np.diff(ends)

@@ -101,6 +101,17 @@ def checks(facts: Facts) -> tuple[Check, ...]:
     )  # fmt: skip
 
 
+def lacking(iterations: int) -> Check:
+    """Of a run whose sample file lacks so many; one that lacks none has no such check."""
+    return Check(
+        name="samples",
+        verdict="warn",
+        reason=f"{iterations} iterations could not be written beside the result, whose figures are "
+        "of all of them; free some space on the disk",
+        threshold="every iteration is on the disk",
+    )
+
+
 def gpu_checks(gpu: GpuFacts) -> tuple[Check, ...]:
     """The checks of a run on a GPU, after all others."""
     return (

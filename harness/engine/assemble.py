@@ -21,7 +21,7 @@ from harness.analysis.latency import interval_methods, latency_stats
 from harness.analysis.overhead import Round, overhead
 from harness.analysis.profiles import merge
 from harness.analysis.throughput import launch_rate, throughput
-from harness.analysis.validity import checks, worst
+from harness.analysis.validity import checks, lacking, worst
 from harness.engine.device_figures import (
     device_median_ms,
     device_memory,
@@ -58,18 +58,19 @@ def assemble(evidence: Evidence) -> Result:
     verified = next((r.verified for r in evidence.launches if r.verified), None)
     validity = checks(validity_facts(evidence, timed, timing, diagnosis, profiles))
     spec = evidence.spec
-    return Result(
+    result = Result(
         id=evidence.id,
         status=_status(evidence, worst(validity)),
         started_at=evidence.started_at,
-        duration_s=(time.perf_counter_ns() - evidence.began_ns) / 1e9,
+        duration_s=((evidence.ended_ns or time.perf_counter_ns()) - evidence.began_ns) / 1e9,
         spec=spec,
         model=evidence.prepared.model if evidence.prepared else NOT_REACHED,
         precision=_precision(evidence),
         accuracy=(verified.accuracy if verified else None) or NOT_REACHED,
         machine=evidence.machine or machine.fingerprint(device=spec.device),
-        software=machine.software(
-            verified.description.runtime if verified else _facts_of(evidence)
+        software=msgspec.structs.replace(
+            evidence.installed.software if evidence.installed else machine.software(),
+            runtime=verified.description.runtime if verified else _facts_of(evidence),
         ),
         timing=timing,
         throughput=throughput(
@@ -85,9 +86,21 @@ def assemble(evidence: Evidence) -> Result:
         profiles=profiles,
         validity=validity,
         overhead=_overhead(evidence),
-        artifacts=evidence.files,
         error=_error(evidence),
         tags=spec.tags,
+    )
+    return with_files(result, evidence)
+
+
+def with_files(result: Result, evidence: Evidence) -> Result:
+    """``result`` with the files that there are now, and a word on iterations that none holds."""
+    kept = tuple(check for check in result.validity if check.name != "samples")
+    validity = (*kept, *([lacking(evidence.unsaved)] if evidence.unsaved else []))
+    return msgspec.structs.replace(
+        result,
+        validity=validity,
+        status=_status(evidence, worst(validity)),
+        artifacts=evidence.files,
     )
 
 
@@ -100,9 +113,11 @@ def _timed(evidence: Evidence) -> list[Pair]:
 def _latencies(record: LaunchRecord) -> NDArray[np.int64]:
     """Iteration times in ns over all streams, in the order in which they ended."""
     windows = [recorder.window() for recorder in record.recorders]
-    ends = np.concatenate([ends for _, ends in windows])
-    times = np.concatenate([ends - starts for starts, ends in windows])
-    return times[np.argsort(ends, kind="stable")]
+    if len(windows) == 1:
+        ((starts, ends),) = windows
+        return ends - starts
+    order = np.argsort(np.concatenate([ends for _, ends in windows]), kind="stable")
+    return np.concatenate([ends - starts for starts, ends in windows])[order]
 
 
 def _bounds(timed: Sequence[Pair]) -> list[list[tuple[NDArray[np.int64], NDArray[np.int64]]]]:
@@ -232,8 +247,10 @@ def _merged_profiles(timed: Sequence[Pair]) -> Maybe[records.Profiles]:
 def _profiles(index: int, record: LaunchRecord, sampler: SamplerProcess) -> records.Profiles:
     assert record.window_ns is not None
     windows = [recorder.window() for recorder in record.recorders]
-    starts = np.concatenate([starts for starts, _ in windows])
-    ends = np.concatenate([ends for _, ends in windows])
+    starts, ends = windows[0]
+    if len(windows) > 1:
+        starts = np.concatenate([starts for starts, _ in windows])
+        ends = np.concatenate([ends for _, ends in windows])
     cut = blocks(index, starts, ends, sampler.series(), sampler.channels)
     return msgspec.structs.replace(sampler.profiles(*record.window_ns), blocks=cut)
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeAlias
 
 import msgspec
 
 from harness import machine, models, registry
 from harness.engine.evidence import Evidence
+from harness.engine.journal import Begun, Ready, RunJournal
 from harness.engine.launch import Launch
 from harness.engine.messages import Drawn, Job
 from harness.engine.observer import RunObserver
 from harness.engine.placement import Placement, booted, stand_aside
 from harness.engine.process import WorkerProcess
 from harness.engine.watch import Interrupt
-from harness.errors import BackendUnavailable, MeasurementFailed, ResultError
+from harness.errors import BackendUnavailable, MeasurementFailed
 from harness.maybe import Maybe, Unavailable, explain
 from harness.models import Prepared
 from harness.protocols import SessionOptions, Sink
@@ -33,7 +30,6 @@ from harness.spec import RunSpec
 INTERRUPTED_EXIT = 130
 MOST_ITERATIONS = 1 << 62  # of a window that no count ends,
 MOST_S = 86_400.0  # and of one that no time does
-IMPATIENT_S = 5.0  # until then a further Ctrl-C is the same one
 Sinks: TypeAlias = Callable[[Path], Sequence[Sink]]
 
 
@@ -50,7 +46,9 @@ class Outcome(msgspec.Struct, frozen=True):
 class Conductor:
     """Conducts the launches of one run. See `harness.engine.driver.run`."""
 
-    def __init__(self, spec: RunSpec, sinks: Sinks, placement: Placement) -> None:
+    def __init__(
+        self, spec: RunSpec, sinks: Sinks, placement: Placement, interrupt: Interrupt
+    ) -> None:
         self.spec = spec
         self._sinks = sinks
         self.placement = placement
@@ -63,7 +61,7 @@ class Conductor:
         )
         backend = registry.backend(spec.backend)
         self.format = backend.artifact_format(spec.precision, self.options)
-        self.interrupt = Interrupt()
+        self.interrupt = interrupt
         self.folder = RunFolder.create(spec.out, (_short(spec.model), spec.backend, spec.precision))
         self.evidence = Evidence(
             spec=spec,
@@ -73,30 +71,58 @@ class Conductor:
             placement=self.placement,
         )
 
+        self.journal = RunJournal(self.folder.path)
+
     def execute(self, worker: WorkerProcess) -> Outcome:
         """Measure, with ``worker`` (booted already) for the first launch, and write the result."""
+        self._begin()
         observer = RunObserver(
-            self.spec, self.folder, self._sinks(self.folder.path), self.placement.rest
+            self.spec, self.folder, self._sinks(self.folder.path), self.journal, self.placement.rest
         )
         observer.preparing()
-        try:
-            prepared = self.evidence.prepared = models.prepare(self.spec, self.format)
-        except BaseException:
-            self.folder.discard()
-            raise
-        self.evidence.machine = machine.fingerprint(device=self.spec.device)
-        with _interruptible(self.interrupt), stand_aside(self.placement):
+        prepared = self._prepare()
+        self.interrupt.measuring = True
+        with stand_aside(self.placement):
             for index in range(self.spec.launches):
                 with worker if index == 0 else booted(self.spec, self.placement) as one:
                     if not self._launch(one, prepared, observer, index):
                         break
-        self._refuse_what_never_began()
+        self._refuse_what_never_began(observer)
         return self._finish(observer)
 
-    def _refuse_what_never_began(self) -> None:
+    def discard(self) -> bool:
+        """Leave nothing behind, unless something may have been measured: False."""
+        if self.evidence.launches:
+            return False
+        self.journal.remove()
+        self.folder.discard()
+        return True
+
+    def _begin(self) -> None:
+        evidence = self.evidence
+        self.journal.open()
+        self.journal.append(
+            Begun(
+                id=evidence.id,
+                started_at=evidence.started_at,
+                began_ns=evidence.began_ns,
+                spec=self.spec,
+                placement=self.placement,
+            )
+        )
+
+    def _prepare(self) -> Prepared:
+        evidence = self.evidence
+        prepared = evidence.prepared = models.prepare(self.spec, self.format)
+        evidence.machine = machine.fingerprint(device=self.spec.device)
+        self.journal.append(Ready(prepared=prepared, machine=evidence.machine))
+        return prepared
+
+    def _refuse_what_never_began(self, observer: RunObserver) -> None:
         """No runtime or no such device: an error of the command line's, and not a failed run."""
         first = self.evidence.launches[0]
         if isinstance(first.raised, BackendUnavailable) and not first.memory:
+            self.journal.remove()
             self.folder.discard()
             raise first.raised
 
@@ -130,28 +156,28 @@ class Conductor:
         )
 
     def _finish(self, observer: RunObserver) -> Outcome:
-        from harness.engine.assemble import assemble
+        """The result first, then its samples; what was journalled stays until both are there."""
+        from harness.engine.saving import Saving
 
-        self.evidence.samplers = observer.samplers
-        self.evidence.files = {**observer.save_samples(), **self._events()}
-        result = assemble(self.evidence)
-        absent = tuple(missing(self.spec, result))
-        code = self._exit_code(result, absent)
+        observer.let_go()
+        self.evidence.samplers, self.evidence.unsaved = observer.samplers, observer.unsaved
+        self.evidence.installed = observer.installed
+        saving = Saving(self.folder, self.evidence, self.journal, observer.trouble)
         try:
-            self.folder.write_result(result)
-        except ResultError as error:  # a full disk, say: whoever called still has the result
-            observer.problems.append(str(error))
-            code = code or error.exit_code
+            result = saving.save()
+        except MemoryError as error:
+            raise MeasurementFailed(
+                "there is not enough memory to make the result of so many iterations",
+                f"they are kept: free some memory, then harness recover {self.folder.path}",
+            ) from error
+        absent = tuple(missing(self.spec, result))
+        code = self._exit_code(result, absent) or saving.exit_code
         observer.close(result)
         return Outcome(result, self.folder.path, code, absent, tuple(observer.problems))
 
-    def _events(self) -> dict[str, str]:
-        found = self.folder.path.glob("events.out.tfevents.*")
-        return {path.name: "TensorBoard events" for path in found}
-
     def _exit_code(self, result: Result, absent: Sequence[str]) -> int:
-        if result.status == "interrupted":
-            return INTERRUPTED_EXIT
+        if result.status == "interrupted" or self.interrupt.requested:
+            return INTERRUPTED_EXIT  # though all may have been measured by then
         if result.status == "failed":
             raised = next((r.raised for r in self.evidence.launches if r.raised), None)
             return (raised or MeasurementFailed("")).exit_code
@@ -188,30 +214,3 @@ def _short(model: str) -> str:
     for suffix in (".onnx", ".pt2"):
         name = name.removesuffix(suffix)
     return name
-
-
-@contextmanager
-def _interruptible(interrupt: Interrupt) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a request, so that what was measured is written.
-
-    A second one, a while later, is the ordinary KeyboardInterrupt. Off the main thread, signals
-    stay as they are.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    first_s = [0.0]
-
-    def request(signum: int, frame: FrameType | None) -> None:
-        if not interrupt.requested:
-            interrupt.requested, first_s[0] = True, time.monotonic()
-        elif time.monotonic() - first_s[0] > IMPATIENT_S:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

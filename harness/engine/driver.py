@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from harness.engine.placement import boot, place
 from harness.engine.process import WorkerProcess
+from harness.engine.signals import interruptible
+from harness.engine.watch import Interrupt
 
 if TYPE_CHECKING:
     from harness.engine.conductor import Outcome
@@ -23,15 +25,17 @@ def run(spec: RunSpec, sinks: Callable[[Path], Sequence[Sink]] = lambda folder: 
     A worker that fails still leaves a result, with status ``failed``. Raises a `HarnessError` for
     what is wrong before anything can be measured. What cannot be written is told by the outcome.
     """
-    with WorkerProcess() as first:
+    interrupt = Interrupt()
+    with interruptible(interrupt), WorkerProcess() as first:
         placement = place(spec)
         boot(first, spec, placement)
         # numpy and all that needs it come in while the worker imports its runtime
         from harness.engine.conductor import Conductor
 
-        conductor = Conductor(spec, sinks, placement)
+        conductor = Conductor(spec, sinks, placement, interrupt)
         try:
             return conductor.execute(first)
-        except BaseException:
-            conductor.folder.discard()  # if nothing is in it yet
+        except BaseException as error:
+            if not conductor.discard():
+                error.add_note(f"what was measured: harness recover {conductor.folder.path}")
             raise

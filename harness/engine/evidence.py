@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from harness.engine.journal import Installed
 from harness.engine.placement import Placement
 from harness.engine.sampling import SamplerProcess
 from harness.engine.watch import LaunchRecord
@@ -21,8 +22,11 @@ class Evidence:
     started_at: str
     began_ns: int
     placement: Placement
+    ended_ns: int | None = None  # of a run that is over; None: now
     machine: Machine | None = None
+    installed: Installed | None = None
     prepared: Prepared | None = None
     launches: list[LaunchRecord] = field(default_factory=list)
     samplers: list[SamplerProcess | None] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    unsaved: int = 0  # iterations that no file holds

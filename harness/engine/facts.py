@@ -54,7 +54,7 @@ def validity_facts(
         sampler_period_s=0.0 if isinstance(sampled, Unavailable) else 1 / sampled.requested_rate_hz,
         timer_share=NOT_REACHED
         if isinstance(timing, Unavailable)
-        else clock_cost_ms() / max(timing.latency_ms.median, 1e-9),
+        else _clock_cost_ms(evidence) / max(timing.latency_ms.median, 1e-9),
         non_finite=verified.non_finite if verified else NOT_REACHED,
         integer_nodes=operators
         if isinstance(operators, Unavailable)
@@ -145,6 +145,10 @@ def _clock_drift(profiles: Maybe[records.Profiles]) -> Maybe[float]:
         return max(abs(float(c.last) / float(c.first) - 1) for c in read)  # type: ignore[arg-type]
     absent = next((c for c in clocks.values() if isinstance(c, Unavailable)), None)
     return absent or Unavailable("this machine shows no clocks", "see harness doctor")
+
+
+def _clock_cost_ms(evidence: Evidence) -> float:
+    return evidence.installed.clock_cost_ms if evidence.installed else clock_cost_ms()
 
 
 def clock_cost_ms(reads: int = 1000) -> float:

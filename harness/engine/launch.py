@@ -60,12 +60,12 @@ class Launch(Watch):
         self.record.facts = self._wait("imported").facts
         self._snapshot("imported")
         self._reset_peaks()
-        self._doing = "loading the model"
+        self.doing = "loading the model"
         self._send(job)
         loaded = self._wait("loaded")
         self.record.load_s, self.record.pipelined = loaded.seconds, loaded.pipelined
         self._snapshot("loaded", loaded)
-        self._doing = "running the first inference"
+        self.doing = "running the first inference"
         self._send(Go())
         self.record.first_inference_ms = self._wait("ready").seconds * 1e3
 
@@ -136,13 +136,13 @@ class Launch(Watch):
     def _window(self) -> None:
         spec, timeline = self.spec, self.worker.timeline
         streams = timeline.streams
+        self.plan = self._observer.window_plan(self.iteration_s())
+        self.record.pause_s = 0.0 if self.record.pipelined else self.plan.pause_s
         self._enter("window", "in the timed window")
         if spec.iterations is not None:
             each, extra = divmod(spec.iterations, len(streams))
             for index, stream in enumerate(streams):
                 stream.limit = each + (index < extra)
-        self.plan = self._observer.window_plan(self.iteration_s())
-        self.record.pause_s = 0.0 if self.record.pipelined else self.plan.pause_s
         timeline.pause_ns = round(self.record.pause_s * 1e9)
         timeline.guard_ns = FOREVER if spec.overhead_check else round(self.plan.guard_s * 1e9)
         cap_s = max(spec.cap_s, self.plan.floor_s)

@@ -1,16 +1,21 @@
-"""What the driver does beside conducting: the sampler, the journal on disk, and the sinks."""
+"""What the driver does beside conducting: the sampler, the journals on disk, and the sinks.
+
+A disk or sink that fails is a problem, told once, and not an end: what could not be journalled
+stays in memory and is tried again each second.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import registry
+from harness import machine, registry
 from harness.engine.frames import SamplerJob
+from harness.engine.journal import Installed, RunJournal, Seen
 from harness.engine.launch import Launch
 from harness.engine.outlook import Left, Outlook
 from harness.engine.sampling import SamplerProcess
@@ -19,55 +24,47 @@ from harness.errors import ResultError
 from harness.maybe import Unavailable
 from harness.protocols import Channel, ProfilerContext, Progress, Sink
 from harness.records.result import Result
-from harness.records.store import RunFolder
+from harness.records.store import JOURNAL_SUFFIX, RunFolder, series_name
 from harness.spec import RunSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.records.samples import SamplesJournal
+    from harness.records.samples import SamplesJournal, Stretch
 
 PUBLISH_EVERY_S = 0.5
 FLUSH_EVERY_S = 1.0
 SAMPLER_READY_S = 10.0
 GUARD_S = 1.5
 UNKNOWN_PERIOD_S = 0.5
-SERIES_NAME = "series.npz"
 _ENERGY_UNITS = ("J", "W")
 
 
-@dataclass(frozen=True)
-class Block:
-    """Iterations that wait to be journalled."""
-
-    stream: int
-    timed: bool
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-
-
 class RunObserver:
-    """Follows every launch of one run. A disk or sink that fails is a problem, not an end."""
+    """Follows every launch of one run."""
 
     def __init__(
         self,
         spec: RunSpec,
         folder: RunFolder,
         sinks: Sequence[Sink],
+        run_journal: RunJournal,
         cpus: tuple[int, ...] | None = None,
     ) -> None:
         """``cpus``: where the sampler may run, None for no choice."""
         self.spec = spec
-        self.sinks = sinks
+        self.sinks = list(sinks)
         self.launch_index = 0
         self.metered = spec.sample_rate_hz != 0 and _may_meter(spec)
         self.problems: list[str] = []
         self.samplers: list[SamplerProcess | None] = []
         self._folder = folder
         self._cpus = cpus
+        self.installed: Installed | None = None  # from the first warm-up on
+        self._run_journal = run_journal
         self._journal: SamplesJournal | None = None  # from the first iterations on
-        self._pending: list[Block] = []
+        self._pending: list[Stretch] = []
         self._fresh_ms: list[NDArray[np.float64]] = []
         self._published_s = self._flushed_s = 0.0
         self._phase = ""
@@ -76,8 +73,8 @@ class RunObserver:
     def preparing(self) -> None:
         """The model is about to be built, exported or quantized, which may take minutes."""
         progress = Progress("build", 0, self.spec.launches, 0.0, None, 0, wall_time_s=time.time())
-        for sink in self.sinks:
-            sink.update(progress)
+        for sink in list(self.sinks):
+            self._told(sink, partial(sink.update, progress))
 
     # -- one launch -----------------------------------------------------------------------------
 
@@ -147,13 +144,18 @@ class RunObserver:
 
     def tick(self, launch: Launch) -> None:
         """Take in what is new; about twice a second pass it on, once a second save it."""
+        from harness.records.samples import Stretch
+
         for stream, timed, starts, ends in launch.fresh:
-            self._pending.append(Block(stream, timed, starts, ends))
+            self._pending.append(Stretch(self.launch_index, stream, timed, starts, ends))
             if timed:
                 self._fresh_ms.append((ends - starts) / 1e6)
         now_s = time.perf_counter()
-        if launch.phase != self._phase or now_s - self._published_s >= PUBLISH_EVERY_S:
-            self._phase, self._published_s = launch.phase, now_s
+        if changed := launch.phase != self._phase:
+            self._phase = launch.phase
+            self._remember(launch)
+        if changed or now_s - self._published_s >= PUBLISH_EVERY_S:
+            self._published_s = now_s
             self._publish(launch)
         if now_s - self._flushed_s >= FLUSH_EVERY_S:
             self._flushed_s = now_s
@@ -162,32 +164,31 @@ class RunObserver:
     def launch_over(self, launch: Launch) -> None:
         """The worker is gone: publish and save the rest, and stop the sampler."""
         self._publish(launch)
-        self._flush()
         if self.sampler is not None:
             self.sampler.stop()
         elif len(self.samplers) == self.launch_index:
             self.samplers.append(None)  # it never came that far
         self._outlook.launch_over()
+        self._remember(launch)
+        self._flush()
         self.launch_index += 1
 
     # -- the end --------------------------------------------------------------------------------
 
-    def save_samples(self) -> dict[str, str]:
-        """Pack the journal and the sensors' series; returns the files and what they hold."""
-        held: dict[str, str] = {}
-        if self._journal is not None and self._guarded(self._journal.finish):
-            held["samples.npz"] = "start and end of every iteration, by launch and stream"
-        for index, sampler in enumerate(self.samplers):
-            if sampler is None or not sampler.channels:
-                continue
-            name = SERIES_NAME if index == 0 else f"series-{index}.npz"
-            if self._guarded(partial(sampler.save_series, self._folder.path / name)):
-                held[name] = f"every reading of every sensor, launch {index}"
-        return held
+    @property
+    def unsaved(self) -> int:
+        """Iterations that the journal lacks; those of the window and around it."""
+        return sum(len(one.start_ns) for one in self._pending)
+
+    def let_go(self) -> None:
+        """Journal what is left, and leave the journals alone."""
+        self._flush()
+        if self._journal is not None:
+            self._journal.close()
 
     def close(self, result: Result | None) -> None:
-        for sink in self.sinks:
-            sink.close(result)
+        for sink in list(self.sinks):
+            self._told(sink, partial(sink.close, result))
             problem = getattr(sink, "problem", None)
             if problem is not None:
                 self.problems.append(problem)
@@ -198,32 +199,64 @@ class RunObserver:
         """Whether it could be written; why not is kept as a problem."""
         try:
             write()
-        except ResultError as error:
-            if str(error) not in self.problems:
-                self.problems.append(str(error))
+        except (ResultError, OSError, MemoryError) as error:
+            self.trouble(str(error) or f"not enough memory to write into {self._folder.path}")
             return False
         return True
 
-    def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
-        if self._journal is None:
-            self._guarded(self._open_journal)
-        for b in pending:
-            if self._journal is None:
-                return
-            append = partial(self._journal.append, self.launch_index, b.starts, b.ends)
-            self._guarded(partial(append, stream=b.stream, timed=b.timed))
+    def trouble(self, text: str) -> None:
+        """Keep a problem, once."""
+        if text not in self.problems:
+            self.problems.append(text)
 
-    def _open_journal(self) -> None:
-        self._journal = self._folder.journal()
+    def _remember(self, launch: Launch) -> None:
+        """Note what is known by now, in the run's journal."""
+        if launch.phase == "warm-up" and self.installed is None:
+            from harness.engine.facts import clock_cost_ms
+
+            self.installed = Installed(software=machine.software(), clock_cost_ms=clock_cost_ms())
+            self._run_journal.append(self.installed)
+        self._run_journal.append(Seen.of(self.launch_index, launch))
+        if self._run_journal.problem is not None:
+            self.trouble(self._run_journal.problem)
+
+    def _flush(self) -> None:
+        """Journal what waits; the rest stays where the disk refuses some of it."""
+        self._guarded(self._flush_series)
+        while self._pending and self._guarded(self._flush_one):
+            del self._pending[0]
+
+    def _flush_one(self) -> None:
+        if self._journal is None:
+            self._journal = self._folder.journal()
+        one = self._pending[0]
+        self._journal.append(
+            one.launch, one.start_ns, one.end_ns, stream=one.stream, timed=one.timed
+        )
+
+    def _flush_series(self) -> None:
+        if self.sampler is None or not self.sampler.unsaved:
+            return
+        with self._series_journal(self.launch_index).open("ab", buffering=0) as file:
+            while self.sampler.unsaved:
+                del self.sampler.unsaved[: file.write(self.sampler.unsaved)]
+
+    def _series_journal(self, launch: int) -> Path:
+        return self._folder.path / series_name(launch, JOURNAL_SUFFIX)
 
     def _publish(self, launch: Launch) -> None:
         fresh, self._fresh_ms = self._fresh_ms, []
         progress = _progress(launch, self.launch_index, fresh, self._outlook.left(launch))
-        for sink in self.sinks:
-            sink.update(progress)
+        for sink in list(self.sinks):
+            self._told(sink, partial(sink.update, progress))
+
+    def _told(self, sink: Sink, tell: Callable[[], None]) -> None:
+        """Tell ``sink``, which is left out from then on where its terminal or pipe is gone."""
+        try:
+            tell()
+        except OSError as error:
+            self.sinks.remove(sink)
+            self.trouble(f"{type(sink).__name__} was given up: {error.strerror or error}")
 
 
 def _may_meter(spec: RunSpec) -> bool:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import msgspec
 
 from harness.engine.process import WorkerProcess
+from harness.engine.timeline import capacity_for
 from harness.errors import UsageError
 from harness.machine import physical_cores, usable_cpus
 from harness.spec import RunSpec
@@ -58,6 +59,7 @@ def boot(worker: WorkerProcess, spec: RunSpec, placement: Placement) -> None:
         environment,
         streams=spec.concurrency,
         cpus=placement.cpus,
+        capacity=capacity_for(spec.concurrency),
     )
 
 

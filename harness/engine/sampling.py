@@ -83,11 +83,23 @@ class SamplerProcess:
         self._cpu_ns = array("q")
         self._walls: list[tuple[int, int]] = []
         self._buffer = bytearray()
+        self.unsaved = bytearray()  # frames as they came, for whoever keeps a journal to take
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
         self._fd = -1
         self._at_end = False
         self._stopping = False
+
+    @classmethod
+    def replayed(
+        cls, frames: bytes, requested: tuple[str, ...], lost: Unavailable | None
+    ) -> SamplerProcess:
+        """What a sampler had said in its life; a last frame may be cut short."""
+        sampler = cls()
+        sampler._requested, sampler._at_end, sampler.lost = requested, True, lost
+        for frame in unpack(bytearray(frames)):
+            sampler._take(frame)
+        return sampler
 
     # -- the process ----------------------------------------------------------------------------
 
@@ -167,6 +179,7 @@ class SamplerProcess:
                 self.lost = None if self._stopping else self._death()
                 break
             self._buffer += data
+            self.unsaved += data
             for frame in unpack(self._buffer):
                 fresh.extend(self._take(frame))
         return fresh

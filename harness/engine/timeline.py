@@ -20,12 +20,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 CAPACITY = 1 << 17
+_MOST_PAIRS = 1 << 22  # of all streams together: 64 MiB, all of them touched
 FOREVER = 1 << 62
 
 WARM_UP, WINDOW, STOP, ABORT = 0, 1, 2, 3
 
 _COMMAND, _DEADLINE_NS, _GUARD_NS, _PAUSE_NS, _HEADER_WORDS = 0, 1, 2, 3, 8
 _WRITTEN, _CONSUMED, _WINDOW_START, _WINDOW_END, _LIMIT, _STREAM_HEADER = 0, 1, 2, 3, 4, 8
+
+
+def capacity_for(streams: int) -> int:
+    """How many iterations each of ``streams`` can have that the driver has not taken in yet."""
+    return max(1 << 10, min(CAPACITY, _MOST_PAIRS // streams))
 
 
 def _anonymous_file(size_bytes: int) -> int:

@@ -37,6 +37,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.requested = False
+        self.measuring = False  # from now on there is something to lose
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Watch:
         self.phase = "load"
         self.phase_began_ns = clock()
         self.aside = False  # leave the worker alone but for its timeline
-        self._doing = "importing the runtime"
+        self.doing = "importing the runtime"
         self._tick = tick
         self._interrupt = interrupt
         self._interrupted_ns = 0
@@ -212,7 +213,7 @@ class Watch:
                 self._end(None)
 
     def _end(self, event: Event | None) -> None:
-        doing = self._doing
+        doing = self.doing
         self.worker.close()
         self._cut_short("failed")
         if event is not None and event.failure is not None:
@@ -232,7 +233,7 @@ class Watch:
     def _check_time(self) -> None:
         silent_s = (self._clock() - self._last_progress_ns) / 1e9
         if silent_s > self.spec.timeout_s:
-            self.worker.kill(f"no progress for {self.spec.timeout_s:g} s while {self._doing}")
+            self.worker.kill(f"no progress for {self.spec.timeout_s:g} s while {self.doing}")
             self._last_progress_ns = self._clock()
 
     def _check_interrupt(self) -> None:
@@ -250,16 +251,16 @@ class Watch:
     def _interrupted(self) -> None:
         self.record.error = ErrorInfo(
             kind="interrupted",
-            message=f"interrupted while {self._doing}",
+            message=f"interrupted while {self.doing}",
             remedy="",
-            phase=self._doing,
+            phase=self.doing,
             stderr_tail="",
         )
         raise Ended
 
     def _enter(self, phase: str, doing: str) -> None:
         self.phase = phase
-        self._doing = doing
+        self.doing = doing
         self.phase_began_ns = self._last_progress_ns = self._clock()
         self.fresh = []
         self._tick()

@@ -1,7 +1,8 @@
 """The raw samples of a run: start and end of every iteration, by launch and stream.
 
 While a run goes they are appended to ``samples.journal`` about once a second, so that a kill at any
-moment costs the last second at most. At the end they become ``samples.npz`` and the journal goes.
+moment costs the last second at most. When the result is written they are packed from memory into
+``samples.npz``, in pieces, and the journal goes.
 
 The journal is a sequence of blocks of little-endian int64: launch, stream, timed, count, then
 ``count`` pairs (start_ns, end_ns). Of a block cut short by a kill, its whole pairs are read.
@@ -10,14 +11,15 @@ The journal is a sequence of blocks of little-endian int64: launch, stream, time
 from __future__ import annotations
 
 import contextlib
-import io
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from harness.errors import ResultError
-from harness.records.store import write_atomically
+from harness.records.store import atomically
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -28,6 +30,7 @@ JOURNAL_NAME = "samples.journal"
 SAMPLES_NAME = "samples.npz"
 _WORD = np.dtype("<i8")
 _HEAD_WORDS = 4
+PIECE = 1 << 16  # iterations that are packed at once
 
 
 class Samples(NamedTuple):
@@ -86,21 +89,59 @@ class SamplesJournal:
             raise _unwritable(self._path, error) from error
         self._good_bytes += len(block)
 
-    def finish(self) -> Path:
-        """Turn the journal into ``samples.npz``. Raises `ResultError`: then the journal stays."""
-        self.close()
-        samples = _read_journal(self._path)
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **samples._asdict())
-        path = self.folder / SAMPLES_NAME
-        write_atomically(path, packed.getvalue())
-        with contextlib.suppress(OSError):
-            self._path.unlink()
-        return path
-
     def close(self) -> None:
         """Stop writing and leave the journal as it is. Idempotent."""
         self._file.close()
+
+    def remove(self) -> None:
+        """Close it and take it off the disk: what it held is elsewhere, or given up."""
+        self.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+
+class Stretch(NamedTuple):
+    """Iterations of one stream that follow each other, all of them timed or none."""
+
+    launch: int
+    stream: int
+    timed: bool
+    start_ns: Int64s
+    end_ns: Int64s
+
+
+def pack(folder: Path, stretches: Sequence[Stretch]) -> Path:
+    """Write ``samples.npz``, whole or not at all; a launch's stretches follow each other in time.
+
+    Takes a few MB, however many iterations there are. Raises `ResultError`.
+    """
+    pieces = sorted(
+        (piece for one in stretches for piece in _cut(one)),
+        key=lambda piece: (piece.launch, int(piece.start_ns[0])),
+    )
+    columns: dict[str, Callable[[Stretch], Int64s]] = {
+        "launch": lambda one: np.full(len(one.start_ns), one.launch, _WORD),
+        "stream": lambda one: np.full(len(one.start_ns), one.stream, _WORD),
+        "timed": lambda one: np.full(len(one.start_ns), one.timed, _WORD),
+        "start_ns": lambda one: one.start_ns,
+        "end_ns": lambda one: one.end_ns,
+    }
+    header = {"descr": "<i8", "fortran_order": False, "shape": (sum(len(p[3]) for p in pieces),)}
+    path = folder / SAMPLES_NAME
+    with atomically(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, column in columns.items():
+            with packed.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, header)
+                for piece in pieces:
+                    member.write(np.asarray(column(piece), _WORD).tobytes())
+    return path
+
+
+def _cut(one: Stretch) -> Iterator[Stretch]:
+    """In pieces of at most `PIECE` iterations."""
+    for low in range(0, len(one.start_ns), PIECE):
+        inside = slice(low, low + PIECE)
+        yield one._replace(start_ns=one.start_ns[inside], end_ns=one.end_ns[inside])
 
 
 def read_samples(folder: Path) -> Samples:

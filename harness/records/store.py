@@ -20,12 +20,11 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from harness.records.samples import SamplesJournal
 
 RESULT_NAME = "result.json"
+RUN_JOURNAL_NAME = "run.journal"
+JOURNAL_SUFFIX = ".journal"
 BASELINES_NAME = "baselines"
 SWEEP_NAME = "sweep.json"
 MAX_BYTES = 1 << 28  # a result is some 20 kB; nothing that is so much larger is one
@@ -85,14 +86,20 @@ class RunFolder:
         return path
 
     def discard(self) -> None:
-        """Remove the folder of a run that never began to measure."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder, if it is empty."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def journal(self) -> SamplesJournal:
         """The journal of this run's samples. Raises `ResultError`."""
         from harness.records.samples import SamplesJournal
 
         return SamplesJournal(self.path)
+
+
+def series_name(launch: int, suffix: str = ".npz") -> str:
+    """The file of the sensors of one launch, from 0."""
+    return f"series{f'-{launch}' if launch else ''}{suffix}"
 
 
 def _new_folder(out: Path, name: str) -> Path:
@@ -114,21 +121,40 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     A link stays one, and so does a device: ``/dev/null`` is written to, never replaced.
     """
+    if _is_device(path):
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return
+    with atomically(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that becomes ``path`` at the end of the block, unless that raises.
+
+    A link stays one. Raises `ResultError` where the disk refuses.
+    """
     target = _target(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        if _is_device(path):
-            path.write_bytes(data)
-            return
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise ResultError(f"{str(path)!r} cannot be written: {_cause(error)}") from error
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
+        raise
+
+
+def _unwritable(path: Path, error: OSError) -> ResultError:
+    return ResultError(f"{str(path)!r} cannot be written: {_cause(error)}")
 
 
 def _target(path: Path) -> Path:

@@ -148,11 +148,12 @@ def wait_for_window(folder: Path) -> None:
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_writes_what_was_measured(start: Start, tmp_path: Path, number: int) -> None:
     process = start(*FAKE, "--option", "latency_us=1000", "--duration", "60", "--json")
     wait_for_window(tmp_path)
     process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
 
     assert process.returncode == 130
@@ -207,7 +208,9 @@ def test_a_killed_worker_is_named(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting takes root")
-def test_a_full_disk_still_shows_the_result(harness: Harness, tmp_path: Path) -> None:
+def test_on_a_small_disk_the_result_goes_before_the_samples(
+    harness: Harness, tmp_path: Path
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -219,10 +222,15 @@ def test_a_full_disk_still_shows_the_result(harness: Harness, tmp_path: Path) ->
         (disk / "mine.txt").write_text("mine")
         flags = ("--option", "latency_us=50", "--duration", "1", "--out", str(disk / "results"))
         ran = harness("run", "--backend", "fakes:Fake", *flags, "--json")
-        assert ran.code == 2
+        assert ran.code == 0
         assert "No space left on device" in ran.err
         assert ran.err.splitlines() == [li for li in ran.err.splitlines() if li[:9] == "harness: "]
         assert ran.result["timing"]["iterations"] > 1000
+        (run,) = (disk / "results").iterdir()
+        kept = read_result(run)
+        assert kept.timing.iterations == ran.result["timing"]["iterations"]
+        (check,) = [check for check in kept.validity if check.name == "samples"]
+        assert (check.verdict, kept.status) == ("warn", "degraded")
         assert (disk / "mine.txt").read_text() == "mine"
     finally:
         subprocess.run(["umount", str(disk)], check=True)

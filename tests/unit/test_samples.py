@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.errors import ResultError
-from harness.records.samples import SamplesJournal, read_samples
+from harness.records.samples import PIECE, SamplesJournal, Stretch, pack, read_samples
 
 
 def fill(journal: SamplesJournal) -> None:
@@ -30,17 +30,39 @@ def check(folder: Path) -> None:
     assert samples.end_ns.tolist() == [15, 27, 2**62 + 1]
 
 
+def stretch(launch: int, stream: int, timed: bool, *pairs: tuple[int, int]) -> Stretch:
+    starts, ends = np.array(pairs, np.int64).reshape(-1, 2).T
+    return Stretch(launch, stream, timed, starts, ends)
+
+
 def test_samples_can_be_read_while_running_and_after(tmp_path: Path) -> None:
     journal = SamplesJournal(tmp_path)
     fill(journal)
     check(tmp_path)
-    assert journal.finish() == tmp_path / "samples.npz"
+    late = stretch(1, 3, False, (2**62, 2**62 + 1))
+    assert pack(tmp_path, [late, stretch(0, 0, True, (10, 15), (20, 27))]) == (
+        tmp_path / "samples.npz"
+    )
+    journal.remove()
     assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]
     check(tmp_path)
 
 
+def test_samples_are_packed_in_pieces_in_order_of_time(tmp_path: Path) -> None:
+    """Two streams of more than one piece each: piece by piece, as they began."""
+    starts = np.arange(PIECE + 10, dtype=np.int64) * 100
+    pack(tmp_path, [Stretch(0, s, True, starts + s, starts + s + 7) for s in (1, 0)])
+
+    samples = read_samples(tmp_path)
+    assert samples.stream[[0, PIECE, 2 * PIECE, 2 * PIECE + 10]].tolist() == [0, 1, 0, 1]
+    for stream in (0, 1):
+        mine = samples.stream == stream
+        assert np.array_equal(samples.start_ns[mine], starts + stream)
+    assert set(samples.end_ns - samples.start_ns) == {7}
+
+
 def test_a_run_without_samples_leaves_an_empty_file(tmp_path: Path) -> None:
-    SamplesJournal(tmp_path).finish()
+    pack(tmp_path, [])
     assert [len(column) for column in read_samples(tmp_path)] == [0] * 5
 
 
@@ -76,8 +98,9 @@ def test_a_full_disk_keeps_the_earlier_blocks_and_the_journal_goes_on(tmp_path: 
     journal.append(1, [2**62], [2**62 + 1], stream=3, timed=False)
     check(tmp_path)
     with file_size_limit(100), pytest.raises(ResultError):
-        journal.finish()
+        pack(tmp_path, [stretch(0, 0, True, (10, 15))] * 50)
     check(tmp_path)
+    journal.close()
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 not a zip", b"\x93NUMPY", b"{}"])
