@@ -11,13 +11,13 @@ import hashlib
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from harness import git
 from harness.procfs import (
     cgroup_chain,
     cpu_list,
@@ -126,34 +126,30 @@ def commit(folder: Path) -> str | None:
 
 def revision(folder: Path) -> Revision:
     """The commit, branch and time of what lies in ``folder``."""
-    told = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
-    lines = (told or "").splitlines()
+    asked = ("status", "--porcelain=v2", "--branch", "--untracked-files=no", git.NOT_INSIDE)
+    lines = _told(folder, *asked).splitlines()
     heads = dict(line.split(" ", 3)[1:3] for line in lines if line.startswith("# branch."))
     branch = heads.get("branch.head", "(detached)")
     branch_known = _ci_branch() if branch == "(detached)" else branch
     head = heads.get("branch.oid", "(initial)")
     if head == "(initial)":
         return Revision(branch=branch_known)
-    dirty = any(not line.startswith("#") for line in lines)
-    time = _git(folder, "show", "--no-patch", "--no-show-signature", "--format=%cI", head)
+    dirty = any(not line.startswith("#") for line in lines) or any(
+        revision(inside).dirty for inside in git.submodules(folder)
+    )
+    time = _told(folder, "show", "--no-patch", "--no-show-signature", "--format=%cI", head)
     return Revision(
         commit=head + ("-dirty" if dirty else ""),
         branch=branch_known,
-        commit_time=(time or "").strip() or None,
+        commit_time=time.strip() or None,
         dirty=dirty,
     )
 
 
-def _git(folder: Path, *words: str) -> str | None:
-    """What git answers about ``folder``; None where it has no answer."""
-    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired):  # no git, or a tree too large to ask
-        return None
-    return None if done.returncode else done.stdout
+def _told(folder: Path, *words: str) -> str:
+    return (git.ask(*words, folder=folder, timeout_s=_GIT_TIMEOUT_S) or b"").decode(
+        errors="replace"
+    )
 
 
 def _ci_branch() -> str | None:

@@ -78,6 +78,7 @@ class Confirm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     The tables have the keys ``baseline`` and ``candidate``: folders of Python environments, commits
     of this repository (``recorded``: those that the runs were measured at), folders of model files.
+    ``trust``: code that results may name (``module:name``, operator libraries) and that may run.
     """
 
     baseline_command: str | tuple[str, ...] | None = None
@@ -85,6 +86,7 @@ class Confirm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     environments: dict[str, str] | None = None
     commits: dict[str, str] | Literal["recorded"] | None = None
     artifacts: dict[str, str] | None = None
+    trust: tuple[str, ...] = ()
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,13 +9,12 @@ its user guessing.
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness import here
 from harness.errors import BackendUnavailable, UsageError
 from harness.protocols import Backend, Profiler, ProfilerContext, Unavailable
 
@@ -58,10 +57,8 @@ def _names(group: str, builtins: Mapping[str, str]) -> list[str]:
 def _load(group: str, builtins: Mapping[str, str], name: str) -> Any:
     if name in builtins or ":" in name:
         module, _, attribute = builtins.get(name, name).partition(":")
-        here = str(Path.cwd())
-        if name not in builtins and here not in sys.path:
-            sys.path.insert(0, here)  # a console script does not look in the current folder
-        return getattr(importlib.import_module(module), attribute)
+        load = importlib.import_module if name in builtins else here.import_module
+        return getattr(load(module), attribute)
     return _plugins(group)[name].load()
 
 

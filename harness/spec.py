@@ -23,6 +23,7 @@ DEFAULT_FLOOR_S = 3.0
 DEFAULT_CAP_S = 30.0
 CUDA_MAX_WARMUP_S = 30.0  # clocks and temperature take longer to settle than latencies
 CUDA_TIMEOUT_S = 600.0  # compilers and engine builders work in silence
+_LIBRARIES = ("custom_ops",)  # options of backends that name native code
 CUDA_CONCURRENCY = 2  # in the throughput scenario: the next is queued while one runs
 
 
@@ -326,6 +327,13 @@ def again(spec: RunSpec, launches: int, out: str = "results") -> list[str]:
     """The arguments of ``harness run`` that measure ``spec`` once more, as a run of its own."""
     asked = msgspec.structs.replace(spec, launches=launches, out=out, tags={})
     return arguments(unparse(asked))
+
+
+def code_named_by(spec: RunSpec) -> list[str]:
+    """What a run of ``spec`` executes by a name that stands in it: Python, or a library."""
+    factory = ":" in spec.model and not spec.model.lower().endswith((".onnx", ".pt2"))
+    names = [spec.model] * factory + [spec.backend] * (":" in spec.backend)
+    return names + [spec.options[key] for key in _LIBRARIES if key in spec.options]
 
 
 def _joined(value: Any) -> str:

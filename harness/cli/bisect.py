@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,12 @@ _OUT = ".harness-bisect"
     metavar="K",
     help="With --run; up to four times as many.",
 )
+@click.option(
+    "--trust",
+    multiple=True,
+    metavar="NAME",
+    help="With --run; code that the runs name (module:name, a library) and that may be executed.",
+)
 @click.option("--out", default=_OUT, show_default=True, metavar="FOLDER", help="With --run.")
 @results_option
 @json_option
@@ -47,6 +53,7 @@ def command(
     machine: str | None,
     measure: bool,
     launches: str,
+    trust: tuple[str, ...],
     out: str,
     results: str,
     as_json: bool,
@@ -72,7 +79,7 @@ def command(
         return _suspects(Path(results), cell, metric_named(metric), machine, good, bad)
 
     if measure:
-        return _test(look, launches, Path(out))
+        return _test(look, launches, Path(out), trust)
     found = look()
     if as_json:
         print_json(found)
@@ -86,15 +93,17 @@ def command(
     return 0
 
 
-def _test(look: Callable[[], Suspects], launches: str, out: Path) -> int:
+def _test(look: Callable[[], Suspects], launches: str, out: Path, trusted: Sequence[str]) -> int:
     """The exit code for ``git bisect run``, which takes 2 and 3 for bad, and stops at 128."""
     from harness.errors import HarnessError
     from harness.spec import parse_int
+    from harness.sweep.again import refuse_untrusted
 
     code = _STOP
     try:
         found = look()
         count = parse_int("--launches", launches, 6, 250)
+        refuse_untrusted(found.bad.spec, trusted, "give --trust NAME")
         code = _EXIT["unclear"]  # from here on it is this commit that cannot be measured
         return _measure(found, count, out)
     except HarnessError as error:

@@ -1,7 +1,7 @@
 """Ask backends and profilers what they can do here, without letting one take the command down.
 
 Asking a backend imports its framework, and a broken driver or wheel may end the process that does.
-So each is asked in a process of its own (``python -m harness.cli.probe NAME``), all at one time.
+So each is asked in a process of its own (``python -P -m harness.cli.probe NAME``), all at one time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class ProfilerStatus(msgspec.Struct, frozen=True):
 
 def backends() -> list[BackendStatus]:
     """Every registered backend on every kind of device."""
-    command = [sys.executable, "-m", "harness.cli.probe"]
+    # -P: a file in the user's folder must not shadow a module
+    command = [sys.executable, "-P", "-m", "harness.cli.probe"]
     names = registry.backend_names()
     children = [
         subprocess.Popen([*command, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,7 +1,7 @@
 """Heavy work in a process of its own, so that the driver imports no framework and outlives a crash.
 
     driver ── job as JSON ──> stdin   ┐
-           <─ answer as JSON ─ fd 1   ├ python -m harness.models.builder
+           <─ answer as JSON ─ fd 1   ├ python -P -m harness.models.builder
            <─ tail, if it died ─ fd 2 ┘
 
 What a framework or a user's factory prints on standard output goes to standard error: the answer
@@ -61,7 +61,8 @@ def run_builder(job: Job) -> Prepared:
 
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.models.builder"],
+            # -P: a file in the user's folder must not shadow a module
+            [sys.executable, "-P", "-m", "harness.models.builder"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

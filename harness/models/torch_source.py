@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness import here
 from harness.errors import ModelError
 from harness.models.digits import ASSETS
 from harness.models.pt2 import load_program
@@ -122,12 +122,9 @@ def _factory(text: str) -> Loaded:
 
 
 def _call(text: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     name, _, attribute = text.partition(":")
     try:
-        found: Any = importlib.import_module(name)
+        found: Any = here.import_module(name)
         for part in attribute.split("."):
             found = getattr(found, part)
         return found()

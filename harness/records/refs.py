@@ -17,7 +17,6 @@ that cannot be read, and runs that must not count twice, become problems of the 
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from harness import git
 from harness.errors import ResultError
 from harness.records import baselines
 from harness.records.cell import cell_of
@@ -46,7 +46,6 @@ _FORMS = (
     "runs, a sweep, latest@BRANCH, @COMMIT, tag:KEY=VALUE or a baseline"
 )
 _LATEST = re.compile(r"latest(~(?P<back>\d{1,6}))?(@(?P<at>.+))?")
-_GIT_TIMEOUT_S = 10.0
 _FAR = 100_000  # commits to walk back
 _SOME = 2000  # runs to look through at first
 
@@ -307,13 +306,13 @@ def _at_commit(name: str, back: int, results: Path) -> _Named:
 
 
 def _walk_back(name: str, measured: set[str], results: Path) -> tuple[str, tuple[str, ...]]:
-    head = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    if head is None:
+    head = _told("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    if not head:
         raise ResultError(
             f"no run in {str(results)!r} is of branch or commit {name!r}, and git knows none here",
             "give a branch or a commit that was measured",
         )
-    log = _git("rev-list", f"--max-count={_FAR}", head.strip()) or ""
+    log = _told("rev-list", f"--max-count={_FAR}", head.strip())
     for distance, commit in enumerate(log.split()):
         if commit in measured:
             told = f"{name} was not measured: {commit} lies {distance} commits before it"
@@ -364,16 +363,6 @@ def _paths(runs: Iterable[IndexedRun], results: Path) -> list[Path]:
     return [results / run.path / RESULT_NAME for run in runs]
 
 
-def _git(*words: str) -> str | None:
-    """What git answers in the current folder; None where it has no answer."""
-    try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", *words],
-            capture_output=True,
-            text=True,
-            timeout=_GIT_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return None
-    return None if done.returncode else done.stdout
+def _told(*words: str) -> str:
+    """What git answers in the current folder; nothing where it has no answer."""
+    return (git.ask(*words) or b"").decode(errors="replace")

@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.analysis.culprit import Known, Suspects
 from harness.sinks.rows import plain, quantity
 from harness.sinks.terminal import render_table
-from harness.spec import again
+from harness.spec import again, code_named_by
 
 
 def render_suspects(found: Suspects) -> RenderableType:
@@ -45,6 +45,7 @@ def commands(found: Suspects, results: str = "results") -> list[str]:
         test = ["harness", "bisect", found.cell, "--metric", found.metric.name]
         refs = [_ref(known, results) for known in (found.good, found.bad)]
         test += ["--good", refs[0], "--bad", refs[1], "--run"]
+        test += [word for name in code_named_by(found.bad.spec) for word in ("--trust", name)]
         test += [] if results == "results" else ["--results", results]
         texts += ["find the commit:", f"  git bisect start {bad} {good}"]
         texts += [f"  git bisect run {shlex.join(test)}"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from harness import spec as specs
 from harness.analysis.culprit import Known
 from harness.analysis.figures import figures
-from harness.errors import MeasurementFailed, ResultError
+from harness.errors import MeasurementFailed, ResultError, UsageError
 from harness.machine import fingerprint
 from harness.maybe import Unavailable
 from harness.records.result import Result
@@ -24,11 +24,12 @@ def run_again(
     out: Path,
     *,
     harness: Sequence[str] = HARNESS,
-    folder: Path | None = None,
+    code: Path | None = None,
     limit_s: float = LIMIT_S,
 ) -> Result:
-    """A new run of ``spec`` by the command ``harness``, in ``folder``; its result goes to ``out``.
+    """A new run of ``spec`` by the command ``harness``; its result goes to ``out``.
 
+    ``code`` is a checkout to run it in, whose modules come before those that are installed.
     Raises `MeasurementFailed` where it leaves no finished result.
     """
     try:
@@ -40,13 +41,26 @@ def run_again(
     log = out / "runs.log"
     again = specs.again(spec, launches, str(out.absolute()))
     command = [*harness, "run", *again, "--json"]
-    code, printed = process(command, log, limit_s, folder=folder)
+    exit_code, printed = process(command, log, limit_s, code=code)
     result = result_in(printed)
-    if code != 0 or result is None:
+    if exit_code != 0 or result is None:
         raise MeasurementFailed(
-            f"measuring again failed: {reason(code, log, limit_s)}", f"see {str(log)!r}"
+            f"measuring again failed: {reason(exit_code, log, limit_s)}", f"see {str(log)!r}"
         )
     return result
+
+
+def refuse_untrusted(spec: RunSpec, trusted: Collection[str], how: str) -> None:
+    """Raises `UsageError` where ``spec``, which a file brought, names code that the user did not.
+
+    ``how`` begins the remedy: the option or the key that names it.
+    """
+    for name in specs.code_named_by(spec):
+        if name not in trusted:
+            raise UsageError(
+                f"the result would have {name!r} executed, which nobody named here",
+                f"{how} if that is yours",
+            )
 
 
 def measure_again(known: Known, metric: str, launches: int, out: Path) -> tuple[float, ...]:
@@ -60,7 +74,7 @@ def measure_again(known: Known, metric: str, launches: int, out: Path) -> tuple[
             f"this machine is {here}, and {known.run} was measured on {known.fingerprint}",
             "bisect on the machine that regressed",
         )
-    values = figures([run_again(known.spec, launches, out)], metric)
+    values = figures([run_again(known.spec, launches, out, code=Path.cwd())], metric)
     if isinstance(values, Unavailable):
         raise MeasurementFailed(f"{metric} was not measured: {values.reason}", values.remedy)
     return values

@@ -18,7 +18,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,12 +25,14 @@ from typing import Literal
 
 import msgspec
 
+from harness import git
 from harness.errors import MeasurementFailed, UsageError
 from harness.policy import Confirm
 from harness.records.result import Result
 from harness.spec import RunSpec
-from harness.sweep.again import run_again
+from harness.sweep.again import refuse_untrusted, run_again
 from harness.sweep.locks import held, needs
+from harness.sweep.runner import HARNESS
 
 SideName = Literal["baseline", "candidate"]
 SIDES: tuple[SideName, SideName] = ("baseline", "candidate")
@@ -40,7 +41,7 @@ _WAIT_S = 6 * 3600.0
 
 
 class Build(msgspec.Struct, frozen=True):
-    """How to run one side."""
+    """How to run one side. ``folder``: where, and whose code comes first."""
 
     command: tuple[str, ...]
     folder: Path | None = None
@@ -69,8 +70,10 @@ def measure(
     """Every cell of ``specs`` (name -> spec) by both builds, and why cells were not measured.
 
     ``commits``: those that baseline and candidate were measured at, for ``commits = "recorded"``.
-    Raises `UsageError` for builds that are not there.
+    Raises `UsageError` for builds that are not there, and for code that only a result names.
     """
+    for spec in specs.values():
+        refuse_untrusted(spec, confirm.trust, "name it in the policy, [confirm] trust = [...],")
     found: dict[SideName, list[Result]] = {"baseline": [], "candidate": []}
     failed: dict[str, str] = {}
     with _builds(confirm, commits) as builds, held(needs(list(specs.values())), _WAIT_S):
@@ -88,25 +91,24 @@ def measure(
 
 
 def _launch(build: Build, spec: RunSpec, out: Path) -> Result:
-    return run_again(build.of(spec), 1, out, harness=build.command, folder=build.folder)
+    return run_again(build.of(spec), 1, out, harness=build.command, code=build.folder)
 
 
 @contextlib.contextmanager
 def _builds(
     confirm: Confirm, commits: tuple[str | None, str | None]
 ) -> Iterator[dict[SideName, Build]]:
-    here = (sys.executable, "-m", "harness")
     if confirm.environments is not None:
         yield {side: _environment(confirm.environments[side]) for side in SIDES}
     elif confirm.artifacts is not None:
-        yield {side: Build(here, None, Path(confirm.artifacts[side])) for side in SIDES}
+        yield {side: Build(HARNESS, None, Path(confirm.artifacts[side])) for side in SIDES}
     elif confirm.commits is not None:
         recorded = dict(zip(SIDES, commits, strict=True))
         named = recorded if confirm.commits == "recorded" else confirm.commits
         with tempfile.TemporaryDirectory(prefix="harness-confirm-") as scratch:
             folders = {side: Path(scratch) / side for side in SIDES}
             with _worktrees({folders[side]: named[side] for side in SIDES}):
-                yield {side: Build(here, folders[side]) for side in SIDES}
+                yield {side: Build(HARNESS, folders[side]) for side in SIDES}
     else:
         texts = {"baseline": confirm.baseline_command, "candidate": confirm.candidate_command}
         yield {side: Build(_words(f"{side}_command", texts[side])) for side in SIDES}
@@ -129,7 +131,7 @@ def _environment(folder: str) -> Build:
         raise UsageError(
             f"[confirm] environments: {folder!r} holds no bin/python", "name a virtual environment"
         )
-    return Build((str(python), "-m", "harness"))
+    return Build((str(python), "-P", "-m", "harness"))
 
 
 @contextlib.contextmanager
@@ -153,12 +155,9 @@ def _worktrees(wanted: Mapping[Path, str | None]) -> Iterator[None]:
 
 def _git(*words: str) -> None:
     try:
-        subprocess.run(
-            ["git", *words], check=True, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S
-        )
+        done = git.run(*words, timeout_s=_GIT_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"[confirm] commits: git does not answer: {error}") from error
-    except subprocess.CalledProcessError as error:
-        raise UsageError(
-            f"[confirm] commits: {error.stderr.strip()}", "name commits of this repository"
-        ) from error
+    if done.returncode:
+        told = done.stderr.decode(errors="replace").strip()
+        raise UsageError(f"[confirm] commits: {told}", "name commits of this repository")

@@ -15,15 +15,14 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from harness import machine, maybe
+from harness import git, machine, maybe
 from harness.errors import ResultError, UsageError
 from harness.records.cell import Cell, cell_of
 from harness.records.store import iter_results, write_atomically
@@ -31,7 +30,6 @@ from harness.sweep.plan import FILES, Plan
 
 SCHEMA = "harness.sweep/1"
 MANIFEST = "sweep.json"
-_GIT_TIMEOUT_S = 10.0
 DONE = ("complete", "degraded")
 
 
@@ -213,14 +211,19 @@ def _files_sha256(plan: Plan) -> str:
 
 def _diff_sha256() -> str:
     """Of what differs from the commit: two dirty trees of one commit are two builds."""
-    command = ["git", "--no-optional-locks", "diff", "HEAD", "--no-ext-diff", "--binary"]
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(
-            command, cwd=Path.cwd(), capture_output=True, timeout=_GIT_TIMEOUT_S, check=False
-        )
-        if not done.returncode:
-            return hashlib.sha256(done.stdout).hexdigest()[:12] if done.stdout else "none"
-    return f"unknown, pid {os.getpid()}"  # what cannot be compared is not the same
+    found = list(_diffs(Path.cwd()))
+    if None in found:
+        return f"unknown, pid {os.getpid()}"  # what cannot be compared is not the same
+    whole = b"".join(filter(None, found))
+    return hashlib.sha256(whole).hexdigest()[:12] if whole else "none"
+
+
+def _diffs(folder: Path) -> Iterator[bytes | None]:
+    """Of ``folder`` and of the submodules in it; None where git cannot tell."""
+    asked = ("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--binary", git.NOT_INSIDE)
+    yield git.ask(*asked, folder=folder)
+    for inside in git.submodules(folder):
+        yield from _diffs(inside)
 
 
 def summary(attempts: list[Attempt], folder: SweepFolder) -> dict[str, Any]:

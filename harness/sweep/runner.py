@@ -35,7 +35,8 @@ from harness.records.result import Result
 from harness.sweep.folder import DONE, Attempt, SweepFolder
 from harness.sweep.plan import Plan, SweepCell
 
-HARNESS = (sys.executable, "-m", "harness")
+# -P: a file in the user's folder must not shadow a module, nor a folder be taken for Harness
+HARNESS = (sys.executable, "-P", "-m", "harness")
 _LONGEST_REASON = 1000  # characters; the run's own result has it whole
 _GRACE_S = 15.0  # for a run that was interrupted to write its result
 
@@ -173,16 +174,18 @@ def process(
     log: Path,
     limit_s: float,
     descriptors: Sequence[int] = (),
-    folder: Path | None = None,
+    code: Path | None = None,
 ) -> tuple[int | None, bytes]:
     """Exit code and stdout of one run; None for a run that had to be stopped for its time.
+    ``code``: a checkout to run in, whose modules come first.
 
     Whoever ends us ends the run, too, and is told by `KeyboardInterrupt`.
     """
     with log.open("ab") as stderr, _ended_like_ctrl_c():
         child = subprocess.Popen(
             command,
-            cwd=folder,
+            cwd=code,
+            env=None if code is None else _with_code(code),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -197,6 +200,11 @@ def process(
         except BaseException:
             _stop(child)
             raise
+
+
+def _with_code(folder: Path) -> dict[str, str]:
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), path)))}
 
 
 @contextlib.contextmanager

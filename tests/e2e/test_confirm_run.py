@@ -42,7 +42,9 @@ class Repository:
         return found
 
     def policy(self, confirm: str) -> None:
-        (self.folder / "harness-policy.toml").write_text(f"{JUDGED}[confirm]\n{confirm}\n")
+        trust = 'trust = ["ours:Ours"]'
+        text = f"{JUDGED}[confirm]\n{trust}\n{confirm}\n"
+        (self.folder / "harness-policy.toml").write_text(text)
 
 
 @pytest.fixture

@@ -135,6 +135,8 @@ def test_git_bisect_finds_the_commit(tmp_path: Path, harness: Harness, cache: Pa
             "harness",
             *test,
             "--run",
+            "--trust",
+            "ours:Ours",
         ],
         cwd=tmp_path,
         env=environment(cache),

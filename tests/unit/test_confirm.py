@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from harness.analysis.sets import compare_sets
 from harness.errors import UsageError
 from harness.policy import Policy, parse_policy
 from harness.records.result import Result, Timing
-from harness.spec import RunSpec
+from harness.spec import RunSpec, code_named_by
 from harness.sweep.confirm import Build, measure
 from harness.testing.results import fake_result
 
@@ -135,3 +136,33 @@ def test_a_command_that_cannot_be_run_is_bad_usage(
     with pytest.raises(UsageError) as refused:
         measure(policy.confirm, {}, (None, None), 5, tmp_path)
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"backend": "http.server:test"}, "http.server:test"),
+        ({"model": "deploy:main"}, "deploy:main"),
+        ({"options": {"custom_ops": "./lib.so"}}, "./lib.so"),
+    ],
+)
+def test_code_that_only_a_result_names_is_not_run(
+    tmp_path: Path, fields: dict[str, Any], name: str
+) -> None:
+    ways = {"baseline_command": "true", "candidate_command": "true"}
+    asked = {"cell": RunSpec(**fields)}
+    policy = parse_policy({"confirm": ways})
+    assert policy.confirm is not None
+    with pytest.raises(UsageError, match=r"trust = \[") as refused:
+        measure(policy.confirm, asked, (None, None), 1, tmp_path)
+    assert repr(name) in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+    trusting = parse_policy({"confirm": {**ways, "trust": [name]}})
+    assert trusting.confirm is not None
+    _, failed = measure(trusting.confirm, asked, (None, None), 1, tmp_path)
+    assert "measuring again failed" in failed["cell"]  # it was run: `true` leaves no result
+
+
+def test_a_model_file_is_no_code() -> None:
+    for model in ("digits", "net.onnx", "C:\\net.onnx", "a:b.PT2"):
+        assert code_named_by(RunSpec(model=model)) == []

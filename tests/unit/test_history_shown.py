@@ -71,6 +71,24 @@ def test_what_bisect_says_to_type_works_on_this_folder(here: Path, capsys: Any) 
     assert capsys.readouterr().out.rstrip().endswith(" --run")
 
 
+def test_code_that_only_a_run_names_is_not_run(
+    here: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (here / "lab").glob("*/result.json"):
+        result = msgspec.json.decode(path.read_bytes())
+        result["spec"]["backend"] = "mine:Ours"
+        path.write_bytes(msgspec.json.encode(result))
+    cell, ran = CELL.replace("onnxruntime", "mine:Ours"), []
+    monkeypatch.setattr("harness.sweep.again.measure_again", lambda *_: ran.append(1) or (1.2,))
+    assert main(["bisect", cell, "--results", "lab", "--run"]) == 128
+    told = capsys.readouterr().err
+    assert "'mine:Ours' executed" in told and "give --trust NAME" in told and ran == []
+    assert main(["bisect", cell, "--results", "lab"]) == 0
+    assert " --run --trust mine:Ours --results lab" in capsys.readouterr().out
+    assert main(["bisect", cell, "--results", "lab", "--run", "--trust", "mine:Ours"]) != 128
+    assert ran
+
+
 def test_a_bug_says_nothing_about_the_commit(
     here: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
