@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from harness.backends.common import chosen_options, cuda_index, is_cuda
+from harness.cache_root import default_root
 from harness.errors import UsageError
 from harness.protocols import SessionOptions
 
@@ -119,7 +119,5 @@ def engines_folder(*what: object) -> Path:
     ONNX Runtime itself runs an engine that it finds, whatever it was built from."""
     import hashlib  # for engines alone: a start on the CPU does without
 
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(os.environ.get("HARNESS_CACHE") or Path(base, "harness"))
     key = hashlib.sha256(msgspec.json.encode(what)).hexdigest()[:32]
-    return root.absolute() / "ort-tensorrt" / key
+    return default_root() / "ort-tensorrt" / key

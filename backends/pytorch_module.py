@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.backends.common import cuda_index, is_cuda
 from harness.backends.pytorch_options import settings
+from harness.cache_root import default_root
 from harness.cuda_errors import cuda_failure
 from harness.errors import (
     BackendUnavailable,
@@ -163,10 +164,9 @@ def claim_inductor_cache() -> None:
     """Keep what inductor compiles among the project's caches, not in the system's temporary folder.
 
     It settles on a folder and creates it as soon as torch.export is imported, compiling or not.
+    Raises `UsageError` where there is no place for caches.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(os.environ.get("HARNESS_CACHE") or Path(base, "harness"))
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root.absolute() / "inductor")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(default_root() / "inductor")
 
 
 def check(specs: Sequence[TensorSpec], inputs: Arrays) -> None:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import msgspec
 
+from harness.cache_root import default_root
 from harness.errors import ResultError
-from harness.models.cache import default_root
 from harness.records.store import write_atomically
 
 _FORMAT = 1  # of the key: counted up when the adapter builds engines in another way

@@ -7,11 +7,17 @@
 Every pytest run of an environment that holds Harness loads this module, so it imports pytest alone.
 What measures comes in with the first test that asks for it (`harness.pytest_hwbench`); without
 pytest-benchmark such a test fails with the line that installs it, and no other test is touched.
+
+A project may have a package of its own called ``harness``. This module is loaded before pytest
+knows where that lies, so it takes itself out of ``sys.modules`` again: whoever imports ``harness``
+next gets what is first on the path.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,13 +36,31 @@ OPTIONS = {
 }
 
 
+_HIDDEN = "a package of this project is called harness, too, and hides that of hw-harness"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
+    _step_aside()
     group = parser.getgroup("hwbench", "Harness: what a model costs on this hardware")
     for field, text in OPTIONS.items():
         name = field.removesuffix("_s")
         metavar = "SECONDS" if field == "duration_s" else name.upper()
         group.addoption(f"--hwbench-{name}", dest=f"hwbench_{field}", metavar=metavar, help=text)
         parser.addini(f"hwbench_{name}", text, default=None)
+
+
+def _step_aside() -> None:
+    """Unless somebody else has imported more of us by now, and means us."""
+    ours = {name for name in sys.modules if name.partition(".")[0] == "harness"}
+    if ours == {"harness", __name__}:
+        for name in ours:
+            del sys.modules[name]
+
+
+def _is_hidden() -> bool:
+    import harness
+
+    return harness.__file__ != str(Path(__file__).with_name("__init__.py"))
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark loads what it compares against
@@ -55,6 +79,8 @@ class _WithTable:
     @pytest.fixture
     def hwbench(self, request: pytest.FixtureRequest, benchmark: Any) -> HwBench:
         """Measure a model: ``hwbench(model=..., backend=..., precision=..., ...)``."""
+        if _is_hidden():
+            pytest.fail(f"hwbench cannot be used: {_HIDDEN}", pytrace=False)
         from harness.pytest_hwbench import HwBench
 
         return HwBench(request, benchmark)
@@ -62,7 +88,7 @@ class _WithTable:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
-            if "hwbench" in getattr(item, "fixturenames", ()):
+            if "hwbench" in getattr(item, "fixturenames", ()) and not _is_hidden():
                 from harness.pytest_hwbench import give_clock
 
                 give_clock(item)
@@ -74,6 +100,8 @@ class _WithTable:
         """Refuses a file of ours from other hardware; files of others are left to the warning."""
         saved = compared_benchmark.get("machine_info")
         if isinstance(saved, dict) and "harness" in saved:
+            if _is_hidden():
+                raise pytest.UsageError(f"hwbench's file cannot be judged: {_HIDDEN}")
             from harness.pytest_hardware import refuse_other_hardware
 
             refuse_other_hardware(config, compared_benchmark)
@@ -84,12 +112,16 @@ class _WithTable:
     def pytest_benchmark_update_machine_info(
         self, config: pytest.Config, machine_info: dict[str, Any]
     ) -> None:
+        if not _was_used():
+            return
         from harness.pytest_hardware import measured_machines
 
         if block := measured_machines(config):
             machine_info["harness"] = block
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not _was_used():
+            return
         from harness.pytest_hardware import SUMMARY
 
         lines = terminalreporter.config.stash.get(SUMMARY, [])
@@ -97,6 +129,11 @@ class _WithTable:
             terminalreporter.section("hwbench")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+def _was_used() -> bool:
+    """Some test has measured: only then there is something to add."""
+    return "harness.pytest_hardware" in sys.modules
 
 
 class _Alone:

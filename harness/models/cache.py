@@ -59,14 +59,6 @@ class Product(msgspec.Struct, Generic[T], frozen=True):
     files: dict[str, Stamp]
 
 
-def default_root() -> Path:
-    """``$HARNESS_CACHE``, ``$XDG_CACHE_HOME/harness`` or ``~/.cache/harness``."""
-    if own := os.environ.get("HARNESS_CACHE"):
-        return Path(own).absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache").absolute() / "harness"
-
-
 class Cache:
     """``building`` is true in the one process that may load frameworks."""
 

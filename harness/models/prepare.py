@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from harness.cache_root import default_root
 from harness.errors import UsageError
-from harness.models.cache import Cache, NeedsBuilder, default_root
+from harness.models.cache import Cache, NeedsBuilder
 from harness.models.digits import ASSETS, manifest
 from harness.models.fp32 import Fp32, code_sha256, find_fp32
 from harness.models.reduced import data_sha256, reduce

@@ -260,14 +260,32 @@ def test_unused_it_costs_an_import_of_one_small_file(run_pytest: Pytest) -> None
     source = """
 import sys
 
-def test_other():
-    assert "harness.pytest_plugin" in sys.modules
-    ours = {name for name in sys.modules if name.split(".")[0] == "harness"}
-    assert ours == {"harness", "harness.pytest_plugin"}
+def test_other(request):
+    assert request.config.pluginmanager.hasplugin("hwbench")
+    assert not {name for name in sys.modules if name.split(".")[0] == "harness"}
     assert not {"numpy", "torch", "msgspec", "click", "psutil"} & set(sys.modules)
 """
     ran = run_pytest(source)
     assert ran.code == 0 and outcomes(ran) == {"passed": 1}, ran.out
+
+
+def test_a_package_of_the_project_called_harness_is_the_projects(
+    run_pytest: Pytest, tmp_path: Path
+) -> None:
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "harness" / "__init__.py").write_text("def answer():\n    return 42\n")
+    (tmp_path / "conftest.py").touch()
+    source = """
+import harness
+
+def test_mine(benchmark):
+    assert benchmark(harness.answer) == 42
+"""
+    ran = run_pytest(source, "--benchmark-json=now.json")
+    assert ran.code == 0 and outcomes(ran) == {"passed": 1}, ran.out + ran.err
+    ran = run_pytest(source + "def test_ours(hwbench):\n    hwbench()\n")
+    assert outcomes(ran).items() >= {"passed": 1, "error": 1}.items(), ran.out
+    assert "hwbench cannot be used: a package of this project is called harness, too" in ran.out
 
 
 def test_options_and_ini_file_speak_for_tests_that_say_nothing(run_pytest: Pytest) -> None:

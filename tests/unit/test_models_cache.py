@@ -11,8 +11,9 @@ from threading import Barrier
 import msgspec
 import pytest
 
+from harness.cache_root import default_root
 from harness.errors import ModelError, UsageError
-from harness.models.cache import ABANDONED_S, UNFINISHED, Cache, NeedsBuilder, default_root
+from harness.models.cache import ABANDONED_S, UNFINISHED, Cache, NeedsBuilder
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -184,3 +185,14 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/c")
     assert default_root() == Path("/c/.cache/harness")
+    monkeypatch.delenv("HOME")
+    with monkeypatch.context() as alone:
+        alone.setattr("pwd.getpwuid", _no_such_user)  # as for a user of a container
+        with pytest.raises(UsageError, match=r"no home folder .*; point HARNESS_CACHE at"):
+            default_root()
+        alone.setenv("HARNESS_CACHE", "/a")
+        assert default_root() == Path("/a")
+
+
+def _no_such_user(uid: int) -> None:
+    raise KeyError(uid)
