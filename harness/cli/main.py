@@ -123,10 +123,19 @@ def main(args: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno == errno.ENOENT and _deleted_cwd():
             return _fail("the current folder was deleted; go to another", 2)
+        if error.errno == errno.EIO and _on_a_terminal():  # which was closed
+            _write_no_more()
+            return 130
         if error.errno != errno.ENOSPC:
             raise
         _write_no_more()
         return _fail(f"the output cannot be written: {error.strerror}", 2)
+
+
+def _on_a_terminal() -> bool:
+    import stat
+
+    return sys.stdout is not None and stat.S_ISCHR(os.fstat(sys.stdout.fileno()).st_mode)
 
 
 def _deleted_cwd() -> bool:

@@ -26,13 +26,13 @@ import msgspec
 
 from harness import registry
 from harness.engine.frames import Failed, Frame, Header, Opened, Reading, SamplerJob, Tick, pack
+from harness.engine.lifetime import end_with_parent
 from harness.errors import UsageError
 from harness.maybe import Unavailable
 from harness.protocols import Profiler, ProfilerContext
 
 RATE_HZ, FAST_RATE_HZ = 10.0, 20.0
 _WALL_EVERY_NS = 1_000_000_000
-_PR_SET_PDEATHSIG = 1
 
 
 def next_deadline_ns(start_ns: int, period_ns: int, now_ns: int) -> int:
@@ -167,18 +167,10 @@ def _write_all(fd: int, data: bytes) -> None:
         data = data[os.write(fd, data) :]
 
 
-def _end_with_parent() -> None:
-    """Have the kernel end this process with the driver, even while a sensor's read hangs."""
-    if sys.platform.startswith("linux"):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main() -> int:
     """Serve the job on stdin. Returns 0 when the driver closed it or went away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with_parent()
+    end_with_parent()  # even while a sensor's read hangs
     line = sys.stdin.buffer.readline()
     if not line:
         return 0

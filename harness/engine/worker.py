@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from harness import registry
+from harness.engine.lifetime import end_with_parent
 from harness.engine.loop import StreamLoop
 from harness.engine.messages import Boot, Event, Failure, Go, Job, Peer
 from harness.engine.pipeline import Lane, PipelinedLoop
@@ -26,20 +27,9 @@ from harness.errors import BackendUnavailable, HarnessError, one_line
 from harness.maybe import Maybe, explain
 from harness.protocols import Asynchronous, Backend, DeviceMemory, Session, Unavailable
 
-_PR_SET_PDEATHSIG = 1
-
 
 class _Finish(Exception):
     """The driver said that what is left can be skipped."""
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies; elsewhere the loop looks for itself."""
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Worker:
@@ -240,7 +230,7 @@ def _failure(error: BaseException) -> Failure:
 def main(argv: list[str]) -> int:
     """``worker CONTROL_FD``."""
     gc.disable()  # for good: a pause in an iteration costs more than garbage
-    die_with_parent()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver owns Ctrl-C
     peer = Peer(socket.socket(fileno=int(argv[0])))
     worker = Worker(peer)

@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 
 from harness import spec as specs
+from harness.engine.lifetime import PARENT_VARIABLE
 from harness.errors import one_line
 from harness.maybe import Unavailable, convert
 from harness.records.cell import Cell
@@ -179,13 +180,14 @@ def process(
     """Exit code and stdout of one run; None for a run that had to be stopped for its time.
     ``code``: a checkout to run in, whose modules come first.
 
-    Whoever ends us ends the run, too, and is told by `KeyboardInterrupt`.
+    Whoever ends us ends the run, too, and is told by `KeyboardInterrupt`. Where we are killed, a
+    run of ours is stopped by the kernel, and leaves a result marked as interrupted.
     """
     with log.open("ab") as stderr, _ended_like_ctrl_c():
         child = subprocess.Popen(
             command,
             cwd=code,
-            env=None if code is None else _with_code(code),
+            env=_environment(code),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -202,9 +204,12 @@ def process(
             raise
 
 
-def _with_code(folder: Path) -> dict[str, str]:
-    path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), path)))}
+def _environment(code: Path | None) -> dict[str, str]:
+    own = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+    if code is not None:
+        path = os.environ.get("PYTHONPATH")
+        own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(code), path)))
+    return own
 
 
 @contextlib.contextmanager

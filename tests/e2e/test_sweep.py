@@ -180,6 +180,26 @@ def test_ctrl_c_kill_and_a_closed_terminal_end_the_run_too(
     assert (result["status"], attempt["status"]) == ("interrupted", "interrupted")
 
 
+def test_a_run_ends_with_the_sweep_that_was_killed(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    write(tmp_path, defaults="timeout_s = 60", more="")
+    text = (tmp_path / "night.toml").read_text().replace("iterations = 20", "duration_s = 60")
+    (tmp_path / "night.toml").write_text(text)
+    folder = tmp_path / "results" / "night-c"
+    with start("sweep", "night.toml", "--label", "c") as sweep:
+        while not list(folder.glob("*/samples.journal")):
+            assert sweep.poll() is None
+            time.sleep(0.02)
+        sweep.kill()
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("*/samples.npz")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (result,) = results(folder)
+    assert result["status"] == "interrupted"
+
+
 def test_what_was_begun_from_another_file_is_not_continued(
     tmp_path: Path, harness: Harness
 ) -> None:

@@ -143,6 +143,22 @@ def test_a_bug_is_no_verdict_of_a_gate() -> None:
     assert ran.stderr.startswith("Traceback") and ran.stderr.endswith("ZeroDivisionError: ours\n")
 
 
+def test_ctrl_c_while_it_starts_shows_no_traceback() -> None:
+    """At the first import after the interpreter's own."""
+    code = (
+        "import os, signal, sys; from importlib.abc import MetaPathFinder\n"
+        "class Impatient(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'harness.cli.main':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "sys.argv = ['harness', 'list']\n"
+        "from harness.cli import entry; entry.console()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (130, "harness: interrupted\n")
+
+
 @pytest.mark.parametrize("command", ["list runs", "compare a b", "check --baseline x"])
 def test_a_folder_that_was_deleted_is_named(tmp_path: Path, command: str) -> None:
     script = f'rmdir "$PWD" && exec {sys.executable} -m harness {command}'
