@@ -50,6 +50,7 @@ __all__ = [
     "Sink",
     "TensorSpec",
     "Unavailable",
+    "Unseen",
 ]
 
 Precision = Literal["fp32", "int8", "fp16", "bf16"]
@@ -217,6 +218,15 @@ class DeviceTimed(Protocol):
 
     def device_times_ms(self) -> NDArray[Any]:
         """Device time of each inference since `arm`, in order, float64 [N], N at most as armed."""
+        ...
+
+
+@runtime_checkable
+class Unseen(Protocol):
+    """A session with outputs that no array can hold, which `Session.outputs` leaves out."""
+
+    def unseen(self) -> Mapping[str, str]:
+        """What each of them is, by name: ``a sequence``, ``text``. Called after an inference."""
         ...
 
 

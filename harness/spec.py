@@ -36,7 +36,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     precision: Precision = "fp32"
     batch_size: int = 1
     input_shapes: dict[str, tuple[int, ...]] = {}
+    batch_dim: str | None = None
+    inputs: str | None = None
     dataset: str | None = None
+    scores: str | None = None  # the output that accuracy is of
     calibration: str | None = None
     calibration_method: CalibrationMethod = "minmax"
     quantization: QuantizationMode = "static"
@@ -60,6 +63,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     idle_s: float | None = None
     require: tuple[Requirement, ...] = ()
     overhead_check: bool = False
+    allow_infinite: bool = False  # an infinite output is an answer
     seed: int = 0
     options: dict[str, str] = {}
     tags: dict[str, str] = {}
@@ -135,11 +139,16 @@ def parse_choice(name: str, text: str, choices: Sequence[str]) -> str:
     return text
 
 
-def parse_pairs(name: str, texts: Sequence[str], form: str = "key=value") -> dict[str, str]:
-    """``key=value`` texts as a dict. Raises `UsageError`."""
+def parse_pairs(
+    name: str, texts: Sequence[str], form: str = "key=value", *, last: bool = False
+) -> dict[str, str]:
+    """``key=value`` texts as a dict, parted at the first equals sign or at the ``last``.
+
+    Raises `UsageError`.
+    """
     pairs: dict[str, str] = {}
     for text in texts:
-        key, equals, value = text.partition("=")
+        key, equals, value = text.rpartition("=") if last else text.partition("=")
         if not (equals and key.strip()):
             raise UsageError(f"{name} is {text!r}", f"give {form}")
         if key.strip() in pairs:
@@ -151,12 +160,12 @@ def parse_pairs(name: str, texts: Sequence[str], form: str = "key=value") -> dic
 def parse_shapes(name: str, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """``input=1x3x224x224`` texts as shapes; ``input=scalar`` is 0-d. Raises `UsageError`."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for key, value in parse_pairs(name, texts, "input=1x3x224x224").items():
+    for key, value in parse_pairs(name, texts, "input=1x3x224x224", last=True).items():
         if value == "scalar":
             shapes[key] = ()
         elif re.fullmatch(r"\d+([x,]\d+)*", value):
             dims = re.split("[x,]", value)
-            shapes[key] = tuple(parse_int(f"{name} {key}", dim, 1, 2**31 - 1) for dim in dims)
+            shapes[key] = tuple(parse_int(f"{name} {key}", dim, 0, 2**31 - 1) for dim in dims)
         else:
             raise UsageError(f"{name} {key} is {value!r}", "give sizes such as 1x3x224x224")
     return shapes
@@ -220,7 +229,10 @@ _SCALARS: dict[str, Callable[[str, str], Any]] = {
     "device": parse_device,
     "precision": _choices(Precision),
     "batch_size": _integer(1, 1_000_000),
+    "batch_dim": parse_text,
+    "inputs": parse_text,
     "dataset": parse_text,
+    "scores": parse_text,
     "calibration": parse_text,
     "calibration_method": _choices(CalibrationMethod),
     "quantization": _choices(QuantizationMode),
@@ -252,6 +264,9 @@ _LISTS: dict[str, Callable[[str, Sequence[str]], Any]] = {
 }
 
 
+SWITCHES = ("overhead_check", "allow_infinite")
+
+
 def flag(field: str) -> str:
     """The command-line flag of a spec field: ``duration_s`` is ``--duration``."""
     singular = {"input_shapes": "input_shape", "options": "option", "tags": "tag"}
@@ -273,7 +288,7 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
         elif field in _LISTS:
             texts = [_utf8(flag(field), str(text)) for text in value]
             parsed[field] = _LISTS[field](flag(field), texts)
-        elif field == "overhead_check":
+        elif field in SWITCHES:
             parsed[field] = bool(value)
         else:
             raise UsageError(f"{field!r} is no field of a run", "see harness run --help")

@@ -27,7 +27,7 @@ ACROSS: dict[str, tuple[str, ...]] = {
     "backend": ("options",),
     "device": ("options",),
     "batch_size": ("input_shapes",),
-    "model": ("input_shapes", "dataset", "calibration"),
+    "model": ("input_shapes", "batch_dim", "inputs", "dataset", "scores", "calibration"),
     "threads": (),
     "inter_threads": (),
     "concurrency": (),

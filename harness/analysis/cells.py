@@ -126,7 +126,7 @@ def spec_differences(a: Result, b: Result) -> dict[str, tuple[str, str]]:
 DEFINING = (
     "model", "backend", "device", "precision", "batch_size", "scenario", "boundary", "concurrency",
     "dataset", "calibration", "calibration_method", "quantization", "input_shapes", "threads",
-    "inter_threads", "options", "seed",
+    "inter_threads", "options", "seed", "batch_dim", "inputs", "scores",
 )  # fmt: skip
 
 

@@ -6,7 +6,8 @@ the reason, which is neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import msgspec
 
@@ -67,12 +68,16 @@ class Facts(msgspec.Struct, kw_only=True):
     sampler_gap_s: Maybe[float]
     sampler_period_s: float
     timer_share: Maybe[float]  # clock cost inside the interval / median
-    non_finite: Maybe[Sequence[str]]
+    nan: Maybe[Sequence[str]]  # outputs that hold any
     integer_nodes: Maybe[int]
     precision: str
     fidelity: Maybe[Fidelity] | None = None  # None: the run is its own reference
     labelled: bool = False  # the fidelity is of labelled samples
     gpu: GpuFacts | None = None  # None: the device under test is no GPU
+    infinite: Sequence[str] = ()
+    unseen: Mapping[str, str] = {}  # outputs that could not be looked at, and what they are
+    allow_infinite: bool = False
+    drawn: bool = False  # the bound inputs are
 
 
 def checks(facts: Facts) -> tuple[Check, ...]:
@@ -260,12 +265,24 @@ def _sampler(facts: Facts) -> Check:
 
 
 def _finite(facts: Facts) -> Check:
-    if isinstance(facts.non_finite, Unavailable):
-        return _unknown("finite outputs", facts.non_finite)
-    if facts.non_finite:
-        names = ", ".join(facts.non_finite)
-        return Check(name="finite outputs", verdict="fail", reason=f"NaN or infinity in {names}")
-    return Check(name="finite outputs", verdict="pass", reason="every output is finite")
+    name, threshold = "finite outputs", "no NaN, and no infinity but with --allow-infinite"
+    if isinstance(facts.nan, Unavailable):
+        return _unknown(name, facts.nan, threshold)
+    drawn = " (on drawn inputs; --inputs FILE.npz binds real ones)" * facts.drawn
+    infinite = f"infinity in {', '.join(facts.infinite)}"
+    if facts.nan:
+        reason, verdict = f"NaN in {', '.join(facts.nan)}{drawn}", "fail"
+    elif facts.infinite and not facts.allow_infinite:
+        remedy = f"; if it is an answer, --allow-infinite{drawn}"
+        reason, verdict = infinite + remedy, "fail"
+    elif facts.unseen:
+        told = ", ".join(f"{output} is {what}" for output, what in facts.unseen.items())
+        reason, verdict = f"not every output could be looked at: {told}", "unknown"
+    elif facts.infinite:
+        reason, verdict = f"{infinite}, as allowed; no NaN", "pass"
+    else:
+        reason, verdict = "every output is finite", "pass"
+    return Check(name=name, verdict=cast(Verdict, verdict), reason=reason, threshold=threshold)
 
 
 def _precision(facts: Facts) -> Check:

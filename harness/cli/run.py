@@ -26,7 +26,10 @@ _FLAGS: tuple[tuple[str, str, str], ...] = (
     ("--device", "DEVICE", "cpu (default), cuda or cuda:N."),
     ("--precision", "PRECISION", "fp32 (default), int8, fp16 or bf16."),
     ("--batch-size", "N", "Samples per inference. Default: 1."),
+    ("--batch-dim", "NAME", "The open dimension that is the batch; none where there is none."),
+    ("--inputs", "FILE.npz", "Inputs by name to measure on. Default: drawn at random."),
     ("--dataset", "FILE.npz", "Inputs by name, and labels: measures accuracy."),
+    ("--scores", "OUTPUT", "The output that holds the class scores, where several could."),
     ("--calibration", "FILE.npz", "Inputs by name to calibrate INT8 on."),
     ("--calibration-method", "METHOD", "minmax (default), entropy or percentile."),
     ("--quantization", "MODE", "static (default) or dynamic."),
@@ -94,6 +97,7 @@ def _with_flags(command: Any) -> Any:
 @click.command("run", short_help="Measure one model on one backend.")
 @_with_flags
 @click.option("--overhead-check", is_flag=True, help="Measure what the measuring itself costs.")
+@click.option("--allow-infinite", is_flag=True, help="An infinite output is an answer: no failure.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result alone, as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every figure, as harness show does.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")

@@ -153,6 +153,7 @@ class Conductor:
             drawn=None
             if prepared.drawn is None
             else Drawn(ranges=prepared.drawn, seed=self.spec.seed),
+            scores=self.spec.scores,
         )
 
     def _finish(self, observer: RunObserver) -> Outcome:

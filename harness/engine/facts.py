@@ -33,6 +33,8 @@ def validity_facts(
     spec = evidence.spec
     verified = next((r.verified for r in evidence.launches if r.verified), None)
     operators = verified.description.operators if verified else NOT_REACHED
+    looked = verified.looked if verified else NOT_REACHED
+    model = evidence.prepared.model if evidence.prepared else None
     sampled = profiles if isinstance(profiles, Unavailable) else profiles.sampler
     return Facts(
         warmup_ends=[record.warmup_end for record, _ in timed],
@@ -55,7 +57,11 @@ def validity_facts(
         timer_share=NOT_REACHED
         if isinstance(timing, Unavailable)
         else _clock_cost_ms(evidence) / max(timing.latency_ms.median, 1e-9),
-        non_finite=verified.non_finite if verified else NOT_REACHED,
+        nan=looked if isinstance(looked, Unavailable) else looked.nan,
+        infinite=() if isinstance(looked, Unavailable) else looked.infinite,
+        unseen={} if isinstance(looked, Unavailable) else looked.unseen,
+        allow_infinite=spec.allow_infinite,
+        drawn=model is not None and model.input_data.startswith("drawn"),
         integer_nodes=operators
         if isinstance(operators, Unavailable)
         else sum(counts.get(spec.precision, 0) for counts in operators.values()),

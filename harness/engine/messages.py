@@ -61,6 +61,7 @@ class Job(msgspec.Struct, frozen=True):
     evaluation_name: str = ""
     evaluation_sha256: str = ""
     drawn: Drawn | None = None
+    scores: str | None = None  # the output that accuracy is of
 
 
 class Go(msgspec.Struct, frozen=True):
@@ -69,11 +70,19 @@ class Go(msgspec.Struct, frozen=True):
     finish: bool = False
 
 
+class Looked(msgspec.Struct, frozen=True):
+    """Names of outputs with NaN and with infinities; what the outputs are that none could read."""
+
+    nan: tuple[str, ...] = ()
+    infinite: tuple[str, ...] = ()
+    unseen: dict[str, str] = {}
+
+
 class Verified(msgspec.Struct, frozen=True):
-    """What the worker found after the window. ``non_finite``: outputs with NaN or infinity."""
+    """What the worker found after the window."""
 
     description: Description
-    non_finite: tuple[str, ...]
+    looked: Maybe[Looked]
     fidelity: Maybe[Fidelity] | None = None
     accuracy: Maybe[Accuracy] | None = None
 

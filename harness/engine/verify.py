@@ -1,23 +1,29 @@
-"""What the worker checks after the window: finite outputs, fidelity, accuracy, precision."""
+"""What the worker checks after the window: finite outputs, fidelity, accuracy, precision.
+
+Whatever fails here costs its own figure alone: what was measured in the window stands.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.accuracy import accuracy
+from harness.analysis.accuracy import Scores, accuracy, find_scores
 from harness.analysis.fidelity import fidelity_of
-from harness.engine.messages import Drawn, Job, Verified
+from harness.engine.messages import Drawn, Job, Looked, Verified
 from harness.errors import HarnessError
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Artifact, Backend, Session
+from harness.models.data import LABELS
+from harness.protocols import Artifact, Backend, Description, Session, Unseen
 from harness.records.result import Accuracy, Fidelity
 
 Outputs = Mapping[str, NDArray[Any]]
+T = TypeVar("T")
 BATCHES = 8  # that fidelity is over where inputs are drawn, the bound one included
 _DRAWN_S, _DRAWN_BYTES = 10.0, 256 * 2**20  # no further batch beyond either
 
@@ -25,64 +31,115 @@ _DRAWN_S, _DRAWN_BYTES = 10.0, 256 * 2**20  # no further batch beyond either
 def verify(backend: Backend, session: Session, job: Job) -> Verified:
     """Check one session whose window is over. Its bound inputs may be replaced.
 
-    Fidelity and accuracy use the labelled samples where there are any; else fidelity uses the bound
-    inputs and, where these are drawn, some more.
+    Fidelity and accuracy use all samples that were given; else fidelity uses the bound inputs and,
+    where these are drawn, some more.
     """
-    outputs = session.outputs()
-    description = session.describe()
+    outputs = _attempt(session.outputs, "the outputs cannot be read")
+    described = _attempt(session.describe, "the runtime does not describe itself")
+    if isinstance(described, Unavailable):
+        described = Description({}, described)
+    looked = _look(session, outputs)
     batches = None
     if job.evaluation_path:
         batches = _Batches(job.evaluation_path, job.artifact, job.batch_size)
-    others: Outputs = {}
-    if batches is not None and not _non_finite(outputs):
-        outputs, others = batches.run(session)
-    whole = {**outputs, **others}
-    if bad := _non_finite(whole):
-        return Verified(description, bad)
+    by_row, whole = outputs, outputs
+    if batches is not None and not isinstance(looked, Unavailable) and not looked.nan:
+        ran = _attempt(partial(batches.run, session), "the samples did not run")
+        if isinstance(ran, Unavailable):
+            by_row = whole = ran
+        else:
+            by_row, whole = ran[0], {**ran[0], **ran[1]}
+            looked = _join(looked, _look(session, whole))
+    bad = _unfit(whole, looked)
+    scores = _scores(job, by_row, batches)
     return Verified(
-        description,
-        (),
-        _fidelity(backend, job, session, whole, batches),
-        _accuracy(job, outputs, batches),
+        described,
+        looked,
+        bad or _fidelity(backend, job, session, whole, batches, scores),
+        bad or _accuracy(job, scores, batches),
     )
 
 
-def _non_finite(outputs: Outputs) -> tuple[str, ...]:
-    return tuple(name for name, array in outputs.items() if not _finite(array))
+def _attempt(call: Callable[[], T], what: str) -> Maybe[T]:
+    try:
+        return call()
+    except HarnessError as error:
+        return Unavailable(f"{what}: {error.message}", error.remedy)
+    except Exception as error:  # a runtime's own
+        text = " ".join(str(error).split())
+        return Unavailable(f"{what}: {type(error).__name__}: {text}")
 
 
-def _finite(array: NDArray[Any]) -> bool:
-    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+def _look(session: Session, outputs: Maybe[Outputs]) -> Maybe[Looked]:
+    """What the outputs hold; absent where not one could be looked at."""
+    if isinstance(outputs, Unavailable):
+        return outputs
+    unseen = dict(session.unseen()) if isinstance(session, Unseen) else {}
+    if not any(array.size for array in outputs.values()):
+        told = ", ".join(f"{name} is {what}" for name, what in unseen.items())
+        told = told or ", ".join(f"{name} is empty" for name in outputs)
+        return Unavailable(f"no output could be looked at{': ' * bool(told)}{told}")
+    return Looked(
+        nan=tuple(name for name, array in outputs.items() if _any(np.isnan, array)),
+        infinite=tuple(name for name, array in outputs.items() if _any(np.isinf, array)),
+        unseen=unseen,
+    )
+
+
+def _any(test: Callable[[NDArray[Any]], NDArray[np.bool_]], array: NDArray[Any]) -> bool:
+    return array.dtype.kind in "fc" and bool(test(array).any())
+
+
+def _join(first: Looked, second: Maybe[Looked]) -> Looked:
+    if isinstance(second, Unavailable):
+        return first
+    return Looked(
+        nan=tuple(dict.fromkeys(first.nan + second.nan)),
+        infinite=tuple(dict.fromkeys(first.infinite + second.infinite)),
+        unseen=first.unseen,
+    )
+
+
+def _unfit(outputs: Maybe[Outputs], looked: Maybe[Looked]) -> Unavailable | None:
+    """Why nothing can be compared, if so."""
+    if isinstance(outputs, Unavailable):
+        return outputs
+    if isinstance(looked, Unavailable):
+        return looked
+    return Unavailable(f"NaN in {', '.join(looked.nan)}") if looked.nan else None
 
 
 class _Batches:
-    """Labelled samples, cut to the model's batch; the last batch wraps around to stay full.
+    """Samples, cut to the model's batch; the last batch wraps around to stay full.
 
-    An input without a batch axis takes one sample a run.
+    An input without a batch axis takes the first sample of each batch. ``labels``: None where the
+    samples have none.
     """
 
     def __init__(self, path: str, artifact: Artifact, batch_size: int) -> None:
-        shapes = {spec.name: spec.shape for spec in artifact.inputs}
+        self._shapes = {spec.name: spec.shape for spec in artifact.inputs}
         with np.load(path, allow_pickle=False) as arrays:
-            self._inputs = {name: arrays[name] for name in shapes}
-            self.labels: NDArray[Any] = arrays["labels"]
-        self._single = any(a.ndim > len(shapes[name]) for name, a in self._inputs.items())
-        self._size = 1 if self._single else batch_size
+            self._inputs = {name: arrays[name] for name in self._shapes}
+            labelled = LABELS in arrays.files and LABELS not in self._shapes
+            self.labels: NDArray[Any] | None = arrays[LABELS] if labelled else None
+        counted = self._inputs.values() if self.labels is None else [self.labels]
+        self.count = next(map(len, counted), 1)
+        self._size = batch_size
+        self._batched = any(self._has_batch(name) for name in self._shapes)
 
     def run(self, session: Session) -> tuple[Outputs, Outputs]:
         """Over all samples: the outputs that have one row a sample, and the others, flat."""
-        count = len(self.labels)
         parts: dict[str, list[NDArray[Any]]] = {}
         others: set[str] = set()
-        for first in range(0, count, self._size):
-            rows = np.arange(first, first + self._size) % count
-            session.bind({name: self._feed(array, rows) for name, array in self._inputs.items()})
+        for first in range(0, self.count, self._size):
+            rows = np.arange(first, first + self._size) % self.count
+            session.bind({name: self._feed(name, rows) for name in self._inputs})
             session.enqueue()
             session.synchronize()
             for name, array in session.outputs().items():
-                given = array[np.newaxis] if self._single else array
+                given = array if self._batched or array.shape[:1] == (1,) else array[np.newaxis]
                 if given.ndim and len(given) == self._size:
-                    given = given[: count - first]
+                    given = given[: self.count - first]
                 else:
                     others.add(name)
                 parts.setdefault(name, []).append(given)
@@ -90,47 +147,68 @@ class _Batches:
         by_row = {n: np.concatenate(arrays) for n, arrays in parts.items() if n not in others}
         return by_row, flat
 
-    def _feed(self, array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-        return np.ascontiguousarray(array[rows[0]] if self._single else array[rows])
+    def _has_batch(self, name: str) -> bool:
+        return bool(self._inputs[name].ndim == len(self._shapes[name]))
+
+    def _feed(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        chosen = self._inputs[name][rows if self._has_batch(name) else rows[:1]]
+        return np.ascontiguousarray(chosen).reshape(self._shapes[name])
 
 
 def _fidelity(
-    backend: Backend, job: Job, session: Session, outputs: Outputs, batches: _Batches | None
+    backend: Backend,
+    job: Job,
+    session: Session,
+    outputs: Maybe[Outputs],
+    batches: _Batches | None,
+    scores: Maybe[Scores],
 ) -> Maybe[Fidelity]:
-    """Over all labelled samples, or over the bound inputs and some that are drawn."""
-    if job.reference is None:
+    """Over all samples, or over the bound inputs and some that are drawn."""
+    artifact = job.reference
+    if artifact is None:
         return Unavailable("this run is the FP32 reference", "compare a reduced precision with it")
+    if isinstance(outputs, Unavailable):
+        return outputs
     with np.load(job.inputs_path, allow_pickle=False) as arrays:
         inputs = dict(arrays)
+    failed = "the FP32 reference did not run"
+    # A backend object shares the loaded model between its sessions, so the reference gets its own.
+    reference = _attempt(lambda: type(backend)().prepare(artifact, inputs, job.options), failed)
+    if isinstance(reference, Unavailable):
+        return reference
     try:
-        # A backend object shares the loaded model between its sessions, so the reference gets its
-        # own.
-        reference = type(backend)().prepare(job.reference, inputs, job.options)
-    except HarnessError as error:
-        return Unavailable(f"the FP32 reference did not run: {error}", error.remedy)
-    pairs: list[tuple[Outputs, Outputs]]
-    try:
-        if batches is not None:
-            by_row, others = batches.run(reference)
-            pairs, samples = [(outputs, {**by_row, **others})], len(batches.labels)
-            text, scores = job.evaluation_name, _scores(by_row)
-        else:
-            reference.enqueue()
-            reference.synchronize()
-            pairs = [(outputs, reference.outputs())]
-            pairs += _further(session, reference, job, pairs[0])
-            samples, scores = len(pairs) * job.batch_size, None
-            text = "the bound inputs"
-            if len(pairs) > 1:
-                text += f" and {len(pairs) - 1} more drawn batches"
-    except HarnessError as error:
-        return Unavailable(f"the FP32 reference did not run: {error}", error.remedy)
+        pairs = _attempt(partial(_pairs, session, reference, job, outputs, batches), failed)
     finally:
         reference.close()
-    try:
-        return fidelity_of(pairs, samples, inputs=text, scores=scores)
-    except HarnessError as error:
-        return Unavailable(f"the outputs do not compare with FP32's: {error.message}")
+    if isinstance(pairs, Unavailable):
+        return pairs
+    more = f" and {len(pairs) - 1} more drawn batches" if len(pairs) > 1 else ""
+    return _attempt(
+        lambda: fidelity_of(
+            pairs,
+            batches.count if batches is not None else len(pairs) * job.batch_size,
+            inputs=job.evaluation_name if batches is not None else f"the bound inputs{more}",
+            scores=_class_scores(scores),
+        ),
+        "the outputs do not compare with FP32's",
+    )
+
+
+def _pairs(
+    session: Session,
+    reference: Session,
+    job: Job,
+    outputs: Outputs,
+    batches: _Batches | None,
+) -> list[tuple[Outputs, Outputs]]:
+    """Ours and the reference's outputs on the same inputs."""
+    if batches is not None:
+        by_row, others = batches.run(reference)
+        return [(outputs, {**by_row, **others})]
+    reference.enqueue()
+    reference.synchronize()
+    first = (outputs, reference.outputs())
+    return [first, *_further(session, reference, job, first)]
 
 
 def _further(
@@ -177,23 +255,35 @@ def _bytes(pair: tuple[Outputs, Outputs]) -> int:
     return sum(array.nbytes for side in pair for array in side.values())
 
 
-def _scores(outputs: Outputs) -> str | None:
-    """The output that holds the class scores of labelled samples."""
-    return next((n for n, a in outputs.items() if a.ndim == 2 and a.dtype.kind == "f"), None)
+def _scores(job: Job, outputs: Maybe[Outputs], batches: _Batches | None) -> Maybe[Scores]:
+    """The class scores of labelled samples, or of those that the user names."""
+    if isinstance(outputs, Unavailable):
+        return outputs
+    if job.scores is None and (batches is None or batches.labels is None):
+        return Unavailable("no labelled data for this model")
+    return find_scores(outputs, job.scores)
 
 
-def _accuracy(job: Job, outputs: Outputs, batches: _Batches | None) -> Maybe[Accuracy]:
-    if batches is None:
+def _class_scores(scores: Maybe[Scores]) -> str | None:
+    """The output of several classes, whose argmax can be compared."""
+    return None if isinstance(scores, Unavailable) or scores.single else scores.output
+
+
+def _accuracy(job: Job, scores: Maybe[Scores], batches: _Batches | None) -> Maybe[Accuracy]:
+    labels = batches.labels if batches is not None else None
+    if labels is None:
         return Unavailable("no labelled data for this model", "give --dataset FILE.npz with labels")
-    name = _scores(outputs)
-    if name is None:
-        return Unavailable("no output of this model looks like class scores", "")
-    found = accuracy(outputs[name], batches.labels)
+    if isinstance(scores, Unavailable):
+        return scores
+    found = _attempt(lambda: accuracy(scores.array, labels), "there is no accuracy")
+    if isinstance(found, Unavailable):
+        return found
     return Accuracy(
         dataset=job.evaluation_name,
         dataset_sha256=job.evaluation_sha256,
-        samples=len(batches.labels),
+        samples=len(labels),
         top1=found.top1,
         macro_f1=found.macro_f1,
         correct=found.correct,
+        scores=scores.reading,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from harness.protocols import TensorSpec
 
 Array = NDArray[Any]
 ALIASES = ("inputs", "x")
+LABELS = "labels"
 
 
 def draw(
@@ -87,38 +89,70 @@ def take(
     batch: dict[str, Array] = {}
     for spec in specs:
         samples = arrays[spec.name]
-        chosen = samples[(start + np.arange(batch_size)) % len(samples)]
+        several = batch_size if samples.ndim == len(spec.shape) else 1
+        chosen = samples[(start + np.arange(several)) % len(samples)]
         batch[spec.name] = np.ascontiguousarray(chosen).reshape(spec.shape)
     return batch
 
 
+class Samples(NamedTuple):
+    """Arrays by input name, all as many samples along axis 0, and ``labels`` if there are any.
+
+    ``changed`` says that they are not what the file holds under these names.
+    """
+
+    arrays: dict[str, Array]
+    samples: int
+    changed: bool
+
+
 def read_samples(
-    path: Path, flag: str, specs: Sequence[TensorSpec], batch_size: int, labelled: bool
-) -> dict[str, Array]:
+    path: Path,
+    flag: str,
+    specs: Sequence[TensorSpec],
+    batch_size: int,
+    labelled: bool,
+    infinite: bool = False,
+) -> Samples:
     """The arrays of ``path`` under the inputs' names, and ``labels``, every value checked.
 
-    Samples lie along axis 0. Raises `DataError` naming the file, the array and what was expected.
+    Samples lie along axis 0; an input without a batch may be given once, for all of them. Raises
+    `DataError` naming the file, the array and what was expected.
     """
     where = f"{flag} {path}"
-    found = _read(path, where)
-    if len(specs) == 1:
-        found = _rename(found, specs[0].name)
+    held = _read(path, where)
+    if labelled and any(spec.name == LABELS for spec in specs):
+        raise DataError(
+            f"{where}: {LABELS!r} is an input of the model and the name of the classes too",
+            "rename the input",
+        )
+    found = _rename(held, specs[0].name) if len(specs) == 1 else held
     arrays: dict[str, Array] = {}
+    once: list[str] = []
     for spec in specs:
         if spec.name not in found:
             have = ", ".join(sorted(found)) or "nothing"
             raise DataError(
                 f"{where} has no array {spec.name!r}, only {have}", "name arrays as the inputs are"
             )
-        arrays[spec.name] = _checked(where, found[spec.name], spec, batch_size)
-    counts = {name: len(array) for name, array in arrays.items()}
+        array = found[spec.name]
+        if array.shape == spec.shape == sample_shape(spec.shape, batch_size):
+            once.append(spec.name)
+            array = array[np.newaxis]
+        arrays[spec.name] = _checked(where, array, spec, batch_size, infinite)
     if labelled:
-        arrays["labels"] = _labels(where, found)
-        counts["labels"] = len(arrays["labels"])
+        arrays[LABELS] = _labels(where, found)
+    count = _count(where, {name: len(a) for name, a in arrays.items() if name not in once})
+    for name in once:
+        arrays[name] = np.repeat(arrays[name], count, axis=0)
+    return Samples(arrays, count, any(arrays[name] is not held.get(name) for name in arrays))
+
+
+def _count(where: str, counts: Mapping[str, int]) -> int:
     if len(set(counts.values())) > 1:
         text = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise DataError(f"{where} has arrays of different lengths: {text}", "give as many of each")
-    return arrays
+    return next(iter(counts.values()), 1)
 
 
 def _read(path: Path, where: str) -> dict[str, Array]:
@@ -149,14 +183,14 @@ def _rename(found: dict[str, Array], name: str) -> dict[str, Array]:
     return found if alias is None else {**found, name: found[alias]}
 
 
-def _checked(where: str, array: Array, spec: TensorSpec, batch_size: int) -> Array:
+def _checked(where: str, array: Array, spec: TensorSpec, batch_size: int, infinite: bool) -> Array:
     expected = sample_shape(spec.shape, batch_size)
     what = f"{where}: {spec.name!r} is {array.dtype} {show(array.shape)}"
     wanted = f"expected {spec.dtype} {show(('samples', *expected))}"
-    if len(expected) == len(spec.shape) and batch_size > 1:
+    if len(expected) == len(spec.shape) and batch_size > 1 and len(array) > 1:
         raise DataError(
             f"{where}: input {spec.name!r} has no batch dimension of {batch_size}",
-            "use --batch-size 1",
+            "use --batch-size 1, or give one array for all samples",
         )
     if array.dtype != np.dtype(spec.dtype):
         raise DataError(f"{what}, {wanted}", f"convert it with .astype('{spec.dtype}')")
@@ -164,15 +198,23 @@ def _checked(where: str, array: Array, spec: TensorSpec, batch_size: int) -> Arr
         raise DataError(f"{what}, {wanted}", "samples lie along the first axis")
     if len(array) == 0:
         raise DataError(f"{what}, which is empty", "give at least one sample")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"{where}: {spec.name!r} holds NaN or infinity", "clean the data")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise DataError(f"{where}: {spec.name!r} holds NaN", "clean the data")
+    if array.dtype.kind == "f" and not infinite and np.isinf(array).any():
+        raise DataError(
+            f"{where}: {spec.name!r} holds infinity",
+            "clean the data, or add --allow-infinite where it belongs there",
+        )
     return array
 
 
 def _labels(where: str, found: Mapping[str, Array]) -> Array:
-    if "labels" not in found:
-        raise DataError(f"{where} has no array 'labels'", "add the class of each sample")
-    labels = found["labels"]
+    if LABELS not in found:
+        raise DataError(
+            f"{where} has no array 'labels'",
+            "add the class of each sample, or give the file as --inputs, without an accuracy",
+        )
+    labels = found[LABELS]
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
             f"{where}: 'labels' is {labels.dtype} {show(labels.shape)}, expected integers, samples",
@@ -183,28 +225,39 @@ def _labels(where: str, found: Mapping[str, Array]) -> Array:
     return labels
 
 
-def check_classes(where: str, labels: Array, outputs: Sequence[TensorSpec]) -> None:
-    """A label that no score belongs to can only be wrong. Raises `DataError`."""
-    if outputs and len(outputs[0].shape) == 2 and outputs[0].shape[1] > 0:
-        classes = outputs[0].shape[1]
-        if labels.size and int(labels.max()) >= classes:
-            raise DataError(
-                f"{where}: 'labels' holds {int(labels.max())}, the model has {classes} classes",
-                "classes count from 0",
-            )
+def check_classes(
+    where: str, labels: Array, outputs: Sequence[TensorSpec], scores: str | None
+) -> None:
+    """A label that no score belongs to can only be wrong. Raises `DataError`.
+
+    Nothing is said where it is not known which output holds the scores: the run finds out.
+    """
+    fit = [o for o in outputs if len(o.shape) == 2 and "float" in o.dtype and o.shape[1] != 1]
+    if scores is not None:
+        fit = [output for output in outputs if output.name == scores]
+    if len(fit) != 1 or not labels.size:
+        return
+    shape = fit[0].shape
+    classes = 2 if len(shape) == 1 or shape[1:] == (1,) else shape[1] if len(shape) == 2 else -1
+    if 0 < classes <= int(labels.max()):
+        raise DataError(
+            f"{where}: 'labels' holds {int(labels.max())}, the model has {classes} classes",
+            "classes count from 0",
+        )
 
 
 def save(path: Path, arrays: Mapping[str, Array]) -> None:
-    """An uncompressed .npz: it is read back at the start of every run."""
-    np.savez(path, **dict(arrays))  # type: ignore[arg-type]
+    """An uncompressed .npz: it is read back at the start of every run.
+
+    As `numpy.savez` writes it, which takes arrays as keyword arguments and so no name of its own.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def arrays(path: str) -> dict[str, Array]:
     """All arrays of an .npz that was checked before."""
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
-
-
-def has_names(path: Path, names: Sequence[str]) -> bool:
-    with np.load(path, allow_pickle=False) as archive:
-        return set(names) <= set(archive.files)

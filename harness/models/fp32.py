@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from harness import __version__
-from harness.errors import ModelError
+from harness.errors import ModelError, UsageError
 from harness.models.cache import Cache
 from harness.models.digits import ASSETS, manifest
 from harness.models.shapes import Declared, resolve_output, resolve_shapes, symbol_sizes
@@ -24,7 +24,8 @@ Ranges = dict[str, tuple[int, int]]
 
 class Fp32(msgspec.Struct, frozen=True, kw_only=True):
     """``sha256`` is of the source (file, weights or recipe); ``size_bytes`` by precision where the
-    artifact is rebuilt in any of them; ``examples`` is an .npz of the source's own inputs.
+    artifact is rebuilt in any of them; ``examples`` is an .npz of the source's own inputs;
+    ``batch_dim`` the dimension taken for the batch, in words.
     """
 
     artifact: Artifact
@@ -34,6 +35,7 @@ class Fp32(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: dict[str, int] = {}
     examples: str | None = None
     examples_sha256: str = ""
+    batch_dim: str = ""
 
 
 class Exported(msgspec.Struct, frozen=True):
@@ -42,6 +44,12 @@ class Exported(msgspec.Struct, frozen=True):
 
 def find_fp32(spec: RunSpec, source: Source, format: str, cache: Cache) -> Fp32:
     """Raises `ModelError`, `UsageError`, or `NeedsBuilder` where a framework is needed first."""
+    if spec.batch_dim is not None and (format != "onnx" or source.kind not in ("onnx", "pt2")):
+        raise UsageError(
+            f"--batch-dim {spec.batch_dim} names a dimension of an ONNX graph, and {spec.model!r} "
+            "is run from none",
+            "leave it out",
+        )
     if format == "onnx":
         if source.name == "digits" and source.kind == "zoo":
             return _shipped(spec)
@@ -124,6 +132,7 @@ def _onnx(spec: RunSpec, source: Source, cache: Cache) -> Fp32:
         ranges={name: (found.low, found.high) for name, found in structure.ranges.items()},
         examples=examples,
         examples_sha256=sha256_of([Path(examples)]) if examples else "",
+        batch_dim=structure.batch_dim,
     )
 
 
@@ -140,6 +149,7 @@ class _Structure(msgspec.Struct, frozen=True, kw_only=True):
     ranges: dict[str, _Range]
     external: tuple[str, ...]
     parameters: int
+    batch_dim: str
 
 
 def _structure(spec: RunSpec, source: Source, path: Path, sha256: str, cache: Cache) -> _Structure:
@@ -149,13 +159,13 @@ def _structure(spec: RunSpec, source: Source, path: Path, sha256: str, cache: Ca
     def build(_: Path) -> _Structure:
         from harness.models.onnx_file import read_structure
 
-        found = read_structure(path, given, spec.batch_size)
+        found = read_structure(path, given, spec.batch_size, spec.batch_dim)
         return msgspec.convert(msgspec.to_builtins(found), _Structure)
 
     key = {
         "file": sha256,
         "shapes": given,
-        "batch": spec.batch_size,
+        "batch": (spec.batch_size, spec.batch_dim),
         "code": code_sha256("onnx_*.py", "shapes.py"),
         "versions": library_versions("onnx"),
     }

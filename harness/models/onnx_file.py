@@ -17,7 +17,15 @@ from onnx.inliner import inline_local_functions
 
 from harness.errors import ModelError
 from harness.models.onnx_index import Range, index_ranges
-from harness.models.shapes import Declared, Dim, resolve_output, resolve_shapes, symbol_sizes
+from harness.models.shapes import (
+    Declared,
+    Dim,
+    batch_reading,
+    find_batch,
+    resolve_output,
+    resolve_shapes,
+    symbol_sizes,
+)
 from harness.models.sources import check_external
 from harness.protocols import TensorSpec
 
@@ -41,7 +49,8 @@ NUMPY_NAMES: Mapping[int, str] = {
 class OnnxStructure(msgspec.Struct, frozen=True, kw_only=True):
     """What a run needs to know of a graph, at one set of shapes.
 
-    ``ranges`` are the values that integer inputs may take; ``external`` the data files beside it.
+    ``ranges`` are the values that integer inputs may take; ``external`` the data files beside it;
+    ``batch_dim`` says in words which dimension was taken for the batch.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -49,10 +58,14 @@ class OnnxStructure(msgspec.Struct, frozen=True, kw_only=True):
     ranges: dict[str, Range]
     external: tuple[str, ...]
     parameters: int
+    batch_dim: str
 
 
 def read_structure(
-    path: Path, given: Mapping[str, tuple[int, ...]], batch_size: int
+    path: Path,
+    given: Mapping[str, tuple[int, ...]],
+    batch_size: int,
+    batch_dim: str | None = None,
 ) -> OnnxStructure:
     """The structure of ``path``, its shapes made concrete.
 
@@ -62,7 +75,8 @@ def read_structure(
     external = _external_files(path, model)
     _check(path, model)
     declared = tuple(_declare(path, value) for value in real_inputs(model.graph))
-    specs = resolve_shapes(declared, given, batch_size)
+    batch = find_batch(declared, batch_dim)
+    specs = resolve_shapes(declared, given, batch_size, batch)
     shaped = _with_shapes(model, {spec.name: spec.shape for spec in specs})
     sizes = symbol_sizes(declared, specs)
     return OnnxStructure(
@@ -75,6 +89,7 @@ def read_structure(
         ranges=index_ranges(shaped),
         external=external,
         parameters=_parameters(model.graph),
+        batch_dim=batch_reading(declared, specs, batch, batch_size),
     )
 
 

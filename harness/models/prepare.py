@@ -34,10 +34,11 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """What a run needs. ``reference`` is the FP32 artifact to hold a reduced one against.
 
     ``inputs_path`` is an .npz of the bound inputs by name, at the batch size. ``evaluation_path``
-    is an .npz of samples by input name along axis 0, and ``labels``; None where no accuracy is
-    claimed. An input without the batch as its axis 0 has one dimension more there (one sample a
-    run). ``drawn`` bounds integer inputs (low, high exclusive) where inputs are drawn, so that more
-    of them may be; None where the model brings its own or there are labelled samples.
+    is an .npz of samples by input name along axis 0, and ``labels`` where an accuracy is claimed;
+    None where all that is known are the bound inputs. An input without the batch as its axis 0 has
+    one dimension more there (one sample a run). ``drawn`` bounds integer inputs (low, high
+    exclusive) where inputs are drawn, so that more of them may be; None where the model brings its
+    own or there are samples.
     """
 
     model: ModelInfo
@@ -55,14 +56,14 @@ class _Bound(msgspec.Struct, frozen=True):
 
 
 class _Dataset(msgspec.Struct, frozen=True):
-    """``renamed``: a copy under the input's own name lies beside this record."""
+    """``copied``: a copy under the inputs' own names lies beside this record."""
 
     samples: int
-    renamed: bool
+    copied: bool
 
 
 class _Data(msgspec.Struct, frozen=True):
-    """Labelled samples: the user's, or those that come with the model."""
+    """Samples: the user's, or those that come with the model."""
 
     path: str
     name: str
@@ -95,17 +96,23 @@ def assemble(spec: RunSpec, format: str, cache: Cache) -> Prepared:
         raise UsageError(f"no model comes as {format!r}", f"formats are {', '.join(FORMATS)}")
     source = find_source(spec.model)
     # both fail early, before anything is built
-    for flag, path in (("--dataset", spec.dataset), ("--calibration", spec.calibration)):
+    for flag, path in (
+        ("--inputs", spec.inputs),
+        ("--dataset", spec.dataset),
+        ("--calibration", spec.calibration),
+    ):
         if path is not None:
             data_sha256(flag, Path(path))
     fp32 = find_fp32(spec, source, format, cache)
-    data = _labelled(spec, source, fp32, cache)
-    inputs_path, input_data = _inputs(spec, source, fp32, data, cache)
+    _check_scores(spec, fp32)
+    labelled = _labelled(spec, source, fp32, cache)
+    given = _samples(spec, fp32, "--inputs", spec.inputs, cache) if spec.inputs else None
+    inputs_path, input_data = _inputs(spec, fp32, given or labelled, cache)
     artifact = fp32.artifact
     if spec.precision != "fp32":
         artifact = reduce(spec, source, fp32, format, inputs_path, cache)
     random = source.kind == "zoo" and ZOO[source.name].random_weights
-    evaluation = None if random else data
+    evaluation = given if random or labelled is None else labelled
     return Prepared(
         model=_model_info(source, fp32, random, input_data),
         artifact=artifact,
@@ -128,64 +135,84 @@ def _model_info(source: Source, fp32: Fp32, random: bool, input_data: str) -> Mo
         inputs=fp32.artifact.inputs,
         outputs=fp32.artifact.outputs,
         input_data=input_data,
+        batch_dim=fp32.batch_dim,
         file_size_bytes=fp32.artifact.size_bytes,
     )
 
 
+def _check_scores(spec: RunSpec, fp32: Fp32) -> None:
+    """Raises `UsageError` for ``--scores`` that names no output."""
+    names = [output.name for output in fp32.artifact.outputs]
+    if spec.scores is not None and names and spec.scores not in names:
+        raise UsageError(
+            f"--scores names {spec.scores!r}, which is no output of the model",
+            f"its outputs are {', '.join(names)}",
+        )
+
+
 def _labelled(spec: RunSpec, source: Source, fp32: Fp32, cache: Cache) -> _Data | None:
     if spec.dataset is not None:
-        return _dataset(spec, fp32, Path(spec.dataset), cache)
+        return _samples(spec, fp32, "--dataset", spec.dataset, cache)
     if source.kind == "zoo" and source.name == "digits":
         sha256 = manifest().sha256[TEST_SPLIT]
         return _Data(str(ASSETS / TEST_SPLIT), "digits test split", sha256)
     return None
 
 
-def _dataset(spec: RunSpec, fp32: Fp32, path: Path, cache: Cache) -> _Data:
-    """The user's file, checked once for each content and set of inputs."""
+def _samples(spec: RunSpec, fp32: Fp32, flag: str, file: str, cache: Cache) -> _Data:
+    """The user's file, checked once for each content and set of inputs; a dataset has labels."""
+    path, labelled = Path(file), flag == "--dataset"
     inputs, outputs = fp32.artifact.inputs, fp32.artifact.outputs
 
     def build(folder: Path) -> _Dataset:
         from harness.models import data
 
-        arrays = data.read_samples(path, "--dataset", inputs, spec.batch_size, labelled=True)
-        data.check_classes(f"--dataset {path}", arrays["labels"], outputs)
-        renamed = not data.has_names(path, [spec.name for spec in inputs])
-        if renamed:
-            data.save(folder / DATA, arrays)
-        return _Dataset(len(arrays["labels"]), renamed)
+        read = data.read_samples(
+            path,
+            flag,
+            inputs,
+            spec.batch_size,
+            labelled=labelled,
+            infinite=spec.allow_infinite,
+        )
+        if labelled:
+            data.check_classes(f"{flag} {path}", read.arrays["labels"], outputs, spec.scores)
+        if read.changed or not labelled:  # a file of the user's may hold more than the inputs
+            data.save(folder / DATA, read.arrays)
+        return _Dataset(read.samples, read.changed or not labelled)
 
-    sha256 = data_sha256("--dataset", path)
+    sha256 = data_sha256(flag, path)
     key = {
         "file": sha256,
+        "flag": flag,
         "inputs": inputs,
         "outputs": outputs,
+        "scores": spec.scores,
+        "infinite": spec.allow_infinite,
         "batch": spec.batch_size,
         "code": code_sha256("data.py"),
     }
     made = cache.product("dataset", key, _Dataset, build, light=True)
-    where = made.folder / DATA if made.record.renamed else path.absolute()
+    where = made.folder / DATA if made.record.copied else path.absolute()
     return _Data(str(where), path.name, sha256)
 
 
-def _inputs(
-    spec: RunSpec, source: Source, fp32: Fp32, labelled: _Data | None, cache: Cache
-) -> tuple[str, str]:
+def _inputs(spec: RunSpec, fp32: Fp32, known: _Data | None, cache: Cache) -> tuple[str, str]:
     """The bound inputs' file, and in words what it holds."""
     inputs = fp32.artifact.inputs
 
     def build(folder: Path) -> _Bound:
         from harness.models import data
 
-        path = labelled.path if labelled else fp32.examples
+        path = known.path if known else fp32.examples
         if path is None:
             data.save(folder / INPUTS, data.draw(inputs, fp32.ranges, spec.seed))
         else:
             data.save(folder / INPUTS, data.take(data.arrays(path), inputs, spec.batch_size))
         return _Bound(text)
 
-    if labelled is not None:
-        text = f"{labelled.name}, first samples ({spec.batch_size})"
+    if known is not None:
+        text = f"{known.name}, first samples ({spec.batch_size})"
     elif fp32.examples is not None:
         text = "the model's own example inputs"
     else:
@@ -193,7 +220,7 @@ def _inputs(
     key = {
         "inputs": inputs,
         "batch": spec.batch_size,
-        "data": labelled.sha256 if labelled else fp32.examples_sha256,
+        "data": known.sha256 if known else fp32.examples_sha256,
         "ranges": fp32.ranges,
         "seed": spec.seed,
         "text": text,

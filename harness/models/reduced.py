@@ -72,30 +72,41 @@ def _cast(spec: RunSpec, fp32: Fp32) -> Artifact:
 
 
 def _calibration(spec: RunSpec, source: Source, fp32: Fp32, cache: Cache) -> _Calibration:
-    """The user's file, else the model's own split, else drawn inputs."""
+    """The user's file, else the model's own split, else the inputs given, else drawn ones."""
     if spec.calibration is not None:
-        return _from_file(spec, fp32, Path(spec.calibration), cache)
+        return _from_file(spec, fp32, "--calibration", Path(spec.calibration), cache)
     if source.kind == "zoo" and source.name == "digits":
         facts, name = manifest(), "digits_calibration.npz"
         path, count = str(ASSETS / name), facts.calibration_samples
         return _Calibration(path, "model split", facts.sha256[name], count)
+    if spec.inputs is not None:
+        return _from_file(spec, fp32, "--inputs", Path(spec.inputs), cache)
     if fp32.examples is not None:
         return _from_examples(spec, fp32)
     return _drawn(spec, fp32, cache)
 
 
-def _from_file(spec: RunSpec, fp32: Fp32, path: Path, cache: Cache) -> _Calibration:
+def _from_file(spec: RunSpec, fp32: Fp32, flag: str, path: Path, cache: Cache) -> _Calibration:
     inputs = fp32.artifact.inputs
 
     def build(folder: Path) -> _Samples:
         from harness.models import data
 
-        arrays = data.read_samples(path, "--calibration", inputs, spec.batch_size, labelled=False)
-        data.save(folder / SAMPLES, arrays)
-        return _Samples(len(arrays[inputs[0].name]))
+        read = data.read_samples(
+            path, flag, inputs, spec.batch_size, labelled=False, infinite=spec.allow_infinite
+        )
+        data.save(folder / SAMPLES, read.arrays)
+        return _Samples(read.samples)
 
-    sha256 = data_sha256("--calibration", path)
-    key = {"file": sha256, "inputs": inputs, "batch": spec.batch_size}
+    sha256 = data_sha256(flag, path)
+    key = {
+        "file": sha256,
+        "flag": flag,
+        "inputs": inputs,
+        "infinite": spec.allow_infinite,
+        "batch": spec.batch_size,
+        "code": code_sha256("data.py"),
+    }
     made = cache.product("calibration", key, _Samples, build, light=True)
     return _Calibration(str(made.folder / SAMPLES), "file", sha256, made.record.count)
 

@@ -23,6 +23,7 @@ _DEFINING = (
     "options", "seed",
 )  # fmt: skip
 _FILES = ("model", "dataset", "calibration")
+_LATER = ("batch_dim", "scores")  # part of the key where given alone: cells from before keep theirs
 
 
 class Cell(msgspec.Struct, frozen=True, order=True):
@@ -48,6 +49,9 @@ def spec_cell(spec: RunSpec) -> Cell:
     """The cell that a run of ``spec`` belongs to. Files count by name, not by content or folder."""
     defining = {field: getattr(spec, field) for field in _DEFINING}
     defining |= {field: _stem(getattr(spec, field) or "") for field in _FILES}
+    defining |= {field: value for field in _LATER if (value := getattr(spec, field)) is not None}
+    if spec.inputs is not None:
+        defining["inputs"] = _stem(spec.inputs)
     data = msgspec.json.encode(defining | {"cell": CELL_VERSION}, order="deterministic")
     return Cell(cell_name(spec), hashlib.sha256(data).hexdigest()[:16])
 

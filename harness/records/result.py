@@ -36,6 +36,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
     input_data: str  # what was bound: "test split", "drawn, seed 0", ...
     file_size_bytes: int
+    batch_dim: str = ""  # of an ONNX graph, what was taken for the batch: "n_audio (by position)"
 
 
 class OutputFidelity(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +96,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     macro_f1: float
     # one character a sample, '1' correct: paired tests between two results need it
     correct: str
+    scores: str = ""  # the output that it is of, and how that was known
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,9 +41,10 @@ _SECONDS = {"ms": 1e3, "s": 1.0}
 _IN_NAME = ("model", "backend", "device", "precision", "batch_size", "scenario")
 # what sets a cell apart beyond its name (see `harness.records.cell`), and whether it is a file
 _BEYOND = {
-    "boundary": False, "calibration": True, "calibration_method": False, "concurrency": False,
-    "dataset": True, "input_shapes": False, "inter_threads": False, "options": False,
-    "quantization": False, "seed": False, "threads": False,
+    "batch_dim": False, "boundary": False, "calibration": True, "calibration_method": False,
+    "concurrency": False, "dataset": True, "input_shapes": False, "inputs": True,
+    "inter_threads": False, "options": False, "quantization": False, "scores": False,
+    "seed": False, "threads": False,
 }  # fmt: skip
 
 Block = dict[str, Any]

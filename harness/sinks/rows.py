@@ -257,7 +257,8 @@ def _memory(memory: Memory) -> Iterator[tuple[str, str, str]]:
 
 def _accuracy(accuracy: Accuracy) -> Iterator[tuple[str, str, str]]:
     yield "top-1", f"{accuracy.top1:.2%}", f"{accuracy.dataset}, {accuracy.samples} samples"
-    yield "macro F1", f"{accuracy.macro_f1:.2%}", ""
+    named = accuracy.scores.endswith("(--scores)")
+    yield "macro F1", f"{accuracy.macro_f1:.2%}", f"of {plain(accuracy.scores)}" if named else ""
 
 
 def _precision(precision: PrecisionInfo) -> Iterator[tuple[str, str, str]]:

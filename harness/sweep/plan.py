@@ -45,7 +45,7 @@ from harness.spec import RunSpec
 DEFAULT_LAUNCHES = 5
 DEFAULT_TIME_LIMIT_S = 1800.0
 _KEYS = ("name", "launches", "time_limit_s", "defaults", "matrix", "include", "exclude")
-FILES = ("model", "dataset", "calibration")
+FILES = ("model", "inputs", "dataset", "calibration")
 _SUFFIXES = (".onnx", ".pt2", ".npz")  # a value that ends so is a file, there or not
 _SEVERAL = ("input_shapes", "options", "tags", "require", "cpus")
 _OURS = ("launches", "out")  # fields of a run that the sweep itself decides
@@ -203,9 +203,9 @@ def _cell(fields: Fields, folder: Path) -> SweepCell:
 
 def _value(field: str, value: Any, folder: Path) -> Any:
     """As `specs.parse` takes it: a text, or a list of texts for a field that repeats."""
-    if field == "overhead_check":
+    if field in specs.SWITCHES:
         if not isinstance(value, bool):
-            raise UsageError(f"overhead_check is {str(value)!r:.80}", "give true or false")
+            raise UsageError(f"{field} is {str(value)!r:.80}", "give true or false")
         return value
     several = field in _SEVERAL and isinstance(value, list | dict)
     if not (several or isinstance(value, str | int | float)):

@@ -285,6 +285,11 @@ def test_labels_that_do_not_fit_are_refused(scores: Any, labels: Any, message: s
         accuracy(scores, labels)
 
 
-def test_scores_that_are_not_finite_fail_the_run() -> None:
-    with pytest.raises(MeasurementFailed, match="not finite"):
+def test_scores_with_nan_have_no_accuracy() -> None:
+    with pytest.raises(MeasurementFailed, match="the scores hold NaN"):
         accuracy(np.array([[math.nan, 1.0]]), np.array([0]))
+
+
+def test_an_infinite_score_is_a_score() -> None:
+    scores = np.array([[-math.inf, 1.0, 0.0], [2.0, -math.inf, math.inf]])
+    assert accuracy(scores, np.array([1, 2])).top1 == 1.0

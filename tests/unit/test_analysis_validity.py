@@ -34,7 +34,7 @@ GOOD = Facts(
     sampler_gap_s=0.1,
     sampler_period_s=0.1,
     timer_share=0.0001,
-    non_finite=[],
+    nan=[],
     integer_nodes=3,
     precision="int8",
     fidelity=Fidelity(
@@ -121,8 +121,11 @@ def test_a_run_that_is_its_own_reference_has_no_fidelity_to_check() -> None:
         ("timer", {"timer_share": 0.01}, "pass"),
         ("timer", {"timer_share": 0.0101}, "warn"),
         ("timer", {"timer_share": GONE}, "unknown"),
-        ("finite outputs", {"non_finite": ["logits"]}, "fail"),
-        ("finite outputs", {"non_finite": GONE}, "unknown"),
+        ("finite outputs", {"nan": ["logits"]}, "fail"),
+        ("finite outputs", {"nan": GONE}, "unknown"),
+        ("finite outputs", {"infinite": ["logits"]}, "fail"),
+        ("finite outputs", {"infinite": ["logits"], "allow_infinite": True}, "pass"),
+        ("finite outputs", {"nan": ["logits"], "allow_infinite": True}, "fail"),
         ("precision ran", {"integer_nodes": 1}, "pass"),
         ("precision ran", {"integer_nodes": 0}, "warn"),
         ("precision ran", {"integer_nodes": GONE}, "unknown"),
@@ -141,7 +144,7 @@ def test_one_fact_moves_one_check() -> None:
     """Each evidence that is missing makes its own check unknown and leaves the others alone."""
     fields = (
         "half_width", "drift", "foreign_share", "steal_share", "disturbed_blocks",
-        "throttle_events", "clock_drift", "sampler_gap_s", "timer_share", "non_finite",
+        "throttle_events", "clock_drift", "sampler_gap_s", "timer_share", "nan",
         "integer_nodes", "fidelity",
     )  # fmt: skip
     moved = []
@@ -167,7 +170,20 @@ def test_a_warning_says_what_was_seen_the_limit_and_what_to_do() -> None:
     assert affinity.reason.startswith("4 threads on 2 usable processors; lower --threads")
     drift = check("drift", drift=-0.1, drift_p=0.001)
     assert drift.reason.startswith("last third's median -10.00% against the first (p = 0.001)")
-    assert "NaN or infinity in a, b" in check("finite outputs", non_finite=["a", "b"]).reason
+
+
+def test_outputs_that_are_not_finite_are_told_apart() -> None:
+    drawn = " (on drawn inputs; --inputs FILE.npz binds real ones)"
+    for facts, reason in (
+        ({"nan": ["a", "b"], "infinite": ["c"]}, "NaN in a, b"),
+        ({"nan": ["a"], "drawn": True}, f"NaN in a{drawn}"),
+        ({"infinite": ["a"]}, "infinity in a; if it is an answer, --allow-infinite"),
+        ({"infinite": ["a"], "allow_infinite": True}, "infinity in a, as allowed; no NaN"),
+        ({"unseen": {"s": "a sequence"}}, "not every output could be looked at: s is a sequence"),
+        ({"unseen": {"s": "text"}, "nan": ["a"]}, "NaN in a"),
+    ):
+        assert check("finite outputs", **facts).reason == reason
+    assert check("finite outputs", unseen={"s": "a sequence"}).verdict == "unknown"
 
 
 def test_the_numbers_of_the_documentation() -> None:

@@ -37,7 +37,7 @@ def saved(folder: Path, **arrays: Any) -> Path:
 
 
 def read(path: Path, *specs: TensorSpec, batch_size: int = 2, labelled: bool = True) -> Any:
-    return data.read_samples(path, "--dataset", specs or (IMAGES,), batch_size, labelled)
+    return data.read_samples(path, "--dataset", specs or (IMAGES,), batch_size, labelled).arrays
 
 
 # drawing
@@ -141,7 +141,8 @@ def test_two_inputs_need_their_names(tmp_path: Path) -> None:
         ({"images": images()[..., :3], "labels": [0, 1, 2]}, "is float32 3x1x4x3, expected"),
         ({"images": np.float32(1), "labels": [0]}, "is float32 scalar, expected"),
         ({"images": images(0), "labels": np.zeros(0, int)}, "which is empty"),
-        ({"images": images() * np.nan, "labels": [0, 1, 2]}, "holds NaN or infinity"),
+        ({"images": images() * np.nan, "labels": [0, 1, 2]}, "'images' holds NaN; clean the data"),
+        ({"images": images() - np.inf, "labels": [0, 1, 2]}, "'images' holds infinity"),
         ({"images": images(), "labels": [0, 1]}, "different lengths: images 3, labels 2"),
         ({"images": images(), "labels": [0.0, 1.0, 2.0]}, "'labels' is float64 3, expected integ"),
         ({"images": images(), "labels": [[0], [1], [2]]}, "'labels' is int64 3x1, expected integ"),
@@ -156,11 +157,68 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, arrays: dict[str, Any], te
     assert "\n" not in str(raised.value)
 
 
-def test_labels_beyond_the_classes_are_refused() -> None:
-    logits = TensorSpec("logits", "float32", (2, 10))
-    data.check_classes("file.npz", np.array([0, 9]), [logits])
-    with pytest.raises(DataError, match="'labels' holds 10, the model has 10 classes"):
-        data.check_classes("file.npz", np.array([0, 10]), [logits])
+@pytest.mark.parametrize(
+    ("outputs", "scores", "label", "classes"),
+    [
+        ([("logits", 2, 10)], None, 10, 10),
+        ([("boxes", 2, 5, 4), ("logits", 2, 10), ("p", 2, 1)], None, 10, 10),
+        ([("features", 2, 64), ("logits", 2, 10)], "logits", 10, 10),
+        ([("p", 2, 1)], "p", 2, 2),
+        ([("p", 2)], "p", 2, 2),
+    ],
+)
+def test_labels_beyond_the_classes_are_refused(
+    outputs: list[Any], scores: str | None, label: int, classes: int
+) -> None:
+    specs = [TensorSpec(name, "float32", tuple(shape)) for name, *shape in outputs]
+    data.check_classes("file.npz", np.array([0, label - 1]), specs, scores)
+    with pytest.raises(DataError, match=f"holds {label}, the model has {classes} classes"):
+        data.check_classes("file.npz", np.array([0, label]), specs, scores)
+
+
+def test_no_label_is_refused_while_two_outputs_could_hold_the_scores() -> None:
+    outputs = [TensorSpec(name, "float32", (2, size)) for name, size in (("a", 3), ("b", 8))]
+    data.check_classes("file.npz", np.array([5]), outputs, None)
+    data.check_classes("file.npz", np.array([1]), [TensorSpec("p", "float32", (2, 1))], None)
+
+
+def test_what_has_no_batch_may_be_given_once_for_all_samples(tmp_path: Path) -> None:
+    scale, size = TensorSpec("scale", "float32", (3,)), TensorSpec("size", "int64", ())
+    path = saved(tmp_path, images=images(), scale=np.arange(3, dtype=np.float32), size=np.int64(7))
+    found = data.read_samples(path, "--inputs", (IMAGES, scale, size), 2, labelled=False)
+    assert (found.samples, found.changed) == (3, True)
+    assert found.arrays["scale"].tolist() == [[0, 1, 2]] * 3
+    assert found.arrays["size"].tolist() == [7, 7, 7]
+    batch = data.take(found.arrays, (IMAGES, scale, size), 2)
+    assert [batch[name].shape for name in ("images", "scale", "size")] == [(2, 1, 4, 4), (3,), ()]
+
+
+def test_infinity_is_taken_where_it_belongs(tmp_path: Path) -> None:
+    mask = TensorSpec("mask", "float32", (1, 2))
+    path = saved(tmp_path, mask=np.array([[0, -np.inf]], np.float32))
+    taken = data.read_samples(path, "--inputs", (mask,), 1, labelled=False, infinite=True)
+    assert taken.arrays["mask"].tolist() == [[0, -np.inf]]
+    with pytest.raises(DataError, match=r"'mask' holds infinity; .* --allow-infinite"):
+        data.read_samples(path, "--inputs", (mask,), 1, labelled=False)
+
+
+def test_an_input_called_labels_cannot_be_told_from_the_labels(tmp_path: Path) -> None:
+    ids = TensorSpec("labels", "int64", (1,))
+    path = saved(tmp_path, labels=np.array([0, 1]))
+    assert data.read_samples(path, "--inputs", (ids,), 1, labelled=False).samples == 2
+    with pytest.raises(DataError, match=r"'labels' is an input of the model and .*; rename"):
+        data.read_samples(path, "--dataset", (ids,), 1, labelled=True)
+
+
+NAMES = ("file", "allow_pickle", "args", "a=b", "a/b:0", "/x", "../x", "Größe 你好", "n" * 5000)
+
+
+def test_inputs_are_kept_under_any_name(tmp_path: Path) -> None:
+    arrays = {name: np.array(i) for i, name in enumerate(NAMES)}
+    data.save(tmp_path / "inputs.npz", arrays)
+    assert data.arrays(str(tmp_path / "inputs.npz")) == arrays
+    data.save(tmp_path / "none.npz", {})
+    assert data.arrays(str(tmp_path / "none.npz")) == {}
 
 
 def test_an_input_without_a_batch_needs_batch_size_1(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from harness.spec import (
     DEFAULT_CAP_S,
     DEFAULT_FLOOR_S,
     DEFAULT_GOAL,
+    SWITCHES,
     RunSpec,
     arguments,
     flag,
@@ -24,7 +25,7 @@ from harness.spec import (
 )
 
 LISTS = ("input_shapes", "require", "options", "tags")
-SCALARS = sorted(set(RunSpec.__struct_fields__) - {*LISTS, "overhead_check"})
+SCALARS = sorted(set(RunSpec.__struct_fields__) - {*LISTS, *SWITCHES})
 
 # Any code point, surrogates included: a command line holds bytes that are no UTF-8.
 _ANYTHING = st.text(st.characters(), max_size=20)
@@ -154,6 +155,7 @@ def test_goal_floor_and_cap(
         ("cpus", "0-3,8", (0, 1, 2, 3, 8)),
         ("cpus", "3,1,3", (1, 3)),
         ("input_shapes", ["a=1x3", "b=scalar"], {"a": (1, 3), "b": ()}),
+        ("input_shapes", ["a=b=1x0", "in:0/x=4"], {"a=b": (1, 0), "in:0/x": (4,)}),
         ("tags", ["note=a=b", "empty="], {"note": "a=b", "empty": ""}),
         ("require", ["energy", "memory", "energy"], ("energy", "memory")),
     ],
@@ -222,6 +224,7 @@ def test_throughput_on_a_gpu_keeps_two_in_flight(values: dict[str, str], concurr
             "tags": st.sampled_from([["a=b=c"]]),
             "require": st.sampled_from([["energy", "memory"]]),
             "overhead_check": st.booleans(),
+            "allow_infinite": st.booleans(),
         },
     )
 )
