@@ -84,6 +84,8 @@ class Proof(msgspec.Struct, frozen=True):
     worst: str = ""  # of those that stayed quantized, the farthest from FP32
     worst_sqnr_db: float | None = None  # None: none differs from FP32 at all
     left: dict[str, str] = {}  # layer that stays in FP32 -> why
+    floor_db: float | None = None  # a layer below it does not stay quantized
+    samples: int | None = None  # how many inputs the layers were compared on
 
 
 class Quantization(msgspec.Struct, frozen=True):

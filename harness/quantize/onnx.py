@@ -1,6 +1,7 @@
 """ONNX models to int8 through ONNX Runtime's quantizer, and to fp16.
 
-    source ── opset raised, constants folded, shapes inferred ── calibration ── Q/DQ pairs ── target
+    source ── prepared ── calibration ── Q/DQ pairs ── proof, layer by layer ── target
+                                             └── without what failed it ──┘
 
 Two recipes for static int8, the same but for the activations:
 
@@ -19,28 +20,33 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import platform
-import re
+import math
 import tempfile
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.errors import BackendUnavailable, HarnessError, QuantizationError, one_line
-from harness.protocols import Quantization
+from harness.errors import BackendUnavailable, HarnessError, QuantizationError
+from harness.protocols import Proof, Quantization
 from harness.quantize.job import QuantizeJob
-from harness.quantize.onnx_calibration import calibrate
+from harness.quantize.onnx_calibration import feeds_of
+from harness.quantize.onnx_graph import QUANTIZED, is_large
+from harness.quantize.onnx_make import Dynamic, Static, saturates, saturates_here, save
+from harness.quantize.onnx_prepare import prepare
+from harness.quantize.onnx_proof import FLOOR_DB, Prover, decibels, powers, reason, start
+
+__all__ = ["convert_float", "quantize", "saturates", "saturates_here"]
 
 _PIP = "pip install 'hw-harness[onnxruntime]'"
-# A protobuf message cannot reach 2 GiB; some room is left for the nodes that quantizing adds.
-_INLINE_LIMIT_BYTES = 1_800_000_000
-_PER_CHANNEL_OPSET = 13  # from here on QuantizeLinear has an axis
 _FP16_MAX = 65504.0
-_WEIGHTED: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_QUANTIZED = re.compile(r"(Dynamic)?Quantize\w*|QLinear\w+|\w+Integer\w*|Q[A-Z]\w+")
+_ROUNDS = 20  # of leaving out what fails the proof
+_PROOF_SAMPLES = 8
+_SAME_DB = 40.0  # what folding a constant costs in FP32 is 100 dB and more
+_SHOWN = 3
 
 
 def quantize(
@@ -61,13 +67,51 @@ def quantize(
     _need_libraries()
     with _boundary(source), tempfile.TemporaryDirectory(prefix="harness-quantize-") as folder:
         prepared = Path(folder, "prepared.onnx")
-        large = _prepare(source, prepared)
-        if job.mode == "dynamic":
-            made = _dynamic(prepared, target, job, large)
-        else:
-            made = _static(prepared, target, job, large, symmetric)
-        _check_target(source, target, job)
-    return made
+        prepare(source, prepared)
+        samples = list(islice(feeds_of(prepared, job), max(1, _PROOF_SAMPLES // job.batch_size)))
+        _check_prepared(source, prepared, samples[0])
+        maker = (Dynamic if job.mode == "dynamic" else Static)(prepared, job, symmetric=symmetric)
+        # TensorRT's kernels are not here to be run: its artifacts are held as they are written
+        prover = Prover(prepared, samples, job.batch_size, fused=not symmetric)
+        model, proof = _proven(source, maker, prover)
+        save(model, target)
+        _check_target(target, samples[0], fused=not symmetric)
+    return _quantization(job, maker, proof)
+
+
+def _proven(source: Path, maker: Static | Dynamic, prover: Prover) -> tuple[Any, Proof]:
+    """The model without what fails the proof, made anew until nothing fails.
+
+    Raises `QuantizationError` where nothing is left to quantize, or nothing more to leave out.
+    """
+    for _ in range(_ROUNDS):
+        model = maker.make()
+        _refuse_unquantized(source, model, maker)
+        findings = prover.prove(model)
+        if not findings.faults:
+            return model, _proof(findings.sqnr_db, maker, prover.samples)
+        # all of them at once, since each round makes the model anew
+        if not maker.left.add(findings.faults):
+            break
+    worst = findings.faults[0].layer
+    raise QuantizationError(
+        f"{source.name} cannot be quantized: {worst} computes something else in int8 "
+        f"({findings.sqnr_db[worst]:.1f} dB), whatever else stays in fp32",
+        "run it with --precision fp32",
+    )
+
+
+def _proof(sqnr_db: dict[str, float], maker: Static | Dynamic, samples: int) -> Proof:
+    worst = min(sqnr_db, key=sqnr_db.__getitem__, default="")
+    reached = sqnr_db.get(worst, math.inf)
+    return Proof(
+        layers=len(sqnr_db),
+        worst=worst if reached < math.inf else "",
+        worst_sqnr_db=reached if reached < math.inf else None,
+        left=maker.left.named(),
+        floor_db=FLOOR_DB,
+        samples=samples,
+    )
 
 
 def convert_float(source: Path, target: Path, precision: str) -> Quantization:
@@ -122,12 +166,8 @@ def _boundary(source: Path) -> Iterator[None]:
     except HarnessError:
         raise
     except Exception as error:
-        # Without numeric codes and the paths of files that are gone when this is read.
-        noise = r"\[ONNXRuntimeError\] : \d+ : |Load model from \S+ failed: *"
-        text = re.sub(noise, "", str(error))
-        text = one_line(text) or type(error).__name__
         raise QuantizationError(
-            f"{source.name} cannot be quantized: {text}", "run it with --precision fp32"
+            f"{source.name} cannot be quantized: {reason(error)}", "run it with --precision fp32"
         ) from error
     finally:
         logging.disable(disabled)
@@ -139,194 +179,60 @@ def _silence_runtime() -> None:
     ort.set_default_logger_severity(4)  # what fails comes as an exception
 
 
-def _prepare(source: Path, prepared: Path) -> bool:
-    """Opset raised if need be, batch norms folded, every shape inferred that can be.
+def _quantization(job: QuantizeJob, maker: Static | Dynamic, proof: Proof) -> Quantization:
+    calibration = (job.calibration_source, job.calibration_sha256, job.calibration_samples)
+    if job.mode == "dynamic":
+        return Quantization(maker.route, "dynamic", maker.scheme, "none", "", 0, proof)
+    return Quantization(maker.route, job.method, maker.scheme, *calibration, proof)
 
-    Returns whether the model is so large that its weights lie in a file beside it.
-    """
-    import onnx
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    model = onnx.load(str(source))
-    already = sorted({n.op_type for n in model.graph.node if _QUANTIZED.fullmatch(n.op_type)})
-    if already:
-        raise QuantizationError(
-            f"{source.name} is quantized already: it has {', '.join(already)}",
-            "run it as it is, with --precision fp32: the result lists what ran in int8",
-        )
-    large: bool = model.ByteSize() > _INLINE_LIMIT_BYTES
-    weights = {initializer.name for initializer in model.graph.initializer}
-    # Models of IR version 3 list their weights as inputs too, which keeps them from being folded.
-    for value in [value for value in model.graph.input if value.name in weights]:
-        model.graph.input.remove(value)
-    version = _opset(model)
-    if version < _PER_CHANNEL_OPSET:
-        if large:
+def _check_prepared(source: Path, prepared: Path, feed: dict[str, Any]) -> None:
+    """What the libraries made ready to be quantized still computes what the file does."""
+    reference, again, ready = (_outputs(path, feed) for path in (source, source, prepared))
+    for name, exact in reference.items():
+        if not np.array_equal(exact, again[name], equal_nan=True):
+            return  # it draws random numbers, and no two runs are alike
+        if decibels(*powers(exact, ready[name])) < _SAME_DB:
             raise QuantizationError(
-                f"{source.name} has opset {version} and over 2 GB", "export it with opset 17"
+                f"{source.name} cannot be quantized: its output {name!r} changes when it is "
+                "raised to opset 13 and its constants are folded",
+                "export it with opset 17",
             )
-        model = onnx.version_converter.convert_version(model, _PER_CHANNEL_OPSET)
-    named = prepared.with_name("source.onnx")
-    onnx.save(model, str(named), save_as_external_data=large)
-    del model
-    quant_pre_process(
-        str(named),
-        str(prepared),
-        skip_symbolic_shape=True,  # needs sympy, and the shapes are concrete
-        save_as_external_data=large,
-        all_tensors_to_one_file=True,
-    )
-    return large
 
 
-def _opset(model: Any) -> int:
-    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
+def _outputs(path: Path, feed: dict[str, Any]) -> dict[str, Any]:
+    """The floating-point outputs of one inference as the file is written."""
+    session = start(path, fused=False)
+    names = [output.name for output in session.get_outputs()]
+    made = dict(zip(names, session.run(None, feed), strict=True))
+    return {n: a for n, a in made.items() if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
 
 
-def _static(
-    prepared: Path, target: Path, job: QuantizeJob, large: bool, symmetric: bool
-) -> Quantization:
-    import onnx
-    from onnxruntime.quantization import QDQQuantizer, QuantType
-    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
-
-    operators = list(_WEIGHTED) if symmetric else sorted({*QDQRegistry, *QLinearOpsRegistry})
-    ranges = calibrate(prepared, operators, job, large)
-    model = onnx.load(str(prepared))
-    narrow = saturates_here()
-    quantizer = QDQQuantizer(
-        model,
-        True,  # per channel
-        narrow and not symmetric,
-        QuantType.QInt8,
-        QuantType.QInt8 if symmetric else QuantType.QUInt8,
-        ranges,
-        [],
-        [],
-        operators,
-        {
-            "ActivationSymmetric": symmetric,
-            "WeightSymmetric": True,
-            "QuantizeBias": not symmetric,
-            "OpTypesToExcludeOutputQuantization": list(_WEIGHTED) if symmetric else [],
-        },
-    )
-    for name in _shortcuts(model.graph) if symmetric else ():
-        quantizer.quantize_activation_tensor(name)
-    quantizer.quantize_model()
-    still_large = quantizer.model.model.ByteSize() > _INLINE_LIMIT_BYTES
-    quantizer.model.save_model_to_file(str(target), still_large)
-    activations = "symmetric int8 activations" if symmetric else "asymmetric uint8 activations"
-    weights = "symmetric int8 weights per channel"
-    if narrow and not symmetric:
-        weights += ", 7 bits wide since this CPU has no VNNI"
-    return _quantization(job, "onnxruntime static QDQ", job.method, f"{activations}, {weights}")
-
-
-def _shortcuts(graph: Any) -> Iterator[str]:
-    """Of each Add of two convolutions the output of the one that is fewer steps from the inputs.
-
-    A residual that is no convolution's output is quantized as what it is: the next layer's input.
-    """
-    steps: dict[str, int] = {}
-    convolved: set[str] = set()
-    for node in graph.node:  # each behind those that it takes from
-        before = max((steps.get(name, 0) for name in node.input), default=0)
-        steps.update(dict.fromkeys(node.output, before + 1))
-        if node.op_type in ("Conv", "ConvTranspose"):
-            convolved.update(node.output)
-        elif node.op_type == "Add" and convolved.issuperset(node.input):
-            yield min(reversed(node.input), key=steps.__getitem__)
-
-
-def _dynamic(prepared: Path, target: Path, job: QuantizeJob, large: bool) -> Quantization:
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.registry import IntegerOpsRegistry
-
-    model = onnx.load(str(prepared))
-    found = {node.op_type for node in model.graph.node}
-    # The library transposes the weights of a Gemm and then trips over their noted shapes.
-    weights = {initializer.name for initializer in model.graph.initializer}
-    for value in [value for value in model.graph.value_info if value.name in weights]:
-        model.graph.value_info.remove(value)
-    onnx.save(model, str(prepared), save_as_external_data=large)
-    del model
-    quantize_dynamic(
-        str(prepared),
-        str(target),
-        # Left out: Conv. ConvInteger with int8 weights took 3.7 times as long as fp32 (ResNet-18).
-        op_types_to_quantize=sorted({*IntegerOpsRegistry} - {"Conv"}),
-        per_channel=True,
-        reduce_range=saturates_here(),
-        weight_type=QuantType.QInt8,
-        use_external_data_format=large,
-    )
-    scheme = "uint8 activations scaled as they run, symmetric int8 weights per channel"
-    if "Conv" in found:
-        scheme += "; convolutions stay in fp32"
-    return _quantization(job, "onnxruntime dynamic", "dynamic", scheme)
-
-
-def _quantization(job: QuantizeJob, route: str, method: str, scheme: str) -> Quantization:
-    if method == "dynamic":
-        return Quantization(route, method, scheme, "none", "", 0)
-    return Quantization(
-        route,
-        method,
-        scheme,
-        job.calibration_source,
-        job.calibration_sha256,
-        job.calibration_samples,
-    )
-
-
-def saturates_here() -> bool:
-    """Whether this CPU is one that `saturates`."""
-    return saturates(platform.machine(), _cpuinfo())
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def saturates(machine: str, cpuinfo: str) -> bool:
-    """Whether uint8 x int8 products may overflow on this CPU: x86 with neither flavour of VNNI.
-
-    Such CPUs add pairs of products in 16 bits, which full 8-bit weights overrun; weights of 7 bits
-    do not. Without a readable ``/proc/cpuinfo`` the answer is the safe one.
-    """
-    if machine.lower() not in ("x86_64", "amd64", "i686"):
-        return False
-    return not re.search(r"\bavx512_vnni\b|\bavx_vnni\b", cpuinfo)
-
-
-def _check_target(source: Path, target: Path, job: QuantizeJob) -> None:
-    """The new file has quantized operators, and kernels for all of its operators."""
-    import onnx
-    import onnxruntime as ort
-
-    model = onnx.load(str(target), load_external_data=False)
+def _refuse_unquantized(source: Path, model: Any, maker: Static | Dynamic) -> None:
+    """Raises `QuantizationError` for a model in which nothing was quantized."""
     operators = sorted({node.op_type for node in model.graph.node})
-    if not any(_QUANTIZED.fullmatch(operator) for operator in operators):
-        raise QuantizationError(
-            f"{source.name} has nothing for {job.mode} quantization: its operators are "
-            + ", ".join(operators),
-            "run it with --precision fp32"
-            + (" or --quantization static" if job.mode == "dynamic" else ""),
-        )
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    ort.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
+    if any(QUANTIZED.fullmatch(operator) for operator in operators):
+        return
+    mode = "static" if isinstance(maker, Static) else "dynamic"
+    message = f"{source.name} has nothing for {mode} quantization: "
+    left = [f"{name} {why}" for name, why in maker.left.named().items()]
+    if left:
+        message += "; ".join(left[:_SHOWN]) + f"; and {len(left) - _SHOWN} more" * (len(left) > 3)
+    else:
+        message += f"its operators are {', '.join(operators)}"
+    other = " or --quantization static" * (mode == "dynamic")
+    raise QuantizationError(message, f"run it with --precision fp32{other}")
+
+
+def _check_target(target: Path, feed: dict[str, Any], *, fused: bool) -> None:
+    """The new file has kernels for all of its operators, and they run."""
+    start(target, fused=fused).run(None, feed)
 
 
 def _refuse_unfit_for_fp16(model: Any, source: Path) -> None:
     from onnx import TensorProto, numpy_helper
 
-    if model.ByteSize() > _INLINE_LIMIT_BYTES:
+    if is_large(model):
         raise QuantizationError(
             f"{source.name} is larger than the fp16 conversion can take (2 GB)",
             "export it in fp16 from its framework",

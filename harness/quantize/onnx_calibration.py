@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,45 +16,86 @@ if TYPE_CHECKING:
 
 # The library's 128 bins leave its entropy search a single candidate, the whole range.
 _ENTROPY_BINS = {"num_bins": 512, "num_quantized_bins": 128}
+_PERCENTILE = {"num_bins": 2048, "percentile": 99.999, "symmetric": True}
 
 
-def calibrate(prepared: Path, operators: list[str], job: QuantizeJob, large: bool) -> Any:
+def calibrate(
+    prepared: Path, operators: list[str], job: QuantizeJob, large: bool
+) -> tuple[Any, list[str]]:
     """The range of every tensor around ``operators``, over all calibration samples.
 
-    Raises `QuantizationError` for one that is not finite, `DataError` for unfit samples.
+    Returns the library's ranges, and the names of tensors that have none that is finite. Raises
+    `QuantizationError` where such a one is an input of the model, `DataError` for unfit samples.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, create_calibrator
 
-    methods = {
-        "minmax": (CalibrationMethod.MinMax, {}),
-        "entropy": (CalibrationMethod.Entropy, _ENTROPY_BINS),
-        "percentile": (CalibrationMethod.Percentile, {}),
+    inputs = {v.name for v in onnx.load(str(prepared), load_external_data=False).graph.input}
+    try:
+        ranges, infinite = _collect(prepared, operators, job, large, job.method, ())
+    except ValueError:  # there is no histogram of infinities
+        _, infinite = _collect(prepared, operators, job, large, "minmax", ())
+        if not infinite:
+            raise
+        ranges, _ = _collect(prepared, operators, job, large, job.method, infinite)
+    for name in infinite:
+        if name in inputs:
+            raise QuantizationError(
+                f"the calibration samples give {name!r} no finite range",
+                "look for NaN or infinite values in them",
+            )
+    return ranges, infinite
+
+
+def _collect(
+    prepared: Path,
+    operators: list[str],
+    job: QuantizeJob,
+    large: bool,
+    method: str,
+    skipped: Sequence[str],
+) -> tuple[Any, list[str]]:
+    """The ranges of all tensors but ``skipped``, and which of them are not finite."""
+    from onnxruntime.quantization import calibrate as library
+
+    methods: dict[str, tuple[Any, dict[str, Any]]] = {
+        "minmax": (library.MinMaxCalibrater, {}),
+        "entropy": (library.EntropyCalibrater, _ENTROPY_BINS),
+        "percentile": (library.PercentileCalibrater, _PERCENTILE),
     }
-    method, extra = methods[job.method]
-    model = onnx.load(str(prepared), load_external_data=False)
-    calibrator = create_calibrator(
+    class_, settings = methods[method]
+    calibrator: Any = class_(
         prepared,
         operators,
-        augmented_model_path=str(prepared.with_name("augmented.onnx")),
-        calibrate_method=method,
+        str(prepared.with_name("augmented.onnx")),
         use_external_data_format=large,
-        extra_options=extra,
+        **settings,
     )
-    with np.load(job.calibration_path, allow_pickle=False) as arrays:
-        samples = dict(arrays)
+    select = calibrator.select_tensors_to_calibrate
+
+    def select_others(model: Any) -> tuple[set[str], dict[str, Any]]:
+        tensors, types = select(model)
+        return tensors - set(skipped), types
+
+    calibrator.select_tensors_to_calibrate = select_others
+    calibrator.augment_graph()
+    calibrator.create_inference_session()
     # One batch at a time: the histogram methods hold every activation of what they are given.
-    for feed in feeds(samples, _shapes(model), job.batch_size):
+    for feed in feeds_of(prepared, job):
         reader: Any = _One(feed)  # the library's own class can be had only by importing it
         calibrator.collect_data(reader)
     ranges = calibrator.compute_data()
-    for name, tensor in ranges.items():
-        if not np.isfinite(tensor.range_value).all():
-            raise QuantizationError(
-                f"the calibration samples give {name!r} no finite range",
-                "look for NaN or infinite activations",
-            )
-    return ranges
+    infinite = [n for n, found in ranges.items() if not np.isfinite(found.range_value).all()]
+    return ranges, infinite
+
+
+def feeds_of(prepared: Path, job: QuantizeJob) -> Iterator[dict[str, NDArray[Any]]]:
+    """The calibration samples as the model ``prepared`` takes them. Raises `DataError`."""
+    import onnx
+
+    model = onnx.load(str(prepared), load_external_data=False)
+    with np.load(job.calibration_path, allow_pickle=False) as arrays:
+        samples = dict(arrays)
+    return feeds(samples, _shapes(model), job.batch_size)
 
 
 class _One:

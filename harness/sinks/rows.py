@@ -286,6 +286,8 @@ def _precision(precision: PrecisionInfo) -> Iterator[tuple[str, str, str]]:
 def _proof(proof: Proof) -> Iterator[tuple[str, str, str]]:
     """How near to FP32 the worst layer is, and what was left in FP32."""
     against = f"each of {count(proof.layers, 'layer')} against fp32, given fp32's own inputs"
+    if proof.floor_db is not None:
+        against += f"; {proof.floor_db:g} dB is the least"
     if proof.worst_sqnr_db is not None:
         note = f"{plain(proof.worst)}; {against}"
         yield "worst layer", f"{proof.worst_sqnr_db:.2f} dB", note

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError, QuantizationError
 from harness.quantize import onnx as quantizer
-from harness.quantize import onnx_calibration
+from harness.quantize import onnx_calibration, onnx_graph
 from harness.quantize.job import QuantizeJob
 
 onnx = pytest.importorskip("onnx")
@@ -244,7 +244,7 @@ def test_weights_beside_the_file(tmp_path: Path, job: Job, monkeypatch: pytest.M
         size_threshold=0,
         location="external.bin",
     )
-    monkeypatch.setattr(quantizer, "_INLINE_LIMIT_BYTES", 100)
+    monkeypatch.setattr(onnx_graph, "INLINE_LIMIT_BYTES", 100)
     for mode in ("static", "dynamic"):
         quantizer.quantize(external, target, job(mode=mode))
         x = np.random.default_rng(5).standard_normal((2, 3, 8, 8), "f")

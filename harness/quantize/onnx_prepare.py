@@ -1,0 +1,127 @@
+"""An ONNX model made ready for the quantizer: the same function, in forms that the library takes.
+
+    opset raised ── batch norms folded, shapes inferred ── every node named ── Gemms made plain
+
+Each rewriting is here because the library computes something else without it, or raises.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.errors import QuantizationError
+from harness.quantize.onnx_gemm import plain_gemms
+from harness.quantize.onnx_graph import QUANTIZED, is_large
+
+_PER_CHANNEL_OPSET = 13  # from here on QuantizeLinear has an axis
+_FIRST_IR_WITH_CONSTANTS = 4  # before it every initializer had to be an input too
+_DOMAINS = ("", "ai.onnx")
+
+
+def prepare(source: Path, prepared: Path) -> None:
+    """Write ``source`` to ``prepared``, ready to be quantized, its weights beside it if large.
+
+    Raises `QuantizationError` for one that is quantized already or cannot be raised to opset 13.
+    """
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    model = onnx.load(str(source))
+    already = sorted(
+        {node.op_type for node in model.graph.node if QUANTIZED.fullmatch(node.op_type)}
+    )
+    if already:
+        raise QuantizationError(
+            f"{source.name} is quantized already: it has {', '.join(already)}",
+            "run it as it is, with --precision fp32: the result lists what ran in int8",
+        )
+    large = is_large(model)
+    _unlist_weights(model)
+    name_nodes(model.graph)
+    model = _raise_opset(model, source, large)
+    named = prepared.with_name("source.onnx")
+    onnx.save(model, str(named), save_as_external_data=large)
+    del model
+    quant_pre_process(
+        str(named),
+        str(prepared),
+        skip_symbolic_shape=True,  # needs sympy, and the shapes are concrete
+        save_as_external_data=large,
+        all_tensors_to_one_file=True,
+    )
+    model = onnx.load(str(prepared))
+    name_nodes(model.graph)
+    plain_gemms(model.graph)
+    onnx.save(model, str(prepared), save_as_external_data=large)
+
+
+def _unlist_weights(model: Any) -> None:
+    """Models of IR version 3 list their weights as inputs too, which keeps them from being folded.
+
+    Newer ones may: there an initializer is a default that a caller can replace, as none does here.
+    """
+    weights = {initializer.name for initializer in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in weights]:
+        model.graph.input.remove(value)
+    model.ir_version = max(model.ir_version, _FIRST_IR_WITH_CONSTANTS)
+
+
+def _raise_opset(model: Any, source: Path, large: bool) -> Any:
+    import onnx
+
+    version = max((o.version for o in model.opset_import if o.domain in _DOMAINS), default=1)
+    if version >= _PER_CHANNEL_OPSET:
+        return model
+    remedy = "export it with opset 17"
+    if large:
+        raise QuantizationError(f"{source.name} has opset {version} and over 2 GB", remedy)
+    try:
+        return onnx.version_converter.convert_version(model, _PER_CHANNEL_OPSET)
+    except Exception as error:  # of several types, none documented
+        reason = " ".join(str(error).split())
+        message = f"{source.name} has opset {version} and cannot be raised to 13: {reason}"
+        raise QuantizationError(message, remedy) from error
+
+
+def name_nodes(graph: Any) -> None:
+    """Every node by a name of its own: a node is left out, and reported, by its name.
+
+    One that has none goes by its operator and output.
+    """
+    taken: set[str] = set()
+    for node in graph.node:
+        output = next((name for name in node.output if name), "")
+        name = node.name.removesuffix("/MatMulAddFusion") or f"{node.op_type} {output}".strip()
+        while name in taken:
+            name += "'"
+        node.name = name
+        taken.add(name)
+
+
+def removes_wrongly(node: Any, constants: dict[str, Any]) -> bool:
+    """Whether ``node`` is a Clip that the library would drop though nothing does its work then.
+
+    It drops a Clip in the belief that the range of the quantized tensor clips as well. That range
+    always has 0 in it, so it does only where 0 lies between the bounds, and both are known.
+    """
+    if node.op_type != "Clip":
+        return False
+    low, high = (_bound(node, place, constants) for place in (1, 2))
+    return low is None or high is None or not low <= 0 <= high
+
+
+def _bound(node: Any, place: int, constants: dict[str, Any]) -> float | None:
+    """The lower (1) or upper (2) bound of a Clip; None where it is computed as the model runs."""
+    from onnx import numpy_helper
+
+    attribute = ("", "min", "max")[place]
+    for found in node.attribute:
+        if found.name == attribute:
+            return float(found.f)
+    if len(node.input) <= place or not node.input[place]:
+        return -np.inf if place == 1 else np.inf
+    bound = constants.get(node.input[place])
+    return None if bound is None else float(numpy_helper.to_array(bound).reshape(-1)[0])
