@@ -129,16 +129,18 @@ def settings_of(policy: Policy, night_sd: NightSd | None = None) -> Settings:
         minimum_launches=policy.minimum_launches,
         metrics=policy.judged(),
         minimum_effects=policy.minimum_effect,
-        night_sd=night_sd or {},
+        night_sd={} if night_sd is None else night_sd,
     )
 
 
-def regressions(baseline: Sequence[Result], candidate: Sequence[Result]) -> list[str]:
+def regressions(
+    baseline: Sequence[Result], candidate: Sequence[Result], night_sd: NightSd | None = None
+) -> list[str]:
     """One line for whatever fails the default policy, unmeasured cells included.
 
     Raises `NothingComparable` where there is nothing to judge by.
     """
-    report = judge(baseline, candidate)
+    report = judge(baseline, candidate, night_sd=night_sd)
     if report.exit_code == 4:
         raise NothingComparable(report.cases[0].message)
     return [describe(case) for case in report.cases if case.code]

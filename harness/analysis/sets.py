@@ -1,4 +1,8 @@
-"""Two sets of results: every cell and metric of them, judged together.
+"""Two runs, or two sets of results: every cell and metric of them, judged together.
+
+    two runs, of whatever ──> compare_runs: one match ─┐
+    two sets              ──> compare_sets: by cell  ──┼── Match, ... ──> verdicts ──> Sets
+    one field differs     ──> compare_sets(across=..) ─┘
 
 Nothing is left out in silence: a cell that only one side has, one whose runs failed, and one that
 was measured on other hardware are listed with the reason, as *not comparable*.
@@ -7,7 +11,7 @@ was measured on other hardware are listed with the reason, as *not comparable*.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
@@ -18,18 +22,26 @@ from harness.analysis.cells import (
     Side,
     doubts,
     group,
+    hardware_differences,
     hardware_name,
     match,
     same_night,
 )
-from harness.analysis.pair import differences
+from harness.analysis.figures import single
 from harness.analysis.verdicts import Pairing, Row, Settings, drafts, judge_all
 from harness.maybe import Unavailable
+from harness.records.cell import cell_of
 from harness.records.result import Result
 
 _TOGETHER = 0.5  # share of a machine's cells that move alike before the machine is suspected
 _ENOUGH_CELLS = 4
 _SPEEDS = ("latency_median", "throughput")
+# what a latency means depends on these; nothing of two runs compares where they differ
+_MUST_MATCH = ("scenario", "boundary", "device")
+# of two runs these have a row even where both lack them: the reason is worth reading
+_ALWAYS = ("latency_median", "throughput", "energy_per_inference", "memory_peak", "file_size")
+# Schema history: harness.comparison/1, the first that pairs and sets share
+SCHEMA = "harness.comparison/1"
 
 
 class Runs(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +73,7 @@ class CellReport(msgspec.Struct, frozen=True, kw_only=True):
 class Sets(msgspec.Struct, frozen=True, kw_only=True):
     """``comparisons``: how many p values were adjusted for each other."""
 
+    schema: str = SCHEMA
     a: str
     b: str
     alpha: float
@@ -68,6 +81,26 @@ class Sets(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[CellReport, ...]
     environment: tuple[str, ...]
     problems: tuple[str, ...] = ()
+
+
+def compare_runs(
+    a: Result, b: Result, settings: Settings | None = None, *, other_hardware: bool = False
+) -> Sets:
+    """Compare ``b`` with the reference ``a``: one cell, be the two of one model and precision or
+    not; that is what they are put side by side for, and ``differences`` names it."""
+    pair = _pair(a, b)
+    found = _compared([pair], settings or Settings(), other_hardware, (a.id, b.id), always=_ALWAYS)
+    (report,) = found.cells
+    if report.apart and not report.rows:
+        return found
+    if all(_incomplete(row) for row in report.rows):
+        broken = next((run for run in (a, b) if isinstance(run.timing, Unavailable)), a)
+        why = broken.error.message if broken.error else broken.status
+        told = f"the two runs share no figure: {broken.id} is {why}"
+        report = msgspec.structs.replace(report, apart="failed", reason=told, rows=())
+    else:
+        report = msgspec.structs.replace(report, rows=(*report.rows, *_shown(a, b)))
+    return msgspec.structs.replace(found, cells=(report,))
 
 
 def compare_sets(
@@ -84,9 +117,19 @@ def compare_sets(
 
     With ``other_hardware`` cells from different machines show their ratios, and have no verdicts.
     """
-    settings = settings or Settings()
     matches = match_across(a, b, across) if across else match(group(a), group(b))
-    rows, comparisons = _verdicts(matches, settings, other_hardware)
+    found = _compared(matches, settings or Settings(), other_hardware, names)
+    return msgspec.structs.replace(found, problems=tuple(problems))
+
+
+def _compared(
+    matches: Sequence[Match],
+    settings: Settings,
+    other_hardware: bool,
+    names: tuple[str, str],
+    always: Collection[str] = (),
+) -> Sets:
+    rows, comparisons = _verdicts(matches, settings, other_hardware, always)
     reports = tuple(_report(m, judged) for m, judged in zip(matches, rows, strict=True))
     return Sets(
         a=names[0],
@@ -95,21 +138,62 @@ def compare_sets(
         comparisons=comparisons,
         cells=reports,
         environment=tuple(_environment(reports)),
-        problems=tuple(problems),
     )
 
 
+def _pair(a: Result, b: Result) -> Match:
+    """Two runs as they are, whatever became of them: what was measured stands."""
+    apart, reason = _obstacle(a, b)
+    cells = cell_of(a), cell_of(b)
+    return Match(
+        cell=cells[1].name,
+        key=cells[1].key,
+        fingerprint=b.machine.fingerprint,
+        a=Side((a,)),
+        b=Side((b,)),
+        reference="" if cells[0] == cells[1] else cells[0].name,
+        apart=apart,
+        reason=reason,
+    )
+
+
+def _obstacle(a: Result, b: Result) -> tuple[Apart, str]:
+    if a.machine.fingerprint != b.machine.fingerprint:
+        told = f"the machines differ: {hardware_differences(a, b)}; measure both on one machine"
+        return "other hardware", told
+    for name in _MUST_MATCH:
+        ours, theirs = getattr(a.spec, name), getattr(b.spec, name)
+        if ours != theirs:
+            told = f"the runs differ in {name}: {ours} and {theirs}; measure both alike"
+            return "another benchmark", told
+    return "", ""
+
+
+def _incomplete(row: Row) -> bool:
+    return isinstance(row.a, Unavailable) or isinstance(row.b, Unavailable)
+
+
+def _shown(a: Result, b: Result) -> list[Row]:
+    """Macro F1: both values, without a verdict."""
+    values = single(a, "f1"), single(b, "f1")
+    if all(isinstance(value, Unavailable) for value in values):
+        return []
+    why = "shown, not tested"
+    return [Row(metric="f1", unit="", better="higher", verdict=None, reason=why, a=values[0],
+                b=values[1])]  # fmt: skip
+
+
 def _verdicts(
-    matches: Sequence[Match], settings: Settings, other_hardware: bool
+    matches: Sequence[Match], settings: Settings, other_hardware: bool, always: Collection[str]
 ) -> tuple[list[list[Row]], int]:
     """The rows of each match, and how many p values they share. Other hardware is no company."""
-    found = [drafts(_pairing(m), settings) if not m.apart else [] for m in matches]
+    found = [drafts(_pairing(m), settings, always) if not m.apart else [] for m in matches]
     family = judge_all([one for drafted in found for one in drafted], settings.alpha)
     rest = iter(family)
     rows = [[next(rest) for _ in drafted] for drafted in found]
     for index, m in enumerate(matches):
         if other_hardware and m.apart == "other hardware":
-            alone = judge_all(drafts(_pairing(m), settings), settings.alpha)
+            alone = judge_all(drafts(_pairing(m), settings, always), settings.alpha)
             rows[index] = [_without_verdict(row, m.reason) for row in alone]
     return rows, sum(not isinstance(row.p, Unavailable) for row in family)
 
@@ -128,7 +212,7 @@ def worst(report: CellReport) -> str:
 
 def _pairing(m: Match) -> Pairing:
     assert m.a is not None and m.b is not None
-    return Pairing(cell=m.cell, key=m.key, fingerprint=m.fingerprint, a=m.a, b=m.b)
+    return Pairing(cell=m.cell, a=m.a, b=m.b)
 
 
 def _report(m: Match, rows: Sequence[Row]) -> CellReport:
@@ -150,6 +234,26 @@ def _report(m: Match, rows: Sequence[Row]) -> CellReport:
         one_night=same_night(m.a, m.b) if finished and m.a and m.b else None,
         differences=differences(m.a.first, m.b.first) if m.a and m.b else {},
     )
+
+
+def differences(a: Result, b: Result) -> dict[str, tuple[str, str]]:
+    """Spec, model, versions, commit and settings that differ, by name."""
+    sides = [_conditions(run) for run in (a, b)]
+    names = {**sides[0], **sides[1]}
+    found = {name: (sides[0].get(name, "absent"), sides[1].get(name, "absent")) for name in names}
+    return {name: values for name, values in found.items() if values[0] != values[1]}
+
+
+def _conditions(run: Result) -> dict[str, str]:
+    spec = {
+        name: str(value)
+        for name, value in msgspec.structs.asdict(run.spec).items()
+        if name not in ("out", "tags", "timeout_s")
+    }
+    settings = {name: run.machine.context.get(name, "absent") for name in ("kernel", "governor")}
+    model = {} if isinstance(run.model, Unavailable) else {"model file": run.model.sha256[:12]}
+    commit = {"commit": run.software.commit[:12]} if run.software.commit else {}
+    return {**spec, **model, **settings, **commit, **run.software.versions}
 
 
 def _runs(side: Side | None) -> Runs | None:

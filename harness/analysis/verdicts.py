@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -40,15 +40,20 @@ from harness.analysis.mcnemar import Paired, mcnemar
 from harness.analysis.metrics import COMPARED, METRICS, Better, Metric
 from harness.errors import NothingComparable
 from harness.maybe import Maybe, Unavailable, explain
+from harness.records.cell import cell_of
 from harness.records.result import Accuracy
 
 Verdict = Literal["improved", "regressed", "unchanged", "inconclusive", "not comparable"]
-# (cell key, machine fingerprint, metric) -> spread of the logs of a night's level
-NightSd = Mapping[tuple[str, str, str], float]
 _ONE_FIGURE = "one figure a run, so there is no spread to judge by"
 _NOT_TESTED = Unavailable("not tested")
 # what one inference takes or uses depends on how many samples it holds
 _PER_BATCH = ("latency_", "device_median", "first_inference")
+
+
+class NightSd(Protocol):
+    """(cell key, machine fingerprint, metric) -> spread of the logs of a night's level."""
+
+    def get(self, key: tuple[str, str, str], /) -> float | None: ...
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +77,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     doubt: str = ""  # what weakens the verdict: degraded runs, nights that differ
 
 
+_NO_NIGHTS: NightSd = {}
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How to judge. ``minimum_effects`` overrides a metric's own, by (cell name, metric)."""
 
@@ -79,7 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     minimum_launches: int = MIN_LAUNCHES
     metrics: tuple[str, ...] = COMPARED
     minimum_effects: Callable[[str, str], float | None] = lambda _cell, _metric: None
-    night_sd: NightSd = {}
+    night_sd: NightSd = _NO_NIGHTS
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,19 +107,20 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pairing(msgspec.Struct, frozen=True, kw_only=True):
-    """Two sides that compare, under the names that policies and history know them by."""
+    """Two sides that compare. ``cell``: the name that policies know them by."""
 
     cell: str
-    key: str
-    fingerprint: str
     a: Side
     b: Side
 
 
-def drafts(pairing: Pairing, settings: Settings) -> list[Draft]:
-    """One per metric that either side has a figure of, in the order of the settings."""
+def drafts(pairing: Pairing, settings: Settings, always: Collection[str] = ()) -> list[Draft]:
+    """One per metric that either side has a figure of, in the order of the settings.
+
+    Those in ``always`` are there even without a figure: the reason is worth reading.
+    """
     found = [draft(pairing, METRICS[name], settings) for name in settings.metrics]
-    return [one for one in found if _measured(one.row)]
+    return [one for one in found if _measured(one.row) or one.row.metric in always]
 
 
 def draft(pairing: Pairing, kind: Metric, settings: Settings) -> Draft:
@@ -159,11 +168,20 @@ def _minimum(pairing: Pairing, kind: Metric, settings: Settings) -> tuple[float,
     minimum = kind.minimum_effect if asked is None else asked
     if kind.rule in ("exact", "paired") or same_night(pairing.a, pairing.b):
         return minimum, ""
-    sd = settings.night_sd.get((pairing.key, pairing.fingerprint, kind.name))
-    if sd is None:
+    found = [_night_sd(side, kind, settings) for side in (pairing.a, pairing.b)]
+    known = [sd for sd in found if sd is not None]
+    if not known:
         return minimum, "measured in different nights, whose own spread is not known"
-    floor = night_floor(minimum, sd)
-    return floor, f"measured in different nights: changes count from {100 * floor:.1f} % on"
+    floor = night_floor(minimum, math.hypot(*known) / math.sqrt(len(known)))
+    told = f"measured in different nights: changes count from {100 * floor:.1f} % on"
+    if len(known) < len(found):
+        told += f", by the nights of {'B' if found[0] is None else 'A'} alone"
+    return floor, told
+
+
+def _night_sd(side: Side, kind: Metric, settings: Settings) -> float | None:
+    run = side.first
+    return settings.night_sd.get((cell_of(run).key, run.machine.fingerprint, kind.name))
 
 
 def _row(kind: Metric, a: Maybe[float], b: Maybe[float], minimum: float) -> Row:

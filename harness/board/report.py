@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.analysis.latency import MIN_LAUNCHES
-from harness.analysis.pair import pair
-from harness.analysis.verdicts import Row
+from harness.analysis.sets import compare_runs
+from harness.analysis.verdicts import NightSd, Row, Settings
 from harness.board.from_results import board_from
 from harness.board.model import Board, Entry
-from harness.errors import NothingComparable
 from harness.maybe import Unavailable
 from harness.records.result import Check, Machine, Result
 
@@ -42,9 +41,15 @@ class Report(NamedTuple):
 
 
 def gather(
-    runs: Sequence[tuple[Result, Path]], title: str = "", problems: Sequence[str] = ()
+    runs: Sequence[tuple[Result, Path]],
+    title: str = "",
+    problems: Sequence[str] = (),
+    night_sd: NightSd | None = None,
 ) -> Report:
-    """Everything that a report shows. ``runs``: results and their files."""
+    """Everything that a report shows. ``runs``: results and their files.
+
+    ``night_sd``: how far nights lie apart, for runs that were measured in different ones.
+    """
     ordered = sorted(runs, key=lambda run: run[0].started_at)
     results = tuple(result for result, _ in ordered)
     board = board_from(results, [path.parent for _, path in ordered])
@@ -55,12 +60,13 @@ def gather(
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         results=results,
         board=board,
-        judged=tuple(_judged(board, results)),
+        judged=tuple(_judged(board, results, night_sd)),
         problems=(*problems, *board.notes),
     )
 
 
-def _judged(board: Board, results: Sequence[Result]) -> list[Judged]:
+def _judged(board: Board, results: Sequence[Result], night_sd: NightSd | None) -> list[Judged]:
+    settings = Settings(night_sd={} if night_sd is None else night_sd)
     by_id = {
         entry.run: (entry, result) for entry, result in zip(board.entries, results, strict=True)
     }
@@ -69,11 +75,9 @@ def _judged(board: Board, results: Sequence[Result]) -> list[Judged]:
         if entry.reference_run is None:
             continue
         reference, before = by_id[entry.reference_run]
-        try:
-            rows = [row for row in pair(before, result).rows if row.metric in JUDGED]
-            found.append(Judged(entry, reference, tuple(rows)))
-        except NothingComparable as error:
-            found.append(Judged(entry, reference, (), str(error)))
+        (cell,) = compare_runs(before, result, settings).cells
+        rows = tuple(row for row in cell.rows if row.metric in JUDGED)
+        found.append(Judged(entry, reference, rows, "" if rows else cell.reason))
     return found
 
 

@@ -66,8 +66,8 @@ def command(
       harness check nightly-2026-11-21 --baseline latest@main --report-dir gate
     """
     from harness.analysis.gate import judge
-    from harness.cli.night_spread import night_spread
     from harness.errors import UsageError
+    from harness.records.series import NightSpreads
     from harness.sinks.rows import plain
 
     files = _files(junit, markdown, json_file, report_dir)
@@ -87,7 +87,7 @@ def command(
         strict=True if strict else None,
         other_hardware=other_hardware,
         problems=tuple(map(plain, problems)),
-        night_sd=night_spread(old.results, new.results, asked.judged(), results),
+        night_sd=NightSpreads(results),
         planned=planned,
     )
     try:

@@ -49,60 +49,55 @@ def command(
     second = first if b is None else resolve(b, results)
     for problem in dict.fromkeys((*first.problems, *second.problems)):
         click.echo(f"harness: {problem}", err=True)
-    alone = len(first.results) == len(second.results) == 1
-    if alone and across is None and not other_hardware:
-        return _pair(first, second, as_json)
-    return _sets(first, second, across, other_hardware, results, as_json)
-
-
-def _pair(first: Selection, second: Selection, as_json: bool) -> int:
-    from harness.analysis.pair import pair
-
-    (a,), (b,) = first.results, second.results
-    found = pair(a, b)
+    found = _judged(first, second, across, other_hardware, results)
     if as_json:
         print_json(found)
-    else:
-        from harness.sinks.comparison import render_pair
-        from harness.sinks.terminal import print_out
-
-        print_out(render_pair(found, a, b))
-    return 0
+    elif any(cell.rows for cell in found.cells) or not _alone(first, second, across):
+        _show(found, first, second, across)
+    return _code(found)
 
 
-def _sets(
-    first: Selection,
-    second: Selection,
-    across: str | None,
-    other_hardware: bool,
-    results: str,
-    as_json: bool,
-) -> int:
+def _alone(first: Selection, second: Selection, across: str | None) -> bool:
+    """Whether two runs are to be put side by side, whatever they measured."""
+    return across is None and len(first.results) == len(second.results) == 1
+
+
+def _judged(
+    first: Selection, second: Selection, across: str | None, other_hardware: bool, results: str
+) -> Sets:
+    import msgspec
+
     from harness.analysis.across import parse_across
-    from harness.analysis.metrics import COMPARED
-    from harness.analysis.sets import compare_sets
+    from harness.analysis.sets import compare_runs, compare_sets
     from harness.analysis.verdicts import Settings
-    from harness.cli.night_spread import night_spread
+    from harness.records.series import NightSpreads
     from harness.sinks.rows import plain
 
-    sds = {} if across else night_spread(first.results, second.results, COMPARED, results)
-    found = compare_sets(
+    settings = Settings(night_sd=NightSpreads(results))
+    problems = tuple(map(plain, dict.fromkeys((*first.problems, *second.problems))))
+    if _alone(first, second, across):
+        (a,), (b,) = first.results, second.results
+        found = compare_runs(a, b, settings, other_hardware=other_hardware)
+        return msgspec.structs.replace(found, problems=problems)
+    return compare_sets(
         first.results,
         second.results,
-        Settings(night_sd=sds),
+        settings,
         across=parse_across(across) if across else None,
         other_hardware=other_hardware,
         names=(plain(first.name), plain(second.name)),
-        problems=tuple(map(plain, dict.fromkeys((*first.problems, *second.problems)))),
+        problems=problems,
     )
-    if as_json:
-        print_json(found)
-    else:
-        from harness.sinks.comparison import render_sets
-        from harness.sinks.terminal import print_out
 
+
+def _show(found: Sets, first: Selection, second: Selection, across: str | None) -> None:
+    from harness.sinks.comparison import render_pair, render_sets
+    from harness.sinks.terminal import print_out
+
+    if _alone(first, second, across):
+        print_out(render_pair(found.cells[0], first.results[0], second.results[0]))
+    else:
         print_out(render_sets(found))
-    return _code(found)
 
 
 def _code(found: Sets) -> int:

@@ -36,11 +36,13 @@ def command(runs: tuple[str, ...], output: str, form: str | None, title: str, re
     `latest`, folders of runs and whatever else names runs.
     """
     from harness.board import report
+    from harness.records.series import NightSpreads
     from harness.records.store import write_atomically
 
     render = _renderer(form or ("markdown" if output.endswith((".md", "-")) else "html"))
     selected = select(runs, results)
-    data = render(report.gather(selected.runs, title, selected.problems))
+    spreads = NightSpreads(results)
+    data = render(report.gather(selected.runs, title, selected.problems, spreads))
     if output == "-":
         click.echo(data, nl=False)
     else:

@@ -17,11 +17,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -214,24 +214,15 @@ def _regressions(
     name: str, results: Path | str, candidate: Sequence[Result], gate: Gate | None
 ) -> list[str]:
     """What has become worse; also that nothing could be compared, which is no success."""
-    gate = gate or _built_in_gate()
     if gate is None:
-        return []
+        from harness.analysis.gate import regressions
+        from harness.records.series import NightSpreads
+
+        gate = partial(regressions, night_sd=NightSpreads(results))
     try:
         return gate([read_result(path) for path in result_paths(name, results)], candidate)
     except NothingComparable as error:
         return [error.message]
-
-
-def _built_in_gate() -> Gate | None:
-    try:
-        module = importlib.import_module("harness.analysis.gate")
-    except ModuleNotFoundError as error:
-        if error.name != "harness.analysis.gate":
-            raise
-        return None
-    gate: Gate | None = getattr(module, "regressions", None)
-    return gate
 
 
 def _write(home: Path, baseline: Baseline, files: Sequence[tuple[str, bytes]]) -> None:

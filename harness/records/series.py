@@ -12,7 +12,7 @@ import msgspec
 from harness.analysis.culprit import Suspects, differences, known
 from harness.analysis.history import MIN_NIGHTS_OF_HISTORY, History, history
 from harness.analysis.metrics import METRICS, Metric
-from harness.errors import NothingComparable
+from harness.errors import HarnessError, NothingComparable
 from harness.maybe import Unavailable
 from harness.records import acknowledged
 from harness.records.acknowledged import Acknowledged
@@ -62,8 +62,44 @@ def find(
     return series
 
 
+class NightSpreads:
+    """`harness.analysis.verdicts.NightSd` of a results folder, read as it is asked for.
+
+    Whoever compares two nights allows for what that folder's history says of the cell. None where
+    it does not tell, or cannot be indexed; then the verdict says so.
+    """
+
+    def __init__(self, results: Path | str) -> None:
+        self._results = Path(results)
+        self._known: dict[tuple[str, str, str], float | None] = {}
+        self._fresh = self._broken = False
+
+    def get(self, key: tuple[str, str, str], /) -> float | None:
+        """``key``: cell key, machine fingerprint, metric."""
+        if key not in self._known:
+            self._known[key] = self._read(*key)
+        return self._known[key]
+
+    def _read(self, cell: str, fingerprint: str, metric: str) -> float | None:
+        if self._broken:
+            return None
+        try:
+            found = night_spreads(
+                self._results, [(cell, fingerprint)], [metric], refresh=not self._fresh
+            )
+        except HarnessError:
+            self._broken = True
+            return None
+        self._fresh = True
+        return found.get((cell, fingerprint, metric))
+
+
 def night_spreads(
-    results: Path, cells: Iterable[tuple[str, str]], metrics: Sequence[str]
+    results: Path,
+    cells: Iterable[tuple[str, str]],
+    metrics: Sequence[str],
+    *,
+    refresh: bool = True,
 ) -> dict[tuple[str, str, str], float]:
     """How far nights lie apart, sd of logs: (cell key, fingerprint, metric) -> spread.
 
@@ -71,7 +107,8 @@ def night_spreads(
     """
     found = {}
     with Index(results) as index:
-        index.refresh()
+        if refresh:
+            index.refresh()
         for key, fingerprint in set(cells):
             for name in metrics:
                 values = [n.value for n in nights(index.series(key, fingerprint, name))]

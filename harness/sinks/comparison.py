@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.pair import Pair
+from harness.analysis.cells import DEFINING
 from harness.analysis.sets import CellReport, Runs, Sets, counts, worst
 from harness.analysis.verdicts import Row
 from harness.maybe import Maybe, Unavailable, present
@@ -29,16 +29,19 @@ _NAMES = {
 _MOST_DIFFERENCES = 12
 
 
-def render_pair(pair: Pair, a: Result, b: Result) -> RenderableType:
+def render_pair(report: CellReport, a: Result, b: Result) -> RenderableType:
     """Both runs, one row per quantity, and below it what the verdicts rest on."""
     heading = [Text(f"{side}  {plain(run.id)}\n   {title(run)}\n   {subtitle(run)}", style="bold")
                for side, run in (("A", a), ("B", b))]  # fmt: skip
-    if pair.measured:
-        heading.append(Text(f"A and B differ in {_listed(pair.measured)}", style="bold yellow"))
-    notes = [Text(text, style="dim") for text in _notes(pair.rows)]
-    if pair.differences:
-        notes.append(Text(f"differs: {_listed(pair.differences)}", style="dim"))
-    return Group(*heading, Text(""), _table(pair.rows), Text(""), *notes)
+    measured = {k: v for k, v in report.differences.items() if k in DEFINING}
+    if measured:
+        heading.append(Text(f"A and B differ in {_listed(measured)}", style="bold yellow"))
+    if report.reason:
+        heading.append(Text(plain(report.reason), style="yellow"))
+    notes = [Text(text, style="dim") for text in _notes(report.rows)]
+    if others := {k: v for k, v in report.differences.items() if k not in measured}:
+        notes.append(Text(f"differs: {_listed(others)}", style="dim"))
+    return Group(*heading, Text(""), _table(report.rows), Text(""), *notes)
 
 
 def render_sets(found: Sets) -> RenderableType:

@@ -92,8 +92,10 @@ def compare(tmp_path: Path, a: Result, b: Result, *flags: str) -> int:
 def test_compare_judges_latency_by_launches(tmp_path: Path, capsys) -> None:
     assert compare(tmp_path, launched(0.2), launched(0.1), "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["a"], found["b"], found["differences"]) == (A, B, {})
-    rows = {row["metric"]: row for row in found["rows"]}
+    assert (found["schema"], found["a"], found["b"]) == ("harness.comparison/1", A, B)
+    (cell,) = found["cells"]
+    assert cell["differences"] == {}
+    rows = {row["metric"]: row for row in cell["rows"]}
     latency = rows["latency_median"]
     assert latency["verdict"] == "improved"
     assert latency["ratio"] == pytest.approx(0.5, rel=1e-9)
@@ -124,21 +126,26 @@ def test_compare_refuses_other_hardware_by_name(tmp_path: Path, capsys) -> None:
     other = msgspec.structs.replace(machine, fingerprint="else", factors=factors)
     assert compare(tmp_path, launched(0.2), launched(0.1, machine=other)) == 4
     assert capsys.readouterr().err == (
-        "harness: the machines differ: cpu (Imaginary CPU 9000 and Another CPU), "
-        "isa (absent and avx9); measure both on one machine\n"
+        "harness: nothing could be compared: the machines differ: "
+        "cpu (Imaginary CPU 9000 and Another CPU), isa (absent and avx9); "
+        "measure both on one machine\n"
     )
 
 
 def test_compare_refuses_another_boundary(tmp_path: Path, capsys) -> None:
     spec = msgspec.structs.replace(fake_result().spec, boundary="transfer")
     assert compare(tmp_path, launched(0.2), launched(0.1, spec=spec)) == 4
-    assert "the runs differ in boundary: compute and transfer" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == "" and "the runs differ in boundary: compute and transfer" in err
+    assert main(["compare", A, B, "--results", str(tmp_path), "--json"]) == 4
+    (cell,) = json.loads(capsys.readouterr().out)["cells"]
+    assert (cell["apart"], cell["rows"]) == ("another benchmark", [])
 
 
 def test_compare_of_other_batches_leaves_latency_out(tmp_path: Path, capsys) -> None:
     spec = msgspec.structs.replace(fake_result().spec, batch_size=8)
     assert compare(tmp_path, launched(0.2), launched(0.1, spec=spec), "--json") == 0
-    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)["cells"][0]["rows"]}
     assert rows["latency_median"]["verdict"] == "not comparable"
     assert "batches of 1 and 8" in rows["latency_median"]["reason"]
     assert rows["throughput"]["ratio"] == pytest.approx(8.0)

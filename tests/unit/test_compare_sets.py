@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from statistics import median
 
 import msgspec
@@ -15,13 +16,16 @@ from scipy import stats
 from harness.analysis.across import Across, match_across, parse_across
 from harness.analysis.cells import group, match
 from harness.analysis.compare import adjust, night_floor
+from harness.analysis.gate import judge
 from harness.analysis.mcnemar import mcnemar
-from harness.analysis.pair import pair
-from harness.analysis.sets import CellReport, Sets, compare_sets, counts
+from harness.analysis.metrics import METRICS
+from harness.analysis.sets import CellReport, Sets, compare_runs, compare_sets, counts
 from harness.analysis.verdicts import Row, Settings
+from harness.board.report import JUDGED, gather
 from harness.errors import NothingComparable, UsageError
+from harness.maybe import Unavailable
 from harness.records.result import Result
-from harness.sinks.comparison import render_sets
+from harness.sinks.comparison import render_pair, render_sets
 from harness.sinks.terminal import to_text
 
 CELL = "digits/onnxruntime/cpu/fp32/b1/latency"
@@ -350,6 +354,65 @@ def test_doubts_that_differ_name_their_metrics() -> None:
 
 
 def test_a_pair_says_in_its_heading_what_differs() -> None:
-    found = pair(made(1.0), made(0.5, precision="int8"))
-    assert found.measured == {"precision": ("fp32", "int8")}
-    assert "precision" not in found.differences
+    a, b = made(1.0), made(0.5, precision="int8")
+    report = only(compare_runs(a, b))
+    assert report.differences["precision"] == ("fp32", "int8")
+    text = to_text(render_pair(report, a, b))
+    assert "A and B differ in precision fp32 / int8\n" in text and "differs:" not in text
+
+
+# --- a pair is a comparison of one match ---
+
+
+def test_two_runs_of_a_cell_are_judged_like_the_sets_that_hold_them() -> None:
+    a, b = made(1.0), made(1.05, started_at="2026-11-22T02:00:00Z")
+    ((key, fingerprint),) = group([a])
+    sds = {(key, fingerprint, name): 0.02 for name in METRICS}
+    for settings in (Settings(), Settings(night_sd=sds)):
+        pair, sets = compare_runs(a, b, settings), compare_sets([a], [b], settings)
+        apart = {row.metric: row for row in only(sets).rows}
+        alike = {row.metric: row for row in only(pair).rows if row.metric in apart}
+        assert alike == apart
+        gate = judge([a], [b], night_sd=settings.night_sd)
+        assert {r.metric: r for r in only(gate.comparison).rows} == apart
+    assert alike["latency_median"].verdict == "unchanged"
+    names = [set(msgspec.to_builtins(one)) for one in (pair, sets)]
+    assert names[0] == names[1] and pair.schema == sets.schema == "harness.comparison/1"
+
+
+def test_two_runs_of_different_cells_allow_for_the_nights_of_both() -> None:
+    a, b = made(1.0), made(1.05, precision="int8", started_at="2026-11-22T02:00:00Z")
+    keys = [next(iter(group([run]))) for run in (a, b)]
+    sds = {(*keys[0], "latency_median"): 0.01, (*keys[1], "latency_median"): 0.03}
+    row = rows(only(compare_runs(a, b, Settings(night_sd=sds))))["latency_median"]
+    both = math.sqrt((0.01**2 + 0.03**2) / 2)
+    assert row.minimum_effect == pytest.approx(math.expm1(3 * math.sqrt(2) * both))
+    del sds[(*keys[0], "latency_median")]
+    row = rows(only(compare_runs(a, b, Settings(night_sd=sds))))["latency_median"]
+    assert row.minimum_effect == pytest.approx(math.expm1(3 * math.sqrt(2) * 0.03))
+    assert row.doubt.endswith("by the nights of B alone")
+
+
+def test_a_report_judges_as_the_comparison_of_two_runs() -> None:
+    a, b = made(1.0), made(1.05, precision="int8", started_at="2026-11-22T02:00:00Z")
+    sds = {(*next(iter(group([run]))), "latency_median"): 0.02 for run in (a, b)}
+    runs = [(run, Path(run.id, "result.json")) for run in (a, b)]
+    (judged,) = gather(runs, night_sd=sds).judged
+    compared = rows(only(compare_runs(a, b, Settings(night_sd=sds))))
+    assert {row.metric: row for row in judged.rows} == {
+        name: row for name, row in compared.items() if name in JUDGED
+    }
+    assert compared["latency_median"].verdict == "unchanged"
+
+
+def test_a_run_beside_itself_is_exactly_one() -> None:
+    run = made([1.0, 1.3, 0.9, 1.1, 7.0])
+    for row in only(compare_runs(run, run)).rows:
+        assert row.a == row.b
+        assert row.ratio == 1.0 or isinstance(row.a, Unavailable) or row.metric == "f1"
+
+
+def test_two_runs_that_share_no_figure_say_why() -> None:
+    report = only(compare_runs(made(1.0), failed()))
+    assert (report.apart, report.rows) == ("failed", ())
+    assert "share no figure" in report.reason and "SIGKILL" in report.reason

@@ -308,7 +308,15 @@ def test_between_nights_a_change_must_beat_how_nights_differ(here: Path, capsys:
     known = json.loads(capsys.readouterr().out)["comparison"]["cells"][0]["rows"][0]
     assert known["ratio"] == pytest.approx(1 / 0.96)
     assert known["minimum_effect"] > 0.1
+    assert main(["compare", best, last, "--json"]) == 0  # whoever asks
+    alone = json.loads(capsys.readouterr().out)
+    row = next(r for r in alone["cells"][0]["rows"] if r["metric"] == "latency_median")
+    assert (row["verdict"], row["minimum_effect"]) == ("unchanged", known["minimum_effect"])
+    assert row["doubt"] == known["doubt"]
+    assert main(["compare", best, last, "--allow-different-hardware", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == alone
     assert main(["compare", "results", "old", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == set(alone)
 
 
 def latest(here: Path, index: int) -> str:

@@ -148,7 +148,7 @@ def _same(found: float | None, whole: Maybe[float]) -> bool:
 
 
 def _compared(a: Result, b: Result) -> dict[str, Row]:
-    pairing = Pairing(cell="c", key="k", fingerprint="f", a=Side((a,)), b=Side((b,)))
+    pairing = Pairing(cell="c", a=Side((a,)), b=Side((b,)))
     every = Settings(metrics=tuple(METRICS))
     return {row.metric: row for row in judge_all(drafts(pairing, every), every.alpha)}
 
@@ -250,7 +250,7 @@ def test_a_p99_that_the_result_lacks_is_nowhere(tmp_path: Path) -> None:
 
 def test_of_several_runs_one_without_the_figure_is_left_out_and_said() -> None:
     side = Side((made(1.0), _without_p99()))
-    pairing = Pairing(cell="c", key="k", fingerprint="f", a=Side((made(1.0),)), b=side)
+    pairing = Pairing(cell="c", a=Side((made(1.0),)), b=side)
     settings = Settings(metrics=("latency_p99",))
     (row,) = judge_all(drafts(pairing, settings), settings.alpha)
     assert row.launches == (5, 5)

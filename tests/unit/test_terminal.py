@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.analysis.fidelity import fidelity
-from harness.analysis.pair import pair
+from harness.analysis.sets import compare_runs
 from harness.maybe import Unavailable
 from harness.protocols import Progress, Proof
 from harness.records.result import NOT_REACHED, Check, ErrorInfo, PrecisionInfo
@@ -172,7 +172,7 @@ def test_two_runs_side_by_side() -> None:
     b = msgspec.structs.replace(
         b, timing=_faster(b.timing), throughput=twice, energy=fake_result().energy
     )
-    text = to_text(render_pair(pair(a, b), a, b))
+    text = to_text(render_pair(compare_runs(a, b).cells[0], a, b))
     assert "\x1b" not in text
     check("pair.txt", text)
 
