@@ -190,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     files = export(model, data, asked.logdir / f"export-{NAME}")
     for precision in ("fp32", "int8"):
         print(headline(measure(files, precision, asked.logdir, asked.duration)))
-    print(f"harness board --logdir {asked.logdir}")
+    print(f"harness board --results {asked.logdir}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pytest_benchmark.fixture import FixtureAlreadyUsed
 
 from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed, UsageError
 from harness.pytest_hardware import note, refuse_other_device
-from harness.pytest_plugin import OPTIONS, in_xdist
+from harness.pytest_plugin import EARLIER, OPTIONS, in_xdist, option_name
 from harness.spec import RunSpec, parse
 
 if TYPE_CHECKING:
@@ -142,7 +142,10 @@ def defaults(config: pytest.Config) -> dict[str, Any]:
     """What options and ini file say, the options first."""
     told = {}
     for field in OPTIONS:
-        ini = config.getini(f"hwbench_{field.removesuffix('_s')}")
+        name = option_name(field)
+        ini = config.getini(f"hwbench_{name}") or config.getini(
+            f"hwbench_{EARLIER.get(name, name)}"
+        )
         value = config.getoption(f"hwbench_{field}") or ini
         if value:
             told[field] = value

@@ -34,6 +34,12 @@ OPTIONS = {
     "duration_s": "Seconds of the timed window.",
     "out": "Folder for the results. Default: results.",
 }
+EARLIER = {"results": "out"}  # names that go on working
+
+
+def option_name(field: str) -> str:
+    """``duration`` of ``duration_s``: an option is ``--hwbench-`` and it, an ini ``hwbench_``."""
+    return "results" if field == "out" else field.removesuffix("_s")
 
 
 _HIDDEN = "a package of this project is called harness, too, and hides that of hw-harness"
@@ -43,10 +49,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     _step_aside()
     group = parser.getgroup("hwbench", "Harness: what a model costs on this hardware")
     for field, text in OPTIONS.items():
-        name = field.removesuffix("_s")
+        name = option_name(field)
+        names = [name, EARLIER[name]] if name in EARLIER else [name]
         metavar = "SECONDS" if field == "duration_s" else name.upper()
-        group.addoption(f"--hwbench-{name}", dest=f"hwbench_{field}", metavar=metavar, help=text)
-        parser.addini(f"hwbench_{name}", text, default=None)
+        flags = (f"--hwbench-{one}" for one in names)
+        group.addoption(*flags, dest=f"hwbench_{field}", metavar=metavar, help=text)
+        for one in names:
+            parser.addini(f"hwbench_{one}", text, default=None)
 
 
 def _step_aside() -> None:

@@ -269,8 +269,8 @@ SWITCHES = ("overhead_check", "allow_infinite")
 
 def flag(field: str) -> str:
     """The command-line flag of a spec field: ``duration_s`` is ``--duration``."""
-    singular = {"input_shapes": "input_shape", "options": "option", "tags": "tag"}
-    name = singular.get(field, field).removesuffix("_s").removesuffix("_hz")
+    named = {"input_shapes": "input_shape", "options": "option", "tags": "tag", "out": "results"}
+    name = named.get(field, field).removesuffix("_s").removesuffix("_hz")
     return "--" + name.replace("_", "-")
 
 

@@ -17,7 +17,7 @@ results=${RESULTS:-results}
 
 # 3: some cells failed; the gate says which, and judges the others
 code=0
-night=$(harness sweep "$sweep" --out "$results" "$@") || code=$?
+night=$(harness sweep "$sweep" --results "$results" "$@") || code=$?
 if [ $code -ne 0 ] && { [ $code -ne 3 ] || [ -z "$night" ]; }; then
     exit $code
 fi

@@ -12,15 +12,14 @@ from typing import Any
 
 import click
 
+from harness.cli.output import results_folder
 from harness.errors import UsageError
 
 _PIP = "pip install 'hw-harness[board]'"
 
 
 @click.command("board", short_help="Compare models at several precisions in TensorBoard.")
-@click.option(
-    "--logdir", default="results", show_default=True, metavar="DIR", help="Where the runs lie."
-)
+@results_folder("Where the runs lie.", "--logdir", name="logdir")
 @click.option(
     "--port", default=6006, show_default=True, metavar="N", type=click.IntRange(0, 65535),
     help="0 takes a free one.",
@@ -55,7 +54,8 @@ def console() -> None:
 def _check_folder(logdir: Path) -> None:
     if not logdir.exists():
         raise UsageError(
-            f"there is no folder {str(logdir)!r}", "harness run makes one; or --logdir"
+            f"there is no folder {str(logdir)!r}",
+            "harness run makes one; or name one with --results",
         )
     if not logdir.is_dir():
         raise UsageError(f"{str(logdir)!r} is a file", "name the folder that holds the runs")

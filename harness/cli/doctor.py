@@ -18,7 +18,7 @@ import msgspec
 from harness import machine
 from harness.cli import matrix, probe
 from harness.cli.list import backend_rows
-from harness.cli.output import json_option, print_json
+from harness.cli.output import json_option, print_json, results_folder
 from harness.maybe import Maybe
 from harness.procfs import read_text
 from harness.records.result import Machine, Verdict
@@ -50,7 +50,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 @click.command("doctor")
-@click.option("--out", default="results", show_default=True, help="Whose disk to look at.")
+@results_folder("Whose disk to look at.", "--out", name="out")
 @json_option
 def command(out: str, as_json: bool) -> int:
     """Say what this machine can and cannot measure, why, and how to fix it.
@@ -177,10 +177,12 @@ def _disk(out: Path) -> Finding:
         folder = next(path for path in (out, *out.absolute().parents) if path.is_dir())
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Finding("disk", "unknown", f"{out}: {error.strerror}", "choose another with --out")
+        return Finding(
+            "disk", "unknown", f"{out}: {error.strerror}", "choose another with --results"
+        )
     found = f"{number(free / 1e9, 3)} GB free at {folder}"
     if not os.access(folder, os.W_OK):
-        return Finding("disk", "fail", f"{folder} is not writable", "choose another with --out")
+        return Finding("disk", "fail", f"{folder} is not writable", "choose another with --results")
     if free < _DISK_FLOOR_BYTES:
         return Finding("disk", "warn", found, "make room: a long run leaves tens of megabytes")
     return Finding("disk", "pass", found)

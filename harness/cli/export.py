@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.output import results_option
+from harness.cli.output import results_option, say_written
 from harness.cli.selected import select
 from harness.errors import UsageError
 from harness.sinks.exports import FORMATS, exporter
@@ -56,3 +56,4 @@ def _save(data: bytes, path: Path, name: str) -> None:
         from harness.records.store import write_atomically
 
         write_atomically(path, data)
+        say_written(path, data)

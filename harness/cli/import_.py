@@ -6,14 +6,12 @@ from shlex import quote
 
 import click
 
-from harness.cli.output import json_option, print_json
+from harness.cli.output import json_option, print_json, results_folder
 
 
 @click.command("import")
 @click.argument("path", metavar="FILE")
-@click.option(
-    "--logdir", default="results", show_default=True, metavar="DIR", help="Where the runs go."
-)
+@results_folder("Where the runs go.", "--logdir", name="logdir")
 @json_option
 def command(path: str, logdir: str, as_json: bool) -> int:
     """Bring FILE, written by the compression engine, into TensorBoard: one run per model.
@@ -34,6 +32,6 @@ def command(path: str, logdir: str, as_json: bool) -> int:
         print_out(render_board(board))
         models = len({entry.model for entry in board.entries})
         click.echo(
-            f"\n{count(models, 'model')} in {logdir!r}: harness board --logdir {quote(logdir)}"
+            f"\n{count(models, 'model')} in {logdir!r}: harness board --results {quote(logdir)}"
         )
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,18 +52,19 @@ def command(kind: str | None, results: str, limit: int, as_json: bool) -> int:
 
 def _runs(results: str, limit: int, as_json: bool) -> int:
     from harness.records.index import Index
+    from harness.records.store import is_folder
 
-    with Index(results) as index:
+    with Index(is_folder(results)) as index:
         report = index.refresh()
         found = index.runs(limit=limit)
     if as_json:
         print_json(found)
     else:
-        from harness.sinks.terminal import render_table, to_text
+        from harness.sinks.terminal import print_out, render_table
 
-        body = [(run.id, run.status, run.cell.name, _headline(run)) for run in found]
-        # wider than a terminal may be: an id or a cell that is cut off is of no use
-        click.echo(to_text(render_table(("Run", "status", "cell", ""), body), width=200))
+        now = datetime.now(UTC)
+        body = [(run.id, _age(run, now), run.status, _told(run)) for run in found]
+        print_out(render_table(("Run", "age", "status", "median"), body))
     for path, reason in (*report.skipped, *report.uncounted):
         click.echo(f"harness: {plain(path)}: {plain(reason)}", err=True)
     for note in report.notes:
@@ -70,17 +72,28 @@ def _runs(results: str, limit: int, as_json: bool) -> int:
     return 0
 
 
-def _headline(run: IndexedRun) -> str:
-    """Median latency, throughput, energy and accuracy, as far as they were measured."""
-    from harness.sinks.rows import number, quantity
+def _age(run: IndexedRun, now: datetime) -> str:
+    """``5 min``; ``?`` where the result's clock tells nothing that can be read."""
+    try:
+        began = datetime.fromisoformat(run.started_at)
+        seconds = (now - began.replace(tzinfo=began.tzinfo or UTC)).total_seconds()
+    except (ValueError, OverflowError):
+        return "?"
+    for unit, length_s in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length_s:
+            return f"{seconds // length_s:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
-    shown: dict[str, Callable[[float], str]] = {
-        "latency_median": lambda value: quantity(value, "ms"),
-        "throughput": lambda value: f"{number(value)} /s",
-        "energy_per_inference": lambda value: quantity(value, "J"),
-        "accuracy_top1": lambda value: f"top-1 {value:.2%}",
-    }
-    return ", ".join(text(run.values[name]) for name, text in shown.items() if name in run.values)
+
+def _told(run: IndexedRun) -> str:
+    """The median latency, and of the cell what is not usual and the run's name does not say."""
+    from harness.sinks.rows import quantity
+
+    median = run.values.get("latency_median")
+    _, _, device, _, batch, scenario = run.cell.name.rsplit("/", 5)
+    unusual = {device: "cpu", batch: "b1", scenario: "latency"}
+    told = [name for name, usual in unusual.items() if name != usual]
+    return ", ".join(([] if median is None else [quantity(median, "ms")]) + told)
 
 
 def models() -> list[dict[str, Any]]:
@@ -92,6 +105,7 @@ def models() -> list[dict[str, Any]]:
             "name": name,
             "description": recipe.description,
             "random_weights": recipe.random_weights,
+            "extra": None if name == "digits" else "torch",  # digits is shipped as a file
         }
         for name, recipe in ZOO.items()
     ]
@@ -118,14 +132,19 @@ def backend_rows(backends: list[probe.BackendStatus]) -> list[tuple[str, str, st
 
 
 def _print(found: dict[str, list[Any]]) -> None:
+    from rich.text import Text
+
     from harness.sinks.terminal import print_out, render_table
 
     tables = []
     if "models" in found:
-        rows = [(model["name"], model["description"]) for model in found["models"]]
-        rows += [("FILE.onnx", "any ONNX file"), ("FILE.pt2", "a program saved by torch.export")]
-        rows += [("MODULE:FACTORY", "a function that returns a torch module and example inputs")]
-        tables.append(render_table(("Model", ""), rows))
+        rows = [(one["name"], one["extra"] or "", one["description"]) for one in found["models"]]
+        rows += [("FILE.onnx", "", "any ONNX file")]
+        rows += [("FILE.pt2", "torch", "a program saved by torch.export")]
+        described = "a function that returns a torch module and example inputs"
+        rows += [("MODULE:FACTORY", "torch", described)]
+        tables.append(render_table(("Model", "needs", ""), rows))
+        tables.append(Text("To have torch: pip install 'hw-harness[torch]'"))
     if "backends" in found:
         header = ("Backend", "device", "works", "")
         tables.append(render_table(header, backend_rows(found["backends"])))

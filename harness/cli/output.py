@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,41 @@ import msgspec
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON alone on stdout."
 )
-results_option: Callable[[Any], Any] = click.option(
-    "--results",
-    default="results",
-    show_default=True,
-    metavar="DIR",
-    help="Where ids are looked up.",
-)
+
+
+class AliasedOption(click.Option):
+    """The first of its names is the one that help shows; earlier ones go on working."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        names, self.opts = self.opts, self.opts[:1]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = names
+
+
+def results_folder(help: str, *earlier: str, name: str = "results") -> Callable[[Any], Any]:
+    """``--results DIR``, also under the ``earlier`` names of it, as the parameter ``name``."""
+    return click.option(
+        "--results",
+        *earlier,
+        name,
+        cls=AliasedOption,
+        default="results",
+        show_default=True,
+        metavar="DIR",
+        help=help,
+    )
+
+
+results_option = results_folder("Where ids are looked up.")
+
+
+def say_written(path: str | os.PathLike[str], data: bytes) -> None:
+    """On stderr: stdout is for what other programs read."""
+    from harness.sinks.rows import size
+
+    click.echo(f"wrote {os.fspath(path)} ({size(len(data))})", err=True)
 
 
 def print_json(record: Any) -> None:

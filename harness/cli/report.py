@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.output import results_option
+from harness.cli.output import results_option, say_written
 from harness.cli.selected import select
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def command(runs: tuple[str, ...], output: str, form: str | None, title: str, re
         click.echo(data, nl=False)
     else:
         write_atomically(Path(output), data)
+        say_written(output, data)
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.output import print_json
+from harness.cli.output import AliasedOption, print_json
 
 if TYPE_CHECKING:
     from harness.engine.conductor import Outcome
@@ -67,7 +67,7 @@ _FLAGS: tuple[tuple[str, str, str], ...] = (
     ),
     ("--idle", "SECONDS", "Idle before and after, for net energy. Default: what the meter needs."),
     ("--seed", "N", "Seed of drawn inputs and weights. Default: 0."),
-    ("--out", "FOLDER", "Where the run's folder goes. Default: results."),
+    ("--results", "DIR", "Where the run's folder goes. Default: results."),
 )
 _REPEATED = (
     ("--input-shape", "input_shapes", "NAME=1x3x224x224", "Fixes an input's symbolic dimensions."),
@@ -80,9 +80,10 @@ _REPEATED = (
         "Exit 3 if energy, accuracy, memory or interval is absent.",
     ),
 )
-_FIELDS = {"duration": "duration_s", "max_duration": "max_duration_s", "warmup": "warmup_s",
-           "max_warmup": "max_warmup_s", "timeout": "timeout_s", "idle": "idle_s",
-           "sample_rate": "sample_rate_hz"}  # fmt: skip
+_EARLIER = {"--results": ("--out",)}
+_FIELDS = {"results": "out", "duration": "duration_s", "max_duration": "max_duration_s",
+           "warmup": "warmup_s", "max_warmup": "max_warmup_s", "timeout": "timeout_s",
+           "idle": "idle_s", "sample_rate": "sample_rate_hz"}  # fmt: skip
 
 
 def _with_flags(command: Any) -> Any:
@@ -90,7 +91,8 @@ def _with_flags(command: Any) -> Any:
         command = click.option(name, field, metavar=metavar, multiple=True, help=text)(command)
     for name, metavar, text in reversed(_FLAGS):
         field = name[2:].replace("-", "_")
-        command = click.option(name, _FIELDS.get(field, field), metavar=metavar, help=text)(command)
+        names = (name, *_EARLIER.get(name, ()), _FIELDS.get(field, field))
+        command = click.option(*names, cls=AliasedOption, metavar=metavar, help=text)(command)
     return command
 
 

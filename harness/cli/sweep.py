@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from harness.cli.output import json_option, print_json
+from harness.cli.output import json_option, print_json, results_folder
 
 if TYPE_CHECKING:
     from harness.sweep.folder import Attempt
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("sweep")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", default="results", show_default=True, metavar="FOLDER")
+@results_folder("Where the sweep's folder goes.", "--out", name="out")
 @click.option("--label", metavar="TEXT", help="Name of this night. Default: the date and commit.")
 @click.option("--new", is_flag=True, help="Begin another sweep, even where one can be continued.")
 @click.option("--only", metavar="GLOB", multiple=True, help="Only cells of such names.")

@@ -191,6 +191,10 @@ class Index:
         """The commits that were measured, newest run first."""
         return self._guarded(lambda: [row[0] for row in self._db.execute(index_sql.COMMITS)])
 
+    def branches(self) -> list[str]:
+        """The branches that were measured, that of the newest run first."""
+        return self._guarded(lambda: [row[0] for row in self._db.execute(index_sql.BRANCHES)])
+
     # --- the database ---
 
     @property

@@ -58,6 +58,9 @@ CELLS = """
 COMMITS = """
     SELECT commit_id FROM runs WHERE commit_id IS NOT NULL AND counted GROUP BY commit_id
     ORDER BY max(started_at) DESC"""
+BRANCHES = """
+    SELECT branch FROM runs WHERE branch IS NOT NULL AND counted GROUP BY branch
+    ORDER BY max(started_at) DESC"""
 FIND_SERIES = "SELECT series, cell FROM series WHERE (cell = ? OR name = ?) AND fingerprint = ?"
 UNCOUNTED = """
     SELECT f.path, r.id, o.id AS other_id, p.path AS other_path

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -301,16 +300,17 @@ def _at_commit(name: str, back: int, results: Path) -> _Named:
         fits = [c for c in measured if re.fullmatch("[0-9a-f]{4,}", name) and c.startswith(name)]
         if len(fits) > 1:
             raise ResultError(f"{name!r} begins the commits {fits[0]} and {fits[1]}", "give more")
-        commit, notes = (fits[0], ()) if fits else _walk_back(name, set(measured), results)
+        commit, notes = (fits[0], ()) if fits else _walk_back(name, set(measured), index)
         return _Named(_paths(_newest(index, back, commit=commit), results), notes)
 
 
-def _walk_back(name: str, measured: set[str], results: Path) -> tuple[str, tuple[str, ...]]:
+def _walk_back(name: str, measured: set[str], index: Index) -> tuple[str, tuple[str, ...]]:
     head = _told("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     if not head:
         raise ResultError(
-            f"no run in {str(results)!r} is of branch or commit {name!r}, and git knows none here",
-            "give a branch or a commit that was measured",
+            f"no run in {str(index.results)!r} is of branch or commit {name!r}, and git knows none"
+            " here",
+            f"branches measured: {_few(index.branches(), 5)}; git's: {_few(_git_branches(), 5)}",
         )
     log = _told("rev-list", f"--max-count={_FAR}", head.strip())
     for distance, commit in enumerate(log.split()):
@@ -318,12 +318,20 @@ def _walk_back(name: str, measured: set[str], results: Path) -> tuple[str, tuple
             told = f"{name} was not measured: {commit} lies {distance} commits before it"
             return commit, (told,) if distance else ()
     raise ResultError(
-        f"neither {name!r} nor a commit before it was measured", f"measured: {_few(measured)}"
+        f"neither {name!r} nor a commit before it was measured",
+        f"measured: {_few([commit[:12] for commit in measured])}",
     )
 
 
-def _few(names: Iterable[str]) -> str:
-    return ", ".join(name[:12] for name in islice(names, 3)) or "none"
+def _few(names: Sequence[str], most: int = 3) -> str:
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more]) or "none"
+
+
+def _git_branches() -> list[str]:
+    """The newest first."""
+    asked = ("--sort=-committerdate", "--format=%(refname:short)", "refs/heads")
+    return _told("for-each-ref", *asked).split()
 
 
 def _newest(index: Index, back: int, **asked: str) -> list[IndexedRun]:

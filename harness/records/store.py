@@ -74,7 +74,7 @@ class RunFolder:
         except OSError as error:
             raise ResultError(
                 f"results folder {str(out)!r} cannot be written: {_cause(error)}",
-                "name a writable folder with --out",
+                "name a writable folder with --results",
             ) from error
 
     def write_result(self, result: Result) -> Path:
@@ -234,7 +234,7 @@ def _began(name: str) -> str:
 
 def is_folder(results: Path | str) -> Path:
     """``results``, a folder. Raises `ResultError` where it is none."""
-    if not Path(results).is_dir():
+    if not Path(results).absolute().is_dir():  # absolute: a deleted current folder is told as that
         raise ResultError(f"there is no results folder {str(results)!r}", "name one with --results")
     return Path(results)
 

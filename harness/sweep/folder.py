@@ -132,7 +132,7 @@ def _create(path: Path, plan: Plan, label: str, state: dict[str, str]) -> Manife
     except OSError as error:
         raise ResultError(
             f"sweep folder {str(path)!r} cannot be made: {error.strerror}",
-            "name a writable folder with --out",
+            "name a writable folder with --results",
         ) from error
     write_atomically(path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     return manifest

@@ -120,7 +120,7 @@ def _launch(
     log = folder.path / "logs" / f"{one.cell.key}-{launch}.log"
     tags = [f"sweep={folder.manifest.id}", f"night={folder.manifest.label}", f"launch={launch}"]
     fields = {**one.fields, "tags": [*one.fields.get("tags", ()), *tags]}
-    command = [*HARNESS, "run", "--json", "--launches=1", f"--out={folder.path}"]
+    command = [*HARNESS, "run", "--json", "--launches=1", f"--results={folder.path}"]
     command += specs.arguments(fields)
     try:
         with _heard(listen) as (options, ends):

@@ -71,7 +71,7 @@ def test_the_script(tmp_path: Path) -> None:
     assert told[2:] == ["measuring it in fp32 on this machine, 0.3 s after the warm-up"]
     lines = done.stdout.splitlines()
     assert [line.partition(",")[0] for line in lines[:2]] == ["fp32", "int8"]
-    assert lines[-1] == f"harness board --logdir {tmp_path / 'log'}"
+    assert lines[-1] == f"harness board --results {tmp_path / 'log'}"
     check_folder(tmp_path / "log", 2)
 
 
@@ -87,7 +87,7 @@ def test_the_notebook(tmp_path: Path) -> None:
     printed = "".join(
         output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
     )
-    assert "harness board --logdir" in printed
+    assert "harness board --results" in printed
     assert "Latency" in printed
     check_folder(tmp_path / "log", 2)
 

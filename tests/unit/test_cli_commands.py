@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from harness import registry
 from harness.cli import doctor, probe
-from harness.cli.main import main
+from harness.cli import list as list_
+from harness.cli.main import cli, main
 from harness.maybe import Unavailable
 from harness.protocols import Available, Channel, ProfilerContext
 from harness.records.result import Result
+from harness.sinks.rows import size as size_text
 from harness.sinks.terminal import render_result, to_text
 from harness.testing.results import fake_failure, fake_result
 
@@ -172,6 +176,63 @@ def test_list_models_says_whose_weights_are_random(capsys) -> None:
     for line in capsys.readouterr().out.replace("\n    ", " ").splitlines():
         if line.startswith(("alexnet", "resnet", "mobilenet", "bert")):
             assert " ".join(line.split()).endswith("random weights")
+
+
+def test_list_models_says_which_extra_each_needs(capsys) -> None:
+    models = run_json(["list", "models"], capsys)
+    extras = {model["name"]: model["extra"] for model in models}
+    assert extras.pop("digits") is None and set(extras.values()) == {"torch"}
+    assert main(["list", "models"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1] for line in out.splitlines() if line[:1].strip()}
+    assert rows["resnet18"] == rows["FILE.pt2"] == "torch"
+    assert rows["digits"] == "small" and rows["FILE.onnx"] == "any"
+    assert out.endswith("To have torch: pip install 'hw-harness[torch]'\n")
+
+
+@pytest.mark.parametrize(
+    ("began", "age"),
+    [("2026-01-01T00:00:00Z", "60 min"), ("2025-12-31T22:00:00", "3 h"),
+     ("2025-12-30T01:00:00Z", "2 d"), ("2026-01-01T00:59:59.500Z", "0 s"),
+     ("2026-01-01T02:00:00+00:00", "0 s"), ("junk", "?")],
+)  # fmt: skip
+def test_a_runs_age(began: str, age: str) -> None:
+    run = SimpleNamespace(started_at=began)
+    now = datetime(2026, 1, 1, 1, 0, tzinfo=UTC)
+    assert list_._age(run, now) == age
+
+
+def test_what_a_listed_run_says_of_its_cell() -> None:
+    def told(cell: str, **values: float) -> str:
+        return list_._told(SimpleNamespace(cell=SimpleNamespace(name=cell), values=values))
+
+    assert told("net/onnxruntime/cpu/fp32/b1/latency", latency_median=0.5) == "500.0 µs"
+    assert told("a/b/onnxruntime/cuda:0/fp32/b8/throughput") == "cuda:0, b8, throughput"
+
+
+@pytest.mark.parametrize(
+    ("command", "earlier"),
+    [("run", "--out"), ("sweep", "--out"), ("doctor", "--out"), ("import", "--logdir"),
+     ("board", "--logdir")],
+)  # fmt: skip
+def test_the_results_folder_has_one_name_and_earlier_ones_work(
+    command: str, earlier: str, capsys, tmp_path: Path
+) -> None:
+    assert main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--results DIR" in out and earlier not in out
+    (option,) = (one for one in cli.get_command(None, command).params if "--results" in one.opts)  # type: ignore[arg-type]
+    assert earlier in option.opts
+
+
+def test_o_says_what_it_wrote(tmp_path: Path, capsys) -> None:
+    folder = write(tmp_path, A, fake_result())
+    for words in (["report"], ["export", "--format", "csv"]):
+        file = tmp_path / f"{words[0]}.out"
+        assert main([*words, str(folder), "-o", str(file)]) == 0
+        out, err = capsys.readouterr()
+        size = file.stat().st_size
+        assert out == "" and f"wrote {file} ({size_text(size)})" in err.splitlines()
 
 
 def test_list_gives_every_backend_an_answer_per_device(capsys) -> None:

@@ -65,6 +65,7 @@ def test_help_starts_about_as_fast_as_the_interpreter() -> None:
     ("args", "line"),
     [
         (["fly"], "harness: No such command 'fly'; see harness --help"),
+        (["lst"], "harness: No such command 'lst'. Did you mean 'list'? See harness --help"),
         (["show"], "harness: Missing argument 'RUN'; see harness show --help"),
         (["show", "x", "--loud"], "harness: No such option '--loud'; see harness show --help"),
         (

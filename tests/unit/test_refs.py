@@ -125,7 +125,11 @@ def test_a_folder_is_all_that_lies_below_it(results: Path) -> None:
         ("nightly", r"'nightly' stands for 3 things: .*nightly-01, .*02, .*03; give one of them"),
         ("tag:rig", "'tag:rig' names no tag; give tag:KEY=VALUE"),
         ("tag:rig=c", "no run in '.*results' has the tag rig=c"),
-        ("latest@nowhere", "no run in .* is of branch or commit 'nowhere', and git knows none"),
+        (
+            "latest@nowhere",
+            "no run in .* is of branch or commit 'nowhere', and git knows none"
+            " here; branches measured: main, fix; git's: none",
+        ),
         ("latest~9@main", "'main' has 3 sweeps or commits measured; go less back"),
         ("@--all", "no run in .* is of branch or commit '--all'"),
         ("@dddd", "no run in .* is of branch or commit 'dddd'"),
