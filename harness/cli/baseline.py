@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.output import json_option, print_json, results_option
+from harness.cli.tell import tell
 
 if TYPE_CHECKING:
     from harness.records.baselines import Baseline
@@ -47,7 +48,7 @@ def promote(
         selection, name, results, reason=reason, by=by, acknowledge=acknowledge
     )
     for problem in (*selection.problems, *_weaker(found)):
-        click.echo(f"harness: {problem}", err=True)
+        tell(problem)
     if as_json:
         print_json(found)
     else:
@@ -76,7 +77,7 @@ def list_(results: str, as_json: bool) -> int:
         try:
             found.append(baselines.read(name, results))
         except ResultError as error:
-            click.echo(f"harness: {error}", err=True)
+            tell(error)
     if as_json:
         print_json(found)
         return 0

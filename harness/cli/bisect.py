@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.output import json_option, print_json, results_option
+from harness.cli.tell import tell
 
 if TYPE_CHECKING:
     from harness.analysis.culprit import Suspects
@@ -107,7 +108,7 @@ def _test(look: Callable[[], Suspects], launches: str, out: Path, trusted: Seque
         code = _EXIT["unclear"]  # from here on it is this commit that cannot be measured
         return _measure(found, count, out)
     except HarnessError as error:
-        click.echo(f"harness: {error}", err=True)
+        tell(error)
         return code
     except Exception:  # a defect of ours says nothing about the commit either
         traceback.print_exc()

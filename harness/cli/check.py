@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.output import json_option, print_json, results_option
+from harness.cli.tell import tell
 
 if TYPE_CHECKING:
     from harness.analysis.gate import GateReport
@@ -101,7 +102,7 @@ def command(
 def _tell(report: GateReport, files: dict[str, Path], as_json: bool) -> None:
     """Write the reports, and print the outcome even where that fails."""
     for problem in report.comparison.problems:
-        click.echo(f"harness: {problem}", err=True)
+        tell(problem)
     try:
         _write(report, files)
     finally:
@@ -135,7 +136,7 @@ def _confirmed(
     cells = regressed_cells(report)
     if not cells:
         return report
-    click.echo(f"measuring {count(len(cells), 'cell')} again, both builds in turn", err=True)
+    tell(f"measuring {count(len(cells), 'cell')} again, both builds in turn", prefix="")
     specs = {cell_of(run).name: run.spec for run in new.results if cell_of(run).name in cells}
     commits = (old.results[-1].software.commit, new.results[-1].software.commit)
     out = Path(results, ".confirm", datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.output import json_option, print_json, results_option
+from harness.cli.tell import tell
 
 if TYPE_CHECKING:
     from harness.analysis.sets import Sets
@@ -48,7 +49,7 @@ def command(
     first = resolve(a, results)
     second = first if b is None else resolve(b, results)
     for problem in dict.fromkeys((*first.problems, *second.problems)):
-        click.echo(f"harness: {problem}", err=True)
+        tell(problem)
     found = _judged(first, second, across, other_hardware, results)
     if as_json:
         print_json(found)
@@ -107,5 +108,5 @@ def _code(found: Sets) -> int:
     why = next((cell.reason for cell in found.cells if cell.reason), "no cell has any figure")
     alone = all(cell.a is None or cell.b is None for cell in found.cells)
     hint = "; cells that differ in one field compare with --across FIELD" if alone else ""
-    click.echo(f"harness: nothing could be compared: {why}{hint}", err=True)
+    tell(f"nothing could be compared: {why}{hint}")
     return 4

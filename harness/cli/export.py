@@ -8,6 +8,7 @@ import click
 
 from harness.cli.output import results_option, say_written
 from harness.cli.selected import select
+from harness.cli.tell import tell
 from harness.errors import UsageError
 from harness.sinks.exports import FORMATS, exporter
 
@@ -42,7 +43,7 @@ def command(runs: tuple[str, ...], name: str, output: str, results: str) -> int:
     else:
         _save(made.data, Path(output), chosen[-1][0].id if storage else "")
     for note in made.notes:
-        click.echo(f"harness: {' '.join(note.split())}", err=True)
+        tell(note)
     return 0
 
 

@@ -11,6 +11,7 @@ import click
 
 from harness.cli import probe
 from harness.cli.output import json_option, print_json, results_option
+from harness.cli.tell import tell
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import Available
 from harness.sinks.rows import plain, why
@@ -66,9 +67,9 @@ def _runs(results: str, limit: int, as_json: bool) -> int:
         body = [(run.id, _age(run, now), run.status, _told(run)) for run in found]
         print_out(render_table(("Run", "age", "status", "median"), body))
     for path, reason in (*report.skipped, *report.uncounted):
-        click.echo(f"harness: {plain(path)}: {plain(reason)}", err=True)
+        tell(f"{path}: {reason}")
     for note in report.notes:
-        click.echo(f"harness: {plain(note)}", err=True)
+        tell(note)
     return 0
 
 

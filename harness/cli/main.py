@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 
 from harness import __version__
+from harness.cli.tell import tell
 from harness.errors import HarnessError
 
 # name -> ("module:function", what ``harness --help`` says)
@@ -173,5 +174,5 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    click.echo(f"harness: {text}", err=True)
+    tell(text)
     return code

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
 import click
 import msgspec
+
+from harness.cli.tell import tell
 
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON alone on stdout."
@@ -46,9 +49,14 @@ def say_written(path: str | os.PathLike[str], data: bytes) -> None:
     """On stderr: stdout is for what other programs read."""
     from harness.sinks.rows import size
 
-    click.echo(f"wrote {os.fspath(path)} ({size(len(data))})", err=True)
+    tell(f"wrote {os.fspath(path)} ({size(len(data))})", prefix="")
+
+
+# what JSON leaves as it is, and terminals obey
+_UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def print_json(record: Any) -> None:
     """Print ``record`` (a Struct, or dicts and lists of them) as indented JSON."""
-    click.echo(msgspec.json.format(msgspec.json.encode(record), indent=2))
+    text = msgspec.json.format(msgspec.json.encode(record), indent=2).decode()
+    click.echo(_UNSAFE.sub(lambda one: f"\\u{ord(one[0]):04x}", text))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.output import AliasedOption, print_json
+from harness.cli.tell import tell
 
 if TYPE_CHECKING:
     from harness.engine.conductor import Outcome
@@ -152,7 +153,7 @@ def command(
         print_out(render_result(outcome.result, outcome.folder, whole=verbose))
     told = not (as_json or quiet) and _on_one_screen()  # the headline ends with why it failed
     for text in [*outcome.problems, *outcome.missing, *([] if told else _failure(outcome))]:
-        click.echo(f"harness: {' '.join(text.split())}", err=True)
+        tell(" ".join(text.split()))
     return outcome.exit_code
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import click
-
+from harness.cli.tell import tell
 from harness.records.refs import resolve
 from harness.records.result import Result
 
@@ -32,5 +31,5 @@ def select(refs: Sequence[str], results: str) -> Selected:
         for result, path in zip(selection.results, selection.paths, strict=True):
             found.setdefault(str(path.absolute()), (result, path))
     for problem in dict.fromkeys(problems):
-        click.echo(f"harness: {problem}", err=True)
+        tell(problem)
     return Selected(list(found.values()), list(dict.fromkeys(problems)))

@@ -12,6 +12,8 @@ import click
 import msgspec
 
 from harness.cli.output import json_option, print_json, results_folder
+from harness.cli.tell import tell
+from harness.text import visible
 
 if TYPE_CHECKING:
     from harness.sweep.folder import Attempt
@@ -98,14 +100,14 @@ def _run(
         print_json(summary(attempts, folder))
     failed = [attempt for attempt in attempts if attempt.status not in DONE]
     for attempt in failed:
-        click.echo(f"harness: {attempt.cell}: {attempt.status}: {attempt.reason}", err=True)
+        tell(f"{attempt.cell}: {attempt.status}: {attempt.reason}")
     if not quiet and not as_json:
-        click.echo(str(folder.path))
+        click.echo(visible(folder.path))
     return 3 if failed else 0
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    tell(text, prefix="")
 
 
 def _nothing(text: str) -> None:
@@ -184,7 +186,7 @@ def _list(plan: Plan, as_json: bool) -> int:
     from harness.sinks.rows import count
 
     for one in plan.cells:
-        click.echo(f"{one.cell.key}  {one.cell.name}")
+        click.echo(visible(f"{one.cell.key}  {one.cell.name}"))
     launches = count(plan.launches, "launch", "launches")
     click.echo(f"{count(len(plan.cells), 'cell')}, {launches} of each")
     return 0

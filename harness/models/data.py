@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.models.shapes import sample_shape, show
+from harness.models.sources import stand_in
 from harness.protocols import TensorSpec
 
 Array = NDArray[Any]
@@ -158,6 +159,10 @@ def _count(where: str, counts: Mapping[str, int]) -> int:
 def _read(path: Path, where: str) -> dict[str, Array]:
     try:
         with path.open("rb") as file:  # numpy leaves a damaged file open that it opened itself
+            if stands_in := stand_in(file.read(64)):
+                what, remedy = stands_in
+                raise DataError(f"{where} is {what}", remedy)
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise DataError(f"{where} is one bare array", "save it with numpy.savez")

@@ -109,6 +109,12 @@ def load(path: Path) -> ModelProto:
         raise ModelError(
             f"{path} is no ONNX file, or is cut short", "check where it came from"
         ) from error
+    if model.ir_version > onnx.IR_VERSION and model.graph.output:
+        raise ModelError(
+            f"{path} has ONNX IR version {model.ir_version}, and the installed onnx "
+            f"{onnx.__version__} reads up to {onnx.IR_VERSION}",
+            "pip install -U onnx onnxruntime, or export it for an older one",
+        )
     # protobuf reads nearly anything as an empty message
     if not (model.ir_version > 0 and model.opset_import and model.graph.output):
         raise ModelError(f"{path} is no ONNX model: it holds no graph", "check where it came from")

@@ -14,6 +14,19 @@ import msgspec
 from harness.errors import ModelError, UsageError
 from harness.models.zoo import ZOO
 
+_HEAD_BYTES = 64
+# what a download or a checkout leaves: its beginning, what it is, what to do
+_STAND_INS = (
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer", "fetch it: git lfs pull"),
+    (b"\x1f\x8b", "compressed by gzip", "unpack it: gunzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it: zstd -d"),
+    (b"BZh", "compressed by bzip2", "unpack it: bunzip2"),
+    (b"\xfd7zXZ", "compressed by xz", "unpack it: unxz"),
+    (b"<!DOCTYPE", "a web page", "download the file itself"),
+    (b"<!doctype", "a web page", "download the file itself"),
+    (b"<html", "a web page", "download the file itself"),
+)
+
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """``kind`` is zoo, onnx, pt2 or factory; ``path`` is absolute, and empty without a file."""
@@ -45,6 +58,12 @@ def find_source(text: str) -> Source:
     )
 
 
+def stand_in(head: bytes) -> tuple[str, str] | None:
+    """What a file that begins so is in the place of the real one, and how to get that."""
+    found = ((what, remedy) for begin, what, remedy in _STAND_INS if head.startswith(begin))
+    return next(found, None)
+
+
 def check_file(path: Path) -> None:
     """Raises `ModelError` for what is no readable regular file with something in it."""
     try:
@@ -53,8 +72,12 @@ def check_file(path: Path) -> None:
         if path.exists() and not path.is_file():
             raise ModelError(f"{path} is no regular file", "copy it into one")
         with path.open("rb") as file:
-            if not file.read(1):
-                raise ModelError(f"{path} is empty", "export or copy it again")
+            head = file.read(_HEAD_BYTES)
+        if not head:
+            raise ModelError(f"{path} is empty", "export or copy it again")
+        if stands_in := stand_in(head):
+            what, remedy = stands_in
+            raise ModelError(f"{path} is {what}", remedy)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}", "check the path") from error
 

@@ -29,6 +29,7 @@ from harness.records.result import (
     Throughput,
     Timing,
 )
+from harness.text import plain as plain
 
 _QUANTILES = ("median", "p90", "p95", "p99", "p99_9")
 _TIME_MS = ((1e3, "s"), (1.0, "ms"), (1e-3, "µs"), (1e-6, "ns"))
@@ -46,11 +47,6 @@ class Row(NamedTuple):
     name: str
     value: str
     note: str
-
-
-def plain(text: object) -> str:
-    """One line without control characters: a result from elsewhere may hold anything."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def why(absent: Unavailable) -> str:

@@ -98,14 +98,15 @@ class CheckpointManager:
     ) -> Path:
         """Save the ``state_dict`` of each, ``extra`` plain values, and the random states.
 
-        Metrics that are not finite are left out. Returns the file of weights. Raises `ResultError`
-        for the disk (older checkpoints stay), and `UsageError` for a state that holds more than
-        tensors and plain values.
+        Metrics that are not finite are left out, None among them: a training does not validate in
+        every epoch. Returns the file of weights. Raises `ResultError` for the disk (older
+        checkpoints stay), and `UsageError` for a state that holds more than tensors and plain
+        values, and for a metric that is no number.
         """
         parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         state = {name: part.state_dict() for name, part in parts.items() if part is not None}
         state |= {"extra": dict(extra or {}), "rng": _random_states()}
-        numbers = {name: float(value) for name, value in (metrics or {}).items()}
+        numbers = {name: _number(name, value) for name, value in (metrics or {}).items()}
         numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
         path = self.folder / f"checkpoint-{self._next():06d}.pt"
         try:
@@ -228,6 +229,15 @@ class CheckpointManager:
 
 
 # -- files ---------------------------------------------------------------------------------------
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return math.nan if value is None else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise UsageError(
+            f"metric {name!r} is a {type(value).__name__}: {error}", "give one number, or None"
+        ) from error
 
 
 def _write_weights(

@@ -28,12 +28,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness.errors import ResultError, UsageError
+from harness.errors import DataError, ResultError, UsageError
 from harness.maybe import explain
 from harness.training import arrays, graph, insight, pictures
 from harness.training.alerts import Alarms, Alert, Stall, rule_named
 from harness.training.projector import Projector
-from harness.training.recorder import Recorder, table
+from harness.training.recorder import Recorder, named, table
 from harness.training.system import SystemMonitor
 
 DEFAULT_LOGDIR = "results"
@@ -363,9 +363,18 @@ class TrainingLogger:
         """Markdown, shown in TensorBoard's TEXT tab."""
         self._to.text(f"training/text/{tag}", text, self._at(step, ("text", tag)))
 
-    def log_config(self, config: Mapping[str, Any]) -> None:
-        """What the training was asked to do, as a table; nested mappings get dotted names."""
-        self._to.text("training/config", table(config), self.step)
+    def log_config(self, config: Any) -> None:
+        """What the training was asked to do, as a table: a mapping, a dataclass or a namespace.
+
+        Nested ones get dotted names. Raises `DataError` for anything else.
+        """
+        names = named(config)
+        if names is None:
+            raise DataError(
+                f"a configuration of type {type(config).__name__} has no names",
+                "give a mapping, a dataclass or a namespace",
+            )
+        self._to.text("training/config", table(names), self.step)
 
     def log_system(self, step: int | None = None) -> dict[str, float]:
         """Every sensor now, ``training/system/memory/rss_bytes`` and so on; returned as well.

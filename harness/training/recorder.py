@@ -5,12 +5,15 @@ Names are given below the model: ``training/loss`` becomes the tag ``{model}/tra
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import math
 import operator
 import re
 from collections.abc import Callable, Collection, Hashable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -195,11 +198,22 @@ def flat(rows: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested mappings as dotted names."""
     found: dict[str, object] = {}
     for name, value in rows.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
+        if inner := named(value):
+            found |= flat(inner, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found
+
+
+def named(value: object) -> dict[str, object] | None:
+    """What a mapping, a dataclass or a namespace (of argparse, say) holds; None of others."""
+    if isinstance(value, Mapping):
+        return {str(name): inner for name, inner in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, argparse.Namespace | SimpleNamespace):
+        return vars(value)
+    return None
 
 
 def cell(value: object) -> str:

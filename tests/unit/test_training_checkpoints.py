@@ -72,6 +72,23 @@ def test_without_a_finite_metric_there_is_no_best(tmp_path: Path) -> None:
     assert CheckpointManager(tmp_path / "new").resume(training()[0]) is None
 
 
+def test_an_epoch_without_validation_is_saved(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path)
+    manager.save(1, training()[0], metrics={"val_loss": None, "loss": 2})
+    (record,) = manager.records().values()
+    assert record.metrics == {"loss": 2.0}
+
+
+@pytest.mark.parametrize("value", ["low", [1.0, 2.0], {}, 10**400, torch.ones(2)])
+def test_a_metric_that_is_no_number_is_refused_before_anything_is_written(
+    tmp_path: Path, value: object
+) -> None:
+    manager = CheckpointManager(tmp_path)
+    with pytest.raises(UsageError, match=r"'val_loss' is a \w+: .*; give one number, or None"):
+        manager.save(1, training()[0], metrics={"val_loss": value})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_training_goes_on_where_it_was(tmp_path: Path) -> None:
     model, optimizer, schedule = training()
     random.seed(1), np.random.seed(1), torch.manual_seed(1)

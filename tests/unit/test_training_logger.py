@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
 import logging
 import math
@@ -119,6 +121,21 @@ def test_texts_say_what_was_asked_and_what_came_out(tmp_path: Path) -> None:
     assert "| reason | no gain |" in text_of(logger, "net/training/early_stopping/text")
     assert points(logger, "net/training/early_stopping/best_value") == [(7, 0.25)]
     assert text_of(logger, "net/training/text/note") == "**bold**"
+
+
+def test_a_configuration_may_be_a_namespace_or_a_dataclass(tmp_path: Path) -> None:
+    @dataclasses.dataclass
+    class Data:
+        name: str
+
+    with TrainingLogger("net", tmp_path) as logger:
+        logger.log_config(argparse.Namespace(lr=0.1, data=Data("digits"), none=None))
+        for odd in (None, 3, "lr=0.1", [1], Data):
+            with pytest.raises(DataError, match="has no names; give a mapping, a dataclass or"):
+                logger.log_config(odd)
+    assert text_of(logger, "net/training/config").splitlines()[2:] == [
+        "| lr | 0.1 |", "| data.name | digits |", "| none | None |",
+    ]  # fmt: skip
 
 
 def test_an_exception_is_noted_and_goes_on(tmp_path: Path) -> None:
