@@ -21,6 +21,7 @@ import msgspec
 from harness.analysis.cells import Group, group
 from harness.analysis.limits import Breach, absolute_limits, accuracy_floors, missing_cells
 from harness.analysis.sets import CellReport, Sets, compare_sets
+from harness.analysis.undecided import Undecided, undecided
 from harness.analysis.verdicts import NightSd, Row, Settings
 from harness.analysis.waivers import WaiverState, beyond, covering, state_of
 from harness.errors import NothingComparable
@@ -75,7 +76,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was judged. ``proposals``: cells that are too noisy to gate, to be quarantined."""
+    """All that was judged. ``proposals``: cells that are too noisy to gate, to be quarantined.
+
+    ``undecided``: of how many figures nobody knows whether they are worse.
+    """
 
     outcome: Outcome
     exit_code: int
@@ -84,6 +88,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     cases: tuple[Case, ...]
     waivers: tuple[WaiverState, ...]
     proposals: tuple[str, ...]
+    undecided: Undecided
     comparison: Sets
 
 
@@ -185,6 +190,7 @@ def _report(
         cases=tuple(sorted(cases, key=_urgency)),
         waivers=waivers,
         proposals=tuple(_proposals(found, policy)),
+        undecided=_undecided(cases),
         comparison=found,
     )
 
@@ -197,6 +203,18 @@ def concluded(report: GateReport, cases: Sequence[Case]) -> GateReport:
         outcome=outcome,
         exit_code=code,
         cases=tuple(sorted(cases, key=_urgency)),
+        undecided=_undecided(cases),
+    )
+
+
+def _undecided(cases: Iterable[Case]) -> Undecided:
+    """Each figure has a case; a second measurement may leave open what the first had judged."""
+    return undecided(
+        msgspec.structs.replace(case.row, verdict="inconclusive")
+        if case.kind == "inconclusive"
+        else case.row
+        for case in cases
+        if case.row is not None
     )
 
 

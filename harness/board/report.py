@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from harness.analysis.latency import MIN_LAUNCHES
 from harness.analysis.sets import compare_runs
+from harness.analysis.undecided import Undecided, undecided
 from harness.analysis.verdicts import NightSd, Row, Settings
 from harness.board.from_results import board_from
 from harness.board.model import Board, Entry
@@ -38,6 +39,11 @@ class Report(NamedTuple):
     board: Board
     judged: tuple[Judged, ...]
     problems: tuple[str, ...]
+
+    @property
+    def undecided(self) -> Undecided:
+        """How many of the figures that were held against another could not be judged."""
+        return undecided(row for one in self.judged for row in one.rows)
 
 
 def gather(

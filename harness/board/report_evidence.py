@@ -42,6 +42,7 @@ def certain(report: Report) -> Html | None:
             " figure over the reference's.",
             class_="dim",
         ),
+        *([h("p", f"{report.undecided}.")] if str(report.undecided) else []),
         table(head, body, "Verdicts", "stack"),
     )
 

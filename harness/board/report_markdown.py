@@ -36,6 +36,7 @@ def render(report: Report) -> bytes:
             ("comparison", "quantity", "ratio", "95 % interval", "verdict"),
             (line for judged in report.judged for line in _verdicts(judged, settings)),
         ),
+        escape(f"{report.undecided}." if str(report.undecided) else ""),
         _list("Caveats", (f"**{escape(a)}**: {escape(b)}" for a, b in reports.caveats(report))),
         _list("Missing", map(escape, missing_lines(entries))),
         _list("AURORA", (_score(entry, settings) for entry in entries if entry.aurora)),

@@ -17,7 +17,7 @@ from harness.analysis.metrics import METRICS
 from harness.maybe import Unavailable, explain
 from harness.records.cell import cell_of
 from harness.records.result import Result
-from harness.sinks.exports import Exported
+from harness.sinks.exports import Exported, absent_note
 from harness.sinks.rows import plain
 
 COLUMNS = (
@@ -31,12 +31,16 @@ _FORMULA = ("=", "+", "-", "@", "|", "%")
 def export(results: Sequence[Result], paths: Sequence[Path]) -> Exported:
     """The table, with a header, in UTF-8."""
     text = io.StringIO()
+    absent, rows = 0, 0
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for result in results:
         run = _run(result)
-        writer.writerows([*run, *_metric(result, measured([result], name))] for name in METRICS)
-    return Exported(text.getvalue().encode())
+        found = [measured([result], name) for name in METRICS]
+        writer.writerows([*run, *_metric(result, one)] for one in found)
+        absent += sum(isinstance(one.value, Unavailable) for one in found)
+        rows += len(found)
+    return Exported(text.getvalue().encode(), absent_note(absent, rows, "its last column says why"))
 
 
 def guarded(text: object) -> str:

@@ -50,6 +50,11 @@ def compression_engine(results: Sequence[Result], paths: Sequence[Path]) -> Expo
     return Exported(export(results))
 
 
+def absent_note(absent: int, figures: int, where: str) -> tuple[str, ...]:
+    """``9 of 16 figures are absent: each is skipped with its reason``; nothing where none is."""
+    return (f"{absent} of {figures} figures are absent: {where}",) if absent else ()
+
+
 def summed_up(left_out: Iterable[tuple[str, str, str]], total: int) -> tuple[str, ...]:
     """One line per metric and reason, of (cell, metric, reason), and how many cells it holds for.
 

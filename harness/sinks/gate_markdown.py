@@ -52,7 +52,7 @@ def render_gate_markdown(report: GateReport) -> str:
     """The report; whole cells are left out from the end where it would grow beyond the limit."""
     found = report.comparison
     head = [
-        f"## Gate {_HEADINGS[report.outcome]}",
+        f"## Gate {'; '.join(filter(None, (_HEADINGS[report.outcome], str(report.undecided))))}",
         "",
         f"{_text(found.b)} against {_text(found.a)}; {summary(found)}. "
         f"Policy: {_text(report.policy)}{', strict' if report.strict else ''}. "

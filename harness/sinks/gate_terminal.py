@@ -15,7 +15,7 @@ from harness.sinks.rows import count, plain
 from harness.sinks.terminal import style_of
 
 _QUIET = ("improved", "unchanged", "within limit")
-_STYLES = {"pass": "bold green", "inconclusive": "bold yellow"}
+_STYLES = {"pass": "bold yellow", "inconclusive": "bold yellow"}
 
 
 def render_gate(report: GateReport) -> RenderableType:
@@ -24,17 +24,20 @@ def render_gate(report: GateReport) -> RenderableType:
     lines = [Text(f"baseline   {plain(found.a)}\ncandidate  {plain(found.b)}", style="bold")]
     lines += [_line(case) for case in report.cases if case.kind not in _QUIET]
     lines += [Text(text, style="yellow") for text in _remarks(report)]
-    lines.append(Text(outcome_line(report), style=_STYLES.get(report.outcome, "bold red")))
+    certain = report.outcome == "pass" and not str(report.undecided)
+    style = "bold green" if certain else _STYLES.get(report.outcome, "bold red")
+    lines.append(Text(outcome_line(report), style=style))
     return Group(*lines)
 
 
 def outcome_line(report: GateReport) -> str:
-    """``gate: regression; 3 checks: 1 regressed, 2 unchanged (exit code 1)``."""
+    """``gate: pass, 2 of 6 speeds undecided (exit code 0); 9 checks: 7 unchanged, ...``."""
     kinds = Counter(case.kind for case in report.cases)
     told = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
     checks = count(len(report.cases), "check")
     inside = f"{checks}: {told}; {summary(report.comparison)}"
-    return f"gate: {report.outcome} (exit code {report.exit_code}); {inside}"
+    outcome = ", ".join(filter(None, (report.outcome, str(report.undecided))))
+    return f"gate: {outcome} (exit code {report.exit_code}); {inside}"
 
 
 def _line(case: Case) -> Text:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections import Counter
 from xml.etree import ElementTree as ET
 
+import msgspec
+
 from harness.analysis.gate import Case, GateReport
 from harness.maybe import Unavailable
 from harness.sinks.rows import plain
@@ -35,6 +37,7 @@ def render_junit(report: GateReport) -> bytes:
         "baseline": found.a, "candidate": found.b, "outcome": report.outcome,
         "exit_code": report.exit_code, "policy": report.policy, "strict": report.strict,
         "alpha": found.alpha, "comparisons": found.comparisons,
+        **{f"undecided_{name}": n for name, n in msgspec.structs.asdict(report.undecided).items()},
     })  # fmt: skip
     for case in report.cases:
         _add(suite, case)

@@ -19,7 +19,7 @@ from harness.analysis.cells import Side, doubts, hardware_name
 from harness.analysis.measured import Measured, measured, metrics_of, sides_of
 from harness.maybe import Unavailable, explain
 from harness.records.result import Result
-from harness.sinks.exports import Exported
+from harness.sinks.exports import Exported, absent_note
 from harness.sinks.pytest_benchmark import full_name
 from harness.sinks.rows import plain
 
@@ -37,7 +37,10 @@ def export(results: Sequence[Result], paths: Sequence[Path]) -> Exported:
     suite.extend(cases)
     ET.indent(root)
     document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return Exported(document + b"\n")
+    figures = sum(case.find("error") is None for case in cases)
+    return Exported(
+        document + b"\n", absent_note(kinds["skipped"], figures, "each is skipped with its reason")
+    )
 
 
 def _cases(side: Side) -> list[ET.Element]:

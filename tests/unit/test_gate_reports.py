@@ -13,17 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import failed, made
 
+from harness.analysis.figures import single
 from harness.analysis.gate import GateReport, judge
 from harness.analysis.metrics import METRICS
 from harness.analysis.verdicts import Row
+from harness.board.report import gather
+from harness.board.report_html import render as html_of
+from harness.board.report_markdown import render as markdown_of
 from harness.cli.main import main
+from harness.maybe import Unavailable
 from harness.policy import parse_policy
 from harness.records.cell import Cell
 from harness.records.result import Result
 from harness.sinks.comparison import render_sets
+from harness.sinks.csv_export import export as csv_of
 from harness.sinks.gate_markdown import LIMIT_BYTES, direction, render_gate_markdown
 from harness.sinks.gate_terminal import render_gate
 from harness.sinks.junit import render_junit
+from harness.sinks.junit_export import export as junit_of
 from harness.sinks.terminal import to_text
 from harness.sweep.folder import Attempt, Manifest
 
@@ -367,3 +374,37 @@ def test_compare_of_sets_that_share_nothing(here: Path, capsys: Any) -> None:
     )
     assert main(["compare", "old"]) == 2
     assert "name B, or give --across FIELD" in capsys.readouterr().err
+
+
+def test_a_pass_says_how_much_of_it_is_undecided() -> None:
+    """Two launches decide nothing: of three speeds none, and of two other figures the size."""
+    report = judge([made(1.0)], [made([1.0, 1.0])])
+    told = "3 of 3 speeds undecided"
+    assert report.outcome == "pass" and str(report.undecided).startswith(told)
+    assert (report.undecided.speeds, report.undecided.of_speeds) == (3, 3)
+    assert f"gate: pass, {told}" in to_text(render_gate(report), 200)
+    assert f"## Gate passed: nothing is worse than allowed; {told}" in render_gate_markdown(report)
+    suite = ET.fromstring(render_junit(report))[0]
+    properties = {one.get("name"): one.get("value") for one in suite[0]}
+    assert (properties["undecided_speeds"], properties["undecided_of_speeds"]) == ("3", "3")
+    assert msgspec.json.decode(msgspec.json.encode(report))["undecided"]["speeds"] == 3
+    certain = judge([made(1.0)], [made(1.0)])
+    assert str(certain.undecided) == "" and certain.undecided.of_speeds == 3
+    assert "gate: pass (exit code 0)" in to_text(render_gate(certain), 200)
+
+
+def test_a_report_says_how_much_it_could_not_judge() -> None:
+    both = made(1.0), made([1.0], precision="int8")
+    report = gather([(run, Path(run.id, "result.json")) for run in both])
+    assert str(report.undecided).startswith("2 of 2 speeds undecided")
+    assert b"2 of 2 speeds undecided" in markdown_of(report)
+    assert b"2 of 2 speeds undecided" in html_of(report)
+
+
+def test_an_export_says_how_many_figures_are_absent() -> None:
+    run = made(1.0)
+    absent = sum(isinstance(single(run, name), Unavailable) for name in METRICS)
+    (note,) = csv_of([run], [Path("result.json")]).notes
+    assert note.startswith(f"{absent} of {len(METRICS)} figures are absent")
+    (note,) = junit_of([run], [Path("result.json")]).notes
+    assert note == "2 of 7 figures are absent: each is skipped with its reason"
