@@ -7,6 +7,7 @@ planned. The runtime's profiler notes every kernel that executed, with the types
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from math import prod
 from typing import Any, NamedTuple
@@ -14,9 +15,21 @@ from typing import Any, NamedTuple
 _CPU = "CPUExecutionProvider"
 _SHAPE_ELEMENTS = 16
 _FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
-_CONVERSIONS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}
-# Integer kernels whose first input is still floating point.
-_INTEGER_KERNELS = {"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QEmbedLayerNormalization"}
+_8_BITS = {"int8", "uint8"}
+_CONVERSIONS = {
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "CastLike",
+    "QuantizeWithOrder", "DequantizeWithOrder", "QuantizeBFP", "DequantizeBFP",
+}  # fmt: skip
+# Kernels that compute in integers whatever comes first among their inputs: a scale
+# (QLinearConcat), a condition (QLinearWhere), indices, or an activation that they quantize.
+_INTEGER_KERNELS = re.compile(
+    r"QLinear\w+|QOrdered\w+|QGemm|QAttention|QEmbedLayerNormalization"
+    r"|\w+Integer\w*|DynamicQuantize\w+"
+)
+# Kernels that compute in floating point with weights of 2 to 8 bits.
+_WEIGHT_ONLY = re.compile(
+    r"MatMulNBits\w*|MatMulBnb4|MatMulFpQ4|MatMulBlockQuantized\w+|GatherBlockQuantized|QMoE"
+)
 
 
 class Profile(NamedTuple):
@@ -66,7 +79,7 @@ def _fell_back(kernel: dict[str, Any]) -> bool:
         return False
     tensors = [*kernel["input_type_shape"], *kernel["output_type_shape"]]
     return any(
-        (kind in _FLOATS or kind in ("int8", "uint8")) and prod(shape) > _SHAPE_ELEMENTS
+        (kind in _FLOATS or kind in _8_BITS) and prod(shape) > _SHAPE_ELEMENTS
         for tensor in tensors
         for kind, shape in tensor.items()
     )
@@ -79,17 +92,32 @@ def _types(entries: list[dict[str, Any]]) -> list[str]:
 def kernel_precision(operator: str, inputs: list[str], outputs: list[str]) -> str:
     """The precision that a kernel computed in, from the tensor types that it was handed.
 
-    Conversions between precisions count as ``convert``. An operator between a DequantizeLinear and
-    a QuantizeLinear that did not fuse was handed floats, so it is fp32 here, as it ran. An operator
-    without any floating-point or 8-bit tensor (indices, shapes) goes by its own type's name.
+    Conversions between precisions count as ``convert``, kernels whose weights alone are quantized
+    as ``weight-only``. An operator between a DequantizeLinear and a QuantizeLinear that did not
+    fuse was handed floats, so it is fp32 here, as it ran. An operator without any floating-point or
+    8-bit tensor (indices, shapes) goes by its own type's name.
     """
     if operator in _CONVERSIONS:
         return "convert"
     if operator in ("Shape", "Size"):  # look at no element
         return outputs[0]
-    if operator in _INTEGER_KERNELS or (inputs and inputs[0] in ("int8", "uint8")):
+    if _WEIGHT_ONLY.fullmatch(operator):
+        return "weight-only"
+    if _INTEGER_KERNELS.fullmatch(operator) and not _8_BITS.isdisjoint(inputs):
+        return "int8"
+    if _moves_8_bits(inputs, outputs):
         return "int8"
     for kind in (*inputs, *outputs):
         if kind in _FLOATS:
             return _FLOATS[kind]
     return next((kind for kind in (*inputs, *outputs)), "none")
+
+
+def _moves_8_bits(inputs: list[str], outputs: list[str]) -> bool:
+    """Whether an ordinary operator has 8-bit data: what it puts out, or what it takes in first.
+
+    One that makes floats of it is not among them: its 8 bits are indices or a mask.
+    """
+    if outputs and outputs[0] in _8_BITS:
+        return True
+    return bool(inputs) and inputs[0] in _8_BITS and _FLOATS.keys().isdisjoint(outputs)

@@ -303,12 +303,67 @@ def test_what_ran_in_int8_is_counted(tmp_path: Path) -> None:
         ("Transpose", ["uint8"], ["uint8"], "int8"),
         ("Shape", ["float"], ["int64"], "int64"),
         ("If", [], [], "none"),
+        # a scale, a condition or indices may come before what is computed on
+        ("QLinearConcat", ["float", "uint8", "uint8", "float", "uint8"], ["uint8"], "int8"),
+        ("QLinearWhere", ["bool", "uint8", "float", "uint8", "uint8"], ["uint8"], "int8"),
+        ("QEmbedLayerNormalization", ["int32", "int32", "uint8"], ["float", "int32"], "int8"),
+        ("QLinearSoftmax", ["uint8", "float", "uint8"], ["uint8"], "int8"),
+        ("QGemm", ["uint8", "float", "uint8", "int8", "float"], ["float"], "int8"),
+        ("QAttention", ["uint8", "int8", "float"], ["float"], "int8"),
+        ("QOrderedMatMul", ["int8", "float", "int8"], ["int8"], "int8"),
+        ("MatMulInteger", ["uint8", "int8"], ["int32"], "int8"),
+        ("ConvInteger", ["uint8", "uint8"], ["int32"], "int8"),
+        ("DynamicQuantizeLSTM", ["float", "int8", "int8"], ["float"], "int8"),
+        ("MatMulInteger16", ["int16", "int16"], ["int32"], "int16"),
+        ("Where", ["bool", "uint8", "uint8"], ["uint8"], "int8"),
+        ("Concat", ["uint8", "uint8"], ["uint8"], "int8"),
+        ("Gather", ["int8", "int64"], ["int8"], "int8"),
+        ("ArgMax", ["uint8"], ["int64"], "int8"),
+        # 8 bits that are indices or weights only
+        ("OneHot", ["uint8", "int64", "float"], ["float"], "fp32"),
+        ("MatMulNBits", ["float", "uint8", "float"], ["float"], "weight-only"),
+        ("MatMulBnb4", ["float16", "uint8", "float"], ["float16"], "weight-only"),
+        ("GatherBlockQuantized", ["uint8", "int64", "float"], ["float"], "weight-only"),
+        ("QuantizeWithOrder", ["float", "float"], ["int8"], "convert"),
+        # names that begin like those of integer kernels
+        ("QuickGelu", ["float"], ["float"], "fp32"),
+        ("Where", ["bool", "float", "float"], ["float"], "fp32"),
     ],
 )
 def test_kernel_precision(
     operator: str, inputs: list[str], outputs: list[str], expected: str
 ) -> None:
     assert kernel_precision(operator, inputs, outputs) == expected
+
+
+def test_kernels_that_begin_with_a_scale_or_a_condition_ran_in_int8(tmp_path: Path) -> None:
+    """Concat and Where between Q/DQ pairs, which the runtime fuses into QLinear kernels."""
+
+    def pair(source: str, made: str) -> list[Any]:
+        scaling = ["scale", "zero"]
+        return [
+            helper.make_node("QuantizeLinear", [source, *scaling], [f"{made}_q"]),
+            helper.make_node("DequantizeLinear", [f"{made}_q", *scaling], [made]),
+        ]
+
+    nodes = [
+        *pair("x", "a"),
+        helper.make_node("Concat", ["a", "a"], ["b"], axis=0),
+        *pair("b", "c"),
+        helper.make_node("Where", ["where", "c", "c"], ["d"]),
+        *pair("d", "y"),
+    ]
+    constants = {"scale": np.float32(0.1), "zero": np.uint8(0), "where": np.eye(8, dtype=bool)[0]}
+    path = save(
+        tmp_path / "a.onnx",
+        nodes,
+        {"x": (FLOAT, (4,))},
+        ["y"],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    ran = prepare(path, ONES).describe().operators
+    assert isinstance(ran, dict)
+    assert (ran["QLinearConcat"], ran["QLinearWhere"]) == ({"int8": 1}, {"int8": 1})
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:
