@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "history": ("harness.cli.history:command", "Show cells night by night, and since when."),
     "bisect": ("harness.cli.bisect:command", "Say what changed when a cell got worse."),
+    "recover": ("harness.cli.recover:command", "Write the results that killed runs owe."),
     "show": ("harness.cli.show:command", "Show a run that lies in the results folder."),
     "baseline": ("harness.cli.baseline:command", "Promote runs to a baseline; list and show them."),
     "index": ("harness.cli.index:command", "Rebuild the index of a results folder."),

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from harness import machine, models, registry
+from harness import machine, models, registry, scratch
 from harness.engine.evidence import Evidence
 from harness.engine.journal import Begun, Ready, RunJournal
 from harness.engine.launch import Launch
@@ -99,6 +99,7 @@ class Conductor:
         return True
 
     def _begin(self) -> None:
+        scratch.sweep()
         evidence = self.evidence
         self.journal.open()
         self.journal.append(

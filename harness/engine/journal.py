@@ -124,12 +124,34 @@ class RunJournal:
         """Raises `ResultError`."""
         try:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
         except OSError as error:
             raise ResultError(
                 f"{str(self.path)!r} cannot be written: {error.strerror}",
                 "name a writable folder with --out",
             ) from error
+
+    @classmethod
+    def of_the_dead(cls, folder: Path) -> RunJournal:
+        """The journal of a driver that is gone, held so that nobody else takes it.
+
+        Raises `ResultError` where there is none, or where the driver lives.
+        """
+        journal = cls(folder)
+        try:
+            journal._fd = os.open(journal.path, os.O_RDWR | os.O_NOFOLLOW)
+            fcntl.flock(journal._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError as error:
+            raise ResultError(
+                f"{str(folder)!r} holds no {RUN_JOURNAL_NAME}: there is nothing to recover"
+            ) from error
+        except BlockingIOError as error:
+            raise ResultError(
+                f"the run in {str(folder)!r} is still going", "wait for it"
+            ) from error
+        except OSError as error:
+            raise ResultError(f"{str(journal.path)!r} cannot be read: {error.strerror}") from error
+        return journal
 
     def append(self, line: Line) -> None:
         self._waiting += msgspec.json.encode(line) + b"\n"
@@ -150,6 +172,10 @@ class RunJournal:
         """The result says it all now. Idempotent."""
         with contextlib.suppress(OSError):
             self.path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it where it lies. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

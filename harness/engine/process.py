@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections import deque
 from collections.abc import Mapping
 
@@ -18,6 +16,7 @@ from harness.engine.timeline import CAPACITY, Timeline
 from harness.errors import HarnessError, MeasurementFailed
 from harness.maybe import decode
 from harness.records.result import ErrorInfo
+from harness.scratch import Scratch
 
 _STDERR_TAIL_CHUNKS = 64
 _EXIT_WAIT_S = 5.0
@@ -38,7 +37,7 @@ class WorkerProcess:
         self._tail: deque[bytes] = deque(maxlen=_STDERR_TAIL_CHUNKS)
         self._killed_for: str | None = None
         self._closed = False
-        self._scratch: str | None = None
+        self._scratch: Scratch | None = None
 
     def boot(
         self,
@@ -53,8 +52,8 @@ class WorkerProcess:
         """Have it import the runtime of ``backend``."""
         self._timeline = Timeline.create(streams, capacity)
         # Temporary files of a worker that is killed go with this folder.
-        self._scratch = tempfile.mkdtemp(prefix="harness-")
-        environment = {**environment, "TMPDIR": self._scratch}
+        self._scratch = Scratch()
+        environment = {**environment, "TMPDIR": self._scratch.path}
         boot = Boot(backend, device, environment, cpus, streams, capacity)
         with contextlib.suppress(OSError):  # dead already: whoever waits for it finds out why
             self.peer.send_with_fd(boot, self._timeline.fd)
@@ -121,7 +120,7 @@ class WorkerProcess:
         if self._timeline is not None:
             self._timeline.close()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.remove()
 
     def stderr_tail(self) -> str:
         text = b"".join(self._tail).decode(errors="replace")

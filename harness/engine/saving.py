@@ -53,8 +53,11 @@ class Saving:
         evidence = self._evidence
         evidence.files = self._files()
         result = self._write_result(assemble(evidence))
-        if self.exit_code:
-            return result
+        return result if self.exit_code else self.complete(result)
+
+    def complete(self, result: Result) -> Result:
+        """Put the samples and series beside ``result``, which is written, and name them in it."""
+        evidence = self._evidence
         packed = self._pack()
         named = {**self._files(), **packed, **self._save_series()}
         gone = self._replaced(named)

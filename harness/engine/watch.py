@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
@@ -266,7 +266,12 @@ class Watch:
         self._tick()
 
     def _window_bounds(self) -> tuple[int, int] | None:
-        windows = [recorder.window() for recorder in self.record.recorders]
-        if not windows or not all(len(starts) for starts, _ in windows):
-            return None
-        return min(int(s[0]) for s, _ in windows), max(int(e[-1]) for _, e in windows)
+        return window_bounds(self.record.recorders)
+
+
+def window_bounds(recorders: Sequence[Recorder]) -> tuple[int, int] | None:
+    """First start and last end over all streams; None unless each of them timed something."""
+    windows = [recorder.window() for recorder in recorders]
+    if not windows or not all(len(starts) for starts, _ in windows):
+        return None
+    return min(int(s[0]) for s, _ in windows), max(int(e[-1]) for _, e in windows)

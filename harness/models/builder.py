@@ -26,6 +26,7 @@ import harness.errors
 from harness import maybe
 from harness.errors import HarnessError, ModelError
 from harness.models.cache import Cache
+from harness.scratch import Scratch
 from harness.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -59,13 +60,14 @@ def run_builder(job: Job) -> Prepared:
     """Build in a fresh process. Raises what the builder raised, or `ModelError` if it died."""
     from harness.models.prepare import Prepared
 
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors, Scratch() as scratch:
         process = subprocess.Popen(
             # -P: a file in the user's folder must not shadow a module
             [sys.executable, "-P", "-m", "harness.models.builder"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env={**os.environ, "TMPDIR": scratch.path},  # compilers leave folders there
         )
         try:
             output, _ = process.communicate(msgspec.json.encode(job))

@@ -32,7 +32,7 @@ from harness.errors import ResultError, UsageError
 from harness.records import index_sql
 from harness.records.cell import CELL_VERSION, Cell
 from harness.records.index_rows import FIGURES_VERSION, NAMES, Row, read_row
-from harness.records.store import RESULT_NAME, scan
+from harness.records.store import RESULT_NAME, scan, to_recover
 
 FILE_NAME = ".index.sqlite"
 _LAYOUT = 1  # raise it with every change of the tables or of what a column means
@@ -315,6 +315,8 @@ class Index:
                 skipped.append((_shown(path), "its name is no UTF-8"))
             elif found.size_bytes >= 0:
                 yield _File(path, found.changed_ns, found.size_bytes)
+            elif remedy := to_recover(found.folder):
+                skipped.append((_shown(path), f"the run was killed; {remedy}"))
 
     def _add(self, files: Sequence[_File], skipped: list[tuple[str, str]], afresh: bool) -> int:
         """Read and store ``files``; how many could be."""

@@ -34,10 +34,12 @@ from harness.records.store import (
     RESULT_NAME,
     SWEEP_NAME,
     decode_result,
+    owed,
     read_bytes,
     result_path,
     run_folders,
     scan,
+    to_recover,
 )
 
 _FORMS = (
@@ -182,7 +184,7 @@ def _by_name(ref: str, results: Path) -> _Named:
     if _exists(Path(ref)):
         raise ResultError(
             f"{ref!r} holds no {RESULT_NAME}",
-            "the run is still going, or was killed before its end",
+            owed(ref) or "the run is still going, or was killed before its end",
         )
     raise ResultError(f"no run {ref!r} in {str(results)!r}", _FORMS)
 
@@ -212,6 +214,8 @@ def _place(path: Path) -> _Place | None:
     if not path.is_dir():
         return _Place("file", path)
     if (path / RESULT_NAME).exists():
+        return _Place("run", path)
+    if to_recover(path):
         return _Place("run", path)
     holds_runs = any(found.size_bytes >= 0 or found.problem for found in scan(path))
     return _Place("folder", path) if holds_runs else None
@@ -254,6 +258,8 @@ def _below(folder: Path) -> _Named:
     """Every run below ``folder``."""
     found = list(scan(folder))
     problems = [f"{one.folder!r} cannot be read: {one.problem}" for one in found if one.problem]
+    killed = ((one.folder, to_recover(one.folder)) for one in found if one.size_bytes < 0)
+    problems += [f"the run in {name!r} was killed; {remedy}" for name, remedy in killed if remedy]
     paths = [Path(one.folder) / RESULT_NAME for one in found if one.size_bytes >= 0]
     return _Named(sorted(paths), tuple(problems))
 

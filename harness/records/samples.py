@@ -165,26 +165,37 @@ def _checked(array: NDArray[np.int64]) -> Int64s:
     return array
 
 
-def _read_journal(path: Path) -> Samples:
+def journal_stretches(path: Path) -> list[Stretch]:
+    """What a journal holds, block by block, as views of the file. Raises `ResultError`."""
     try:
-        data = path.read_bytes()
+        count = path.stat().st_size // _WORD.itemsize
+        words = np.memmap(path, _WORD, "r", shape=(count,)) if count else np.empty(0, _WORD)
     except OSError as error:
         raise ResultError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    words = np.frombuffer(data, dtype=_WORD, count=len(data) // 8)
-    heads, pairs, at = [], [np.empty((0, 2), dtype=_WORD)], 0
+    found, at = [], 0
     while at + _HEAD_WORDS <= len(words):
-        head, at = words[at : at + _HEAD_WORDS], at + _HEAD_WORDS
-        if (head < 0).any() or head[-1] == 0:
-            raise ResultError(f"{str(path)!r} is damaged at byte {(at - _HEAD_WORDS) * 8}")
-        block = words[at : at + 2 * int(head[-1])]
-        pairs.append(block[: len(block) // 2 * 2].reshape(-1, 2))
-        heads.append(head)
-        at += 2 * int(head[-1])
-    both = np.concatenate(pairs).astype(np.int64)
-    lengths = [len(block) for block in pairs[1:]]
-    labels = np.array(heads, dtype=np.int64).reshape(-1, _HEAD_WORDS).repeat(lengths, axis=0)
-    launch, stream, timed = labels[:, :3].T.copy()
-    return Samples(launch, stream, timed, both[:, 0].copy(), both[:, 1].copy())
+        launch, stream, timed, length = words[at : at + _HEAD_WORDS].tolist()
+        if min(launch, stream, timed, length) < 0 or length == 0:
+            raise ResultError(f"{str(path)!r} is damaged at byte {at * 8}")
+        block = words[at + _HEAD_WORDS : at + _HEAD_WORDS + 2 * length]
+        pairs = block[: len(block) // 2 * 2].reshape(-1, 2)
+        if len(pairs):
+            found.append(Stretch(launch, stream, bool(timed), pairs[:, 0], pairs[:, 1]))
+        at += _HEAD_WORDS + 2 * length
+    return found
+
+
+def _read_journal(path: Path) -> Samples:
+    blocks = journal_stretches(path)
+    lengths = [len(block.start_ns) for block in blocks]
+    columns = zip(*((b.launch, b.stream, b.timed) for b in blocks), strict=True)
+    labels = [np.repeat(np.array(column, np.int64), lengths) for column in columns]
+    launch, stream, timed = labels or [np.empty(0, np.int64)] * 3
+    times = [
+        np.concatenate([np.empty(0, np.int64), *(block[field] for block in blocks)])
+        for field in (3, 4)
+    ]
+    return Samples(launch, stream, timed, *times)
 
 
 def _unwritable(path: Path, error: OSError) -> ResultError:

@@ -17,9 +17,11 @@ or raises `ResultError` that names the file and what is wrong with it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -195,14 +197,56 @@ def read_bytes(path: Path | str) -> bytes:
                 raise ResultError(f"{str(path)!r} is no Harness result: {found.st_size:_d} bytes")
             return file.read()
     except FileNotFoundError as error:
+        folder = Path(path).parent
+        if remedy := to_recover(folder):
+            raise ResultError(f"the run in {str(folder)!r} was killed", remedy) from error
         raise ResultError(
-            f"{str(Path(path).parent)!r} holds no {RESULT_NAME}",
-            "the run is still going, or was killed before its end",
+            f"{str(folder)!r} holds no {RESULT_NAME}",
+            "the run is still going"
+            + ("" if is_going(folder) else ", or was killed before its end"),
         ) from error
     except OSError as error:
         raise ResultError(
             f"{str(path)!r} cannot be read: {_cause(error)}", "look at its permissions"
         ) from error
+
+
+def is_going(folder: Path | str) -> bool:
+    """Whether the driver of the run in ``folder`` lives: it holds a lock on the run's journal."""
+    try:
+        fd = os.open(f"{folder}/{RUN_JOURNAL_NAME}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks on this file system: nobody knows
+        return False
+    finally:
+        os.close(fd)
+
+
+def to_recover(folder: Path | str) -> str:
+    """The command that makes a result of what ``folder`` holds; empty where none is owed."""
+    held = set(os.listdir(folder)) if os.path.isdir(folder) else set()  # noqa: PTH112, PTH208
+    if RUN_JOURNAL_NAME not in held or RESULT_NAME in held or is_going(folder):
+        return ""
+    return f"harness recover {shlex.quote(str(folder))}"
+
+
+def killed_runs(results: Path | str) -> Iterator[Path]:
+    """The folders in ``results`` whose runs were killed before they had written a result."""
+    for found in scan(results):
+        if found.size_bytes < 0 and not found.problem and to_recover(found.folder):
+            yield Path(found.folder)
+
+
+def owed(results: Path | str) -> str:
+    """The command that makes results of the killed runs in ``results``, and how many there are."""
+    count = sum(1 for _ in killed_runs(results))
+    return f"{count} killed: harness recover --results {shlex.quote(str(results))}" if count else ""
 
 
 def iter_results(results: Path | str) -> Iterator[Result | ResultError]:
@@ -318,7 +362,7 @@ def _by_id(name: str, results: Path) -> Path:
     else:
         folders = [folder for folder in folders if name and folder.name.startswith(name)]
     if not folders:
-        raise ResultError(f"no run {name!r} in {str(results)!r}", _NAME_ONE)
+        raise ResultError(f"no run {name!r} in {str(results)!r}", owed(results) or _NAME_ONE)
     if len(folders) > 1:
         raise ResultError(
             f"{name!r} begins the ids of {len(folders)} runs: {folders[0].name}, {folders[1].name}"

@@ -24,7 +24,7 @@ AT = ("--option", "latency_us=2000", "--option", "fail_at=200")
 
 
 def only_run(folder: Path) -> Path:
-    (run,) = (folder / "results").iterdir()
+    (run,) = (folder / "results").glob("[0-9]*")  # beside an index, perhaps
     return run
 
 
@@ -165,7 +165,9 @@ def test_an_interrupt_writes_what_was_measured(start: Start, tmp_path: Path, num
     assert_no_orphans(tmp_path)
 
 
-def test_a_killed_driver_leaves_its_samples_and_no_worker(start: Start, tmp_path: Path) -> None:
+def test_a_killed_driver_leaves_a_result_to_recover_and_no_worker(
+    start: Start, harness: Harness, tmp_path: Path
+) -> None:
     process = start(*FAKE, "--option", "latency_us=1000", "--duration", "60")
     wait_for_window(tmp_path)
     assert len(helpers(tmp_path)) >= 2  # driver and worker, and the sampler
@@ -176,6 +178,13 @@ def test_a_killed_driver_leaves_its_samples_and_no_worker(start: Start, tmp_path
     samples = read_samples(only_run(tmp_path))
     assert len(samples.start_ns) > 100
     assert (samples.end_ns - samples.start_ns >= 1_000_000).all()
+
+    assert "harness recover" in harness("list", "runs").err
+    assert harness("recover").code == 0
+    result = read_result(only_run(tmp_path))
+    assert (result.status, result.timing.stop_reason) == ("interrupted", "interrupted")
+    assert result.timing.iterations == int(samples.timed.sum())
+    assert len(read_samples(only_run(tmp_path)).start_ns) == len(samples.start_ns)
 
 
 def test_a_killed_sampler_costs_its_channels_only(start: Start, tmp_path: Path) -> None:

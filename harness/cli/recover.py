@@ -1,0 +1,52 @@
+"""``harness recover``: the results that killed runs owed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.output import json_option, print_json, results_option
+
+
+@click.command("recover")
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...")
+@results_option
+@json_option
+def command(folders: tuple[str, ...], results: str, as_json: bool) -> int:
+    """Write the results of runs that were killed, from the journals in their folders.
+
+    Without FOLDER, of all such runs in the results folder. A recovered result is marked
+    `interrupted`; what had been measured stands, and the rest is absent.
+    """
+    from harness.errors import HarnessError
+    from harness.records.store import is_folder, killed_runs
+
+    found = [Path(folder) for folder in folders] or list(killed_runs(is_folder(results)))
+    recovered, code = [], 0
+    for folder in found:
+        try:
+            recovered.append(_recover(folder, told=not as_json))
+        except HarnessError as error:
+            click.echo(f"harness: {error}", err=True)
+            code = max(code, error.exit_code)
+    if as_json:
+        print_json(recovered)
+    elif not found:
+        click.echo(f"no run in {results!r} was killed")
+    return code
+
+
+def _recover(folder: Path, told: bool) -> dict[str, object]:
+    from harness.engine.recover import recover
+    from harness.maybe import Unavailable
+    from harness.sinks.rows import count, plain
+
+    result, problems = recover(folder.absolute())
+    for problem in problems:
+        click.echo(f"harness: {plain(problem)}", err=True)
+    timed = 0 if isinstance(result.timing, Unavailable) else result.timing.iterations
+    if told:
+        iterations = count(timed, "timed iteration")
+        click.echo(f"{plain(str(folder))}: {result.status}, {iterations}")
+    return {"id": result.id, "status": result.status, "iterations": timed, "problems": problems}
