@@ -96,7 +96,10 @@ def _from_builtins(kind: Any, obj: Any) -> Any:
 
 def decode(data: bytes | str, kind: type[T]) -> T:
     """Decode JSON into ``kind``, resolving every ``Maybe``. Raises `msgspec.DecodeError`."""
-    return msgspec.json.decode(data, type=kind, dec_hook=_from_builtins)
+    try:
+        return msgspec.json.decode(data, type=kind, dec_hook=_from_builtins)
+    except (UnicodeError, RecursionError) as error:  # no UTF-8; nested without an end
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def convert(obj: Any, kind: type[T]) -> T:

@@ -359,7 +359,9 @@ def _joined(value: Any) -> str:
 
 
 def _utf8(name: str, text: str) -> str:
-    """``text`` itself, if a result file can hold it. Raises `UsageError`."""
+    """``text`` itself, if a result file and a path can hold it. Raises `UsageError`."""
+    if "\0" in text:
+        raise UsageError(f"{name} is {text!r}", "give text without null characters")
     try:
         text.encode()
     except UnicodeEncodeError as error:  # a byte of the command line that is no UTF-8

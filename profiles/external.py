@@ -39,6 +39,7 @@ TIME_COLUMNS = ("time_s", "time", "timestamp")
 FUTURE_S = 1.0  # a reading further ahead of this machine's clock than this is none
 STEP_S = 0.1  # the wall clock may be slewed, but a jump makes its times useless
 _MAX_PERIOD_ROWS = 100
+_MAX_LINE_BYTES = 1 << 20
 FAST_READ_S = 0.05  # how often a fast meter is read by default
 HEADROOM = 1.2  # rows are joined a little beyond what keeps up, so that a backlog shrinks
 
@@ -65,6 +66,14 @@ def parse_time_s(text: str) -> float:
     return seconds
 
 
+def cells_of(line: str) -> list[str]:
+    """Raises `ValueError` for what is no line of a CSV."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error as error:  # a carriage return within it, a cell of 131,073 characters
+        raise ValueError(str(error)) from error
+
+
 class Table:
     """The rows of a growing CSV, parsed as they come. Malformed ones are counted, not guessed."""
 
@@ -86,10 +95,10 @@ class Table:
 
     def parse(self, line: str, now_s: float) -> Row | None:
         """The row that ``line`` holds, None where it holds none."""
-        cells = next(csv.reader([line]), [])
-        if not cells:
-            return None
         try:
+            cells = cells_of(line)
+            if not cells:
+                return None
             row = self._row(cells)
             if row.time_s > now_s + FUTURE_S:
                 raise ValueError(f"time {row.time_s:.3f} lies in the future")
@@ -271,15 +280,16 @@ class ExternalSource:
             raise ValueError("the file became shorter")
         while chunk := os.pread(self._fd, 1 << 16, self._offset):
             self._offset += len(chunk)
-            self._partial += chunk
-        *lines, self._partial = self._partial.split(b"\n")
-        for line in lines:
-            self._take(line.decode(errors="replace").strip().removeprefix("\ufeff"), now_s)
+            *lines, self._partial = (self._partial + chunk).split(b"\n")
+            for line in lines:
+                self._take(line.decode(errors="replace").strip().removeprefix("\ufeff"), now_s)
+            if len(self._partial) > _MAX_LINE_BYTES:
+                raise ValueError(f"a line is longer than {_MAX_LINE_BYTES:,} bytes")
 
     def _take(self, line: str, now_s: float) -> None:
         if self._table is None:
             if line:
-                self._table = Table(next(csv.reader([line])))
+                self._table = Table(cells_of(line))
             return
         row = self._table.parse(line, now_s)
         if row is not None:

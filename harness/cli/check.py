@@ -202,20 +202,24 @@ def _planned(sweeps: list[Path]) -> tuple[dict[str, str], list[str]]:
     import msgspec
 
     from harness import maybe
+    from harness.errors import ResultError
+    from harness.records.store import read_bytes
     from harness.sweep.folder import MANIFEST, Attempt, Manifest
 
     planned: dict[str, str] = {}
     problems: list[str] = []
     for folder in sweeps:
+        if not (folder / MANIFEST).exists():
+            continue
         try:
-            manifest = maybe.decode((folder / MANIFEST).read_bytes(), Manifest)
+            manifest = maybe.decode(read_bytes(folder / MANIFEST), Manifest)
             planned |= dict.fromkeys((cell.name for cell in manifest.cells), "")
             for line in (folder / "attempts.jsonl").read_bytes().splitlines():
-                attempt = msgspec.json.decode(line, type=Attempt)
+                attempt = maybe.decode(line, Attempt)
                 planned[attempt.cell] = f": {attempt.status}: {attempt.reason}"
         except FileNotFoundError:  # nothing has been tried yet
             continue
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, ResultError, msgspec.MsgspecError) as error:
             problems.append(
                 f"{str(folder)!r}: its sweep cannot be read, so cells that it planned and did not "
                 f"measure may go unseen: {error}"

@@ -6,9 +6,10 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from harness.errors import DataError
@@ -163,6 +164,9 @@ def _read(path: Path, where: str) -> dict[str, Array]:
                 what, remedy = stands_in
                 raise DataError(f"{where} is {what}", remedy)
             file.seek(0)
+            if zipfile.is_zipfile(file):
+                _fits(file, where)
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise DataError(f"{where} is one bare array", "save it with numpy.savez")
@@ -178,6 +182,17 @@ def _read(path: Path, where: str) -> dict[str, Array]:
         raise DataError(
             f"cannot read {where}: {reason}", "save plain arrays with numpy.savez"
         ) from error
+
+
+def _fits(file: IO[bytes], where: str) -> None:
+    """Raises `DataError` before anything is unpacked that this machine cannot hold."""
+    with zipfile.ZipFile(file) as packed:
+        unpacked = sum(member.file_size for member in packed.infolist())
+    if unpacked > (free := psutil.virtual_memory().available):
+        raise DataError(
+            f"{where} unpacks to {unpacked:,} bytes, and {free:,} of memory are free",
+            "give fewer samples",
+        )
 
 
 def _rename(found: dict[str, Array], name: str) -> dict[str, Array]:

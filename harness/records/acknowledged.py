@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import ResultError
-from harness.records.store import write_atomically
+from harness.records.store import read_bytes, write_atomically
 
 FILE_NAME = "acknowledged.json"
 SCHEMA = "harness.acknowledged/1"
@@ -43,9 +43,9 @@ def read(results: Path) -> tuple[Acknowledged, ...]:
     """All that was accepted in the folder ``results``. Raises `ResultError` for a damaged file."""
     path = results / FILE_NAME
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
+        if not path.exists():
+            return ()
+        found = msgspec.json.decode(read_bytes(path), type=_File)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ResultError(f"{str(path)!r} cannot be read: {error}", "restore the file") from error
     if found.schema != SCHEMA:

@@ -11,10 +11,11 @@ The journal is a sequence of blocks of little-endian int64: launch, stream, time
 from __future__ import annotations
 
 import contextlib
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,8 @@ SAMPLES_NAME = "samples.npz"
 _WORD = np.dtype("<i8")
 _HEAD_WORDS = 4
 PIECE = 1 << 16  # iterations that are packed at once
+MAX_ITERATIONS = 1 << 25  # 32 million, 1.3 GB in memory: what reports and exports can take in
+MAX_RATIO = 100  # of unpacked to packed; clock readings shrink to a third or so
 
 
 class Samples(NamedTuple):
@@ -151,12 +154,28 @@ def read_samples(folder: Path) -> Samples:
     """
     path = folder / SAMPLES_NAME
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as packed:
-            return Samples(*(_checked(packed[name]) for name in Samples._fields))
+        with path.open("rb") as file:
+            bounded(file, MAX_ITERATIONS * len(Samples._fields) * _WORD.itemsize)
+            with np.load(file, allow_pickle=False) as packed:
+                found = Samples(*(_checked(packed[name]) for name in Samples._fields))
+        if len({len(column) for column in found}) > 1:
+            raise ValueError("its columns differ in length")
+        return found
     except FileNotFoundError:
         return _read_journal(folder / JOURNAL_NAME)
     except Exception as error:  # zipfile, zlib and numpy raise many kinds on a damaged file
         raise ResultError(f"{str(path)!r} is no samples file, or damaged: {error}") from error
+
+
+def bounded(file: IO[bytes], limit_bytes: int) -> None:
+    """Raises `ValueError` where a zip file says that it unpacks to more than that, or to so many
+    times its size that it was made to. Leaves ``file`` at its beginning."""
+    with zipfile.ZipFile(file) as packed:
+        unpacked = sum(member.file_size for member in packed.infolist())
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if unpacked > min(limit_bytes, (1 << 20) + MAX_RATIO * size):
+        raise ValueError(f"{size:,} bytes unpack to {unpacked:,}")
 
 
 def _checked(array: NDArray[np.int64]) -> Int64s:

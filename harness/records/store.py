@@ -43,7 +43,9 @@ RUN_JOURNAL_NAME = "run.journal"
 JOURNAL_SUFFIX = ".journal"
 BASELINES_NAME = "baselines"
 SWEEP_NAME = "sweep.json"
-MAX_BYTES = 1 << 28  # a result is some 20 kB; nothing that is so much larger is one
+MAX_BYTES = 1 << 23  # a result is some 20 kB; nothing that is so much larger is one
+MAX_LAUNCHES = 1_000  # as many as a run may have
+MAX_ID = 255  # characters, of the name of a folder
 _FAMILY, _, _VERSION = SCHEMA.rpartition("/")
 _ID = re.compile(r"\d{8}T\d{6}Z-.+")
 _RESTORE = "restore the file, or measure again"
@@ -185,16 +187,17 @@ def read_result(run: Path | str, results: Path | str = "results") -> Result:
     return decode_result(read_bytes(path), path)
 
 
-def read_bytes(path: Path | str) -> bytes:
-    """What the result file ``path`` holds. Raises `ResultError`, also for pipes and devices."""
+def read_bytes(path: Path | str, limit_bytes: int = MAX_BYTES) -> bytes:
+    """What the file ``path`` holds, a result say. Raises `ResultError`, also for pipes, devices and
+    what is longer than ``limit_bytes``."""
     try:
         # a pipe would be waited for
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise ResultError(f"{str(path)!r} is no file", _NAME_ONE)
-            if found.st_size > MAX_BYTES:
-                raise ResultError(f"{str(path)!r} is no Harness result: {found.st_size:_d} bytes")
+            if found.st_size > limit_bytes:
+                raise ResultError(f"{str(path)!r} is none of Harness: {found.st_size:_d} bytes")
             return file.read()
     except FileNotFoundError as error:
         folder = Path(path).parent
@@ -383,9 +386,19 @@ def decode_result(data: bytes, path: Path) -> Result:
     if isinstance(spec, dict):  # a spec refuses unknown fields from a user; a reader lets them pass
         raw["spec"] = {key: spec[key] for key in spec if key in RunSpec.__struct_fields__}
     try:
-        return maybe.convert(raw, Result)
+        found = maybe.convert(raw, Result)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ResultError(f"{str(path)!r} is no valid {SCHEMA}: {error}", _RESTORE) from error
+    _check_sizes(found, path)
+    return found
+
+
+def _check_sizes(result: Result, path: Path) -> None:
+    """No run leaves more: what works through all pairs of launches would take for ever."""
+    launches = 0 if isinstance(result.timing, maybe.Unavailable) else len(result.timing.launches)
+    if launches > MAX_LAUNCHES or len(result.id) > MAX_ID:
+        what = f"{launches:_d} launches, and an id of {len(result.id):_d} characters"
+        raise ResultError(f"{str(path)!r} is no run's result: it has {what}", _RESTORE)
 
 
 def _check_schema(raw: Any, path: Path) -> None:

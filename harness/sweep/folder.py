@@ -25,7 +25,7 @@ import msgspec
 from harness import git, machine, maybe
 from harness.errors import ResultError, UsageError
 from harness.records.cell import Cell, cell_of
-from harness.records.store import iter_results, write_atomically
+from harness.records.store import iter_results, read_bytes, write_atomically
 from harness.sweep.plan import FILES, Plan
 
 SCHEMA = "harness.sweep/1"
@@ -140,12 +140,12 @@ def _create(path: Path, plan: Plan, label: str, state: dict[str, str]) -> Manife
 
 def _read(path: Path) -> Manifest | None:
     try:
-        data = (path / MANIFEST).read_bytes()
-        version = msgspec.json.decode(data, type=_Version).schema
+        if not (path / MANIFEST).exists():
+            return None
+        data = read_bytes(path / MANIFEST)
+        version = maybe.decode(data, _Version).schema
         if version in ("", SCHEMA):
             return maybe.decode(data, Manifest)
-    except FileNotFoundError:
-        return None
     except (OSError, msgspec.MsgspecError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ResultError(

@@ -28,6 +28,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -42,6 +44,8 @@ from harness.errors import UsageError
 from harness.records.cell import Cell, spec_cell
 from harness.spec import RunSpec
 
+MAX_BYTES = 1 << 20
+MAX_CELLS = 10_000
 DEFAULT_LAUNCHES = 5
 DEFAULT_TIME_LIMIT_S = 1800.0
 _KEYS = ("name", "launches", "time_limit_s", "defaults", "matrix", "include", "exclude")
@@ -90,13 +94,16 @@ class Plan(msgspec.Struct, frozen=True):
 def read_plan(path: Path) -> Plan:
     """The plan in a sweep file. Raises `UsageError` that names the file, the key and the value."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UsageError(f"{str(path)!r} is no sweep file: it is too large", "name a TOML file")
         raw = tomllib.loads(data.decode())
     except OSError as error:
         raise UsageError(
             f"sweep file {str(path)!r} cannot be read: {error.strerror}", "name a TOML file"
         ) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits is no TOMLDecodeError
         raise UsageError(f"{str(path)!r} is no TOML: {error}", "mend the file") from error
     try:
         return _plan(raw, path, hashlib.sha256(data).hexdigest())
@@ -169,6 +176,8 @@ def _product(matrix: Fields) -> list[Fields]:
     for field, values in matrix.items():
         if not isinstance(values, list) or not values:
             raise UsageError(f"matrix.{field} is {values!r:.80}", "give a list of values")
+    if (cells := math.prod(map(len, matrix.values()))) > MAX_CELLS:
+        raise UsageError(f"the matrix has {cells:,} cells", f"ask for {MAX_CELLS:,} at most")
     combinations = itertools.product(*matrix.values())
     return [dict(zip(matrix, values, strict=True)) for values in combinations]
 
@@ -216,8 +225,9 @@ def _value(field: str, value: Any, folder: Path) -> Any:
         texts = [_text(one) for one in value]
         return ",".join(texts) if field == "cpus" else texts
     text = _text(value)
-    if field in FILES and (text.endswith(_SUFFIXES) or (folder / text).is_file()):
-        return str((folder / text).resolve())
+    path = folder / text
+    if field in FILES and (text.endswith(_SUFFIXES) or os.path.isfile(path)):  # noqa: PTH113
+        return text if "\0" in text else str(path.resolve())  # `specs.parse` refuses that one
     return text
 
 
