@@ -13,6 +13,7 @@ from harness.analysis.sets import CellReport, Runs, Sets, counts, worst
 from harness.analysis.verdicts import Row
 from harness.maybe import Maybe, Unavailable, present
 from harness.records.result import Result
+from harness.sinks.comparison_matrix import render_matrix
 from harness.sinks.rows import count, number, plain, quantity, subtitle, title
 from harness.sinks.terminal import style_of
 
@@ -45,9 +46,13 @@ def render_pair(report: CellReport, a: Result, b: Result) -> RenderableType:
 
 
 def render_sets(found: Sets) -> RenderableType:
-    """Cell by cell, those first that need attention; then what was not compared, and the sum."""
+    """All at a glance; cell by cell, those first that need attention; what was not compared, and
+    the sum."""
     parts: list[RenderableType] = [Text(f"A  {plain(found.a)}\nB  {plain(found.b)}", style="bold")]
-    for report in in_order(found.cells):
+    ordered = in_order(found.cells)
+    if len(ordered) > 1:
+        parts += [Text(""), render_matrix(ordered)]
+    for report in ordered:
         parts += [Text(""), *_cell(report)]
     parts += [Text(""), *(Text(text, style="yellow") for text in found.environment)]
     if common := common_differences(found.cells):

@@ -26,6 +26,7 @@ from harness.errors import NothingComparable, UsageError
 from harness.maybe import Unavailable
 from harness.records.result import Result
 from harness.sinks.comparison import render_pair, render_sets
+from harness.sinks.comparison_matrix import distinct
 from harness.sinks.terminal import to_text
 
 CELL = "digits/onnxruntime/cpu/fp32/b1/latency"
@@ -340,6 +341,34 @@ def test_regressions_come_first_and_hostile_names_stay_harmless() -> None:
     assert text.index("regressed") < text.index("a/onnxruntime")
     assert text.splitlines()[-1] == "2 cells: 1 regressed, 1 unchanged"
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_sets_begin_with_a_line_a_cell_and_a_column_a_metric() -> None:
+    a = [made(1.0, batch_size=n) for n in (1, 2, 4)]
+    b = [made(1.3, batch_size=1), made(1.0, batch_size=2), made(0.5, batch_size=4)]
+    lines = to_text(render_sets(compare_sets(a, b, names=("old", "new")))).splitlines()
+    assert lines[:4] == ["A  old", "B  new", "", lines[3]]
+    # of a cell's name, what the others have as well is left out
+    header, *table = (line.split() for line in lines[3:7])
+    assert header[:3] == ["median", "p99", "/s"] and header[-1] == "cell"
+    assert [row[:2] for row in table] == [["1.30", "!"], ["0.500", "+"], ["1.00", "="]]
+    assert [row[-1] for row in table] == ["b1", "b4", "b2"]
+    assert lines[7].startswith("B / A of each cell and metric: ! regressed")
+    one = to_text(render_sets(compare_sets(a[:1], b[:1])))
+    assert "B / A of each cell" not in one  # of one cell the table below says all
+
+
+@pytest.mark.parametrize(
+    ("cells", "shown"),
+    [
+        (["a/ort/cpu/fp32", "a/ort/cpu/int8"], ["fp32", "int8"]),
+        (["a/ort/fp32", "b/ort/int8"], ["a/fp32", "b/int8"]),
+        (["a/b", "a/b/c"], ["a/b", "a/b/c"]),
+        (["a/b", "a/b"], ["a/b", "a/b"]),  # on two machines
+    ],
+)
+def test_cells_are_named_by_what_tells_them_apart(cells: list[str], shown: list[str]) -> None:
+    assert distinct(cells) == shown
 
 
 def test_doubts_that_differ_name_their_metrics() -> None:
