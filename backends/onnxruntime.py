@@ -5,13 +5,15 @@ Inputs and outputs are bound, so that a timed call neither allocates nor copies 
     prepare ── inputs copied into buffers of the runtime's own allocator, outputs bound unallocated
     1st enqueue ── the runtime allocates the outputs and leaves them in the binding
     every other enqueue ── the same buffers again, through the runtime's own method and nothing else
+                           (what cannot stay bound is unbound first: an output whose length is drawn
+                           anew, or is not the one declared; a sequence, which would go on growing)
     bind ── inputs copied over, outputs unbound, since other data may have outputs of other shapes
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +30,12 @@ from harness.backends.common import (
 )
 from harness.backends.onnxruntime_module import (
     Loaded,
+    bindable,
     check_declared,
     check_same,
+    fits,
     line,
+    optionals,
     raise_mapped,
     run_mapped,
 )
@@ -122,7 +127,7 @@ class _Binding:
         import onnxruntime as ort
 
         self.native = session.io_binding()
-        self.output_names = [output.name for output in session.get_outputs()]
+        self.declared = bindable(session)
         self.values: dict[str, Any] = {}
         for name, array in inputs.items():
             value = ort.OrtValue.ortvalue_from_shape_and_type(
@@ -137,8 +142,33 @@ class _Binding:
 
     def release_outputs(self) -> None:
         """Have the next run allocate the outputs; the runs after it reuse them."""
-        for name in self.output_names:
+        for name in self.declared:
             self.native.bind_output(name, "cpu")
+
+    def outputs(self) -> dict[str, Any]:
+        """The last inference's, by name."""
+        return dict(zip(self.declared, self.native.get_outputs(), strict=True))
+
+    def anew(self, varying: Collection[str]) -> Callable[[], None]:
+        """`run`, with the outputs that cannot stay bound allocated anew, as a caller would have it.
+
+        To be asked for after an inference.
+        """
+        unfit = [
+            partial(self.native.bind_output, name, "cpu")
+            for name, value in self.outputs().items()
+            if name in varying or not fits(self.declared[name], value)
+        ]
+        if not unfit:
+            return self.run
+        run = self.run
+
+        def run_anew() -> None:
+            for release in unfit:
+                release()
+            run()
+
+        return run_anew
 
 
 class OnnxRuntimeSession:
@@ -157,6 +187,8 @@ class OnnxRuntimeSession:
         check_declared(loaded.session.get_inputs(), inputs)
         try:
             self._binding = _Binding(loaded.session, inputs)
+        except HarnessError:
+            raise
         except Exception as error:
             raise_mapped(error, "onnxruntime cannot bind the inputs", ModelError)
         self.enqueue = self._first
@@ -164,7 +196,7 @@ class OnnxRuntimeSession:
 
     def _first(self) -> None:
         run_mapped(self._binding.run)
-        self.enqueue = self._binding.run
+        self.enqueue = self._binding.anew(self._open().varying)
 
     def bind(self, inputs: Arrays) -> None:
         """Copy ``inputs`` over the bound ones. Raises `DataError`."""
@@ -177,17 +209,26 @@ class OnnxRuntimeSession:
         self._binding.release_outputs()
 
     def outputs(self) -> dict[str, NDArray[Any]]:
-        import numpy as np
+        from harness.backends.onnxruntime_values import read
 
         self._open()
-        values = self._binding.native.get_outputs()
-        pairs = zip(self._binding.output_names, values, strict=False)
-        return {name: np.array(value.numpy()) for name, value in pairs if value.is_tensor()}
+        found = {name: read(value) for name, value in self._binding.outputs().items()}
+        return {name: array for name, array in found.items() if array is not None}
+
+    def unseen(self) -> dict[str, str]:
+        from harness.backends.onnxruntime_values import read, unseen
+
+        loaded, declared = self._open(), self._binding.declared
+        values = self._binding.outputs()
+        found = {n: unseen(declared[n].type) for n, v in values.items() if read(v) is None}
+        return {**found, **optionals(loaded.session)}
 
     def describe(self) -> Description:
         loaded = self._open()
         inputs = {name: value.numpy() for name, value in self._binding.values.items()}
         runtime = _runtime_facts(loaded)
+        if self.enqueue is not self._binding.run:
+            runtime["binding"] += "; outputs whose size changes are allocated anew"
         operators: Maybe[dict[str, dict[str, int]]]
         try:
             ran = loaded.profile(lambda session: _Binding(session, inputs).run())

@@ -8,7 +8,8 @@ a run is only queued, and ``synchronize`` waits for the stream. Without them a r
 there is no device time, and no ``transfer``. A stream belongs to an `InferenceSession`, so each of
 our sessions loads the model anew.
 
-    first inference    outputs are allocated by the runtime, then bound where they lie
+    first inference    outputs are allocated by the runtime, then bound where they lie; those whose
+                       size changes are allocated anew each time, which no graph and no copy allows
     cuda_graph=on      that inference is left out of the capture; of the next ones the runtime
                        warms up with two, captures one and replays it from then on
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +30,19 @@ from harness.backends.cuda_runtime import PIP, CudaError, CudaRuntime, Pinned, c
 from harness.backends.device_events import EventTimer
 from harness.backends.onnxruntime_module import (
     Loaded,
+    bindable,
     check_declared,
     check_same,
     cudnn_version,
+    fits,
     line,
     load_libraries,
+    optionals,
     raise_mapped,
     run_mapped,
 )
 from harness.backends.onnxruntime_options import TENSORRT, settings, wanted
+from harness.backends.onnxruntime_values import RAW
 from harness.cuda_errors import cuda_failure
 from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed, ModelError
 from harness.maybe import Maybe, Unavailable
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
 
     from harness.protocols import Arrays
 
+UNREADABLE = RAW | {"tensor(string)"}
 DEVICE = "cuda"  # as `OrtValue` names it
 _CAPTURE_RUNS = 3  # two that the runtime warms up with, and the one that it captures
 _PLUG_IN = ", cuda-plugin-ep="  # in what the runtime says of its build
@@ -161,17 +167,30 @@ class CudaSession:
 
         def settle() -> None:
             run(buffers.native, buffers.options(graph=False, wait=True))
-            buffers.keep_outputs()
+            buffers.keep_outputs(loaded.varying)
+            self._refuse_changing(graph)
             for _ in range(_CAPTURE_RUNS if graph else 0):
                 run(buffers.native, buffers.options(graph=True, wait=True))
 
         run_mapped(settle)
         options = buffers.options(graph=graph, wait=self._cuda is None)
-        queue = partial(run, buffers.native, options)
+        queue = buffers.anew(partial(run, buffers.native, options))
         self._run = self._around(queue)
         run_mapped(self._run)
         self.synchronize()
         self.enqueue = self._run
+
+    def _refuse_changing(self, graph: bool) -> None:
+        """Raises `MeasurementFailed` where what is asked for needs outputs that stay in place."""
+        transfer = self._open().options.boundary == "transfer"
+        names = list(self._buffers.changing)
+        if transfer:
+            names += [n for n in self._buffers.outputs if self._buffers.types[n] in UNREADABLE]
+        if names and (graph or transfer):
+            raise MeasurementFailed(
+                f"{', '.join(names)} cannot be bound: its size changes, or numpy has not its type",
+                "use --boundary compute" if transfer else "leave out --option cuda_graph=on",
+            )
 
     def _around(self, queue: Callable[[], None]) -> Callable[[], None]:
         """``queue`` between its copies, where the boundary has them inside."""
@@ -224,7 +243,18 @@ class CudaSession:
         if self._down:
             pairs = zip(self._buffers.outputs, self._down, strict=True)
             return {name: np.array(pinned.array) for name, (pinned, _) in pairs}
-        return {name: np.array(v.numpy()) for name, v in self._buffers.outputs.items()}
+        values = self._buffers.values()
+        return {n: np.array(v.numpy()) for n, v in values.items() if self._readable(n, v)}
+
+    def unseen(self) -> dict[str, str]:
+        self._open()
+        values, types = self._buffers.values(), self._buffers.types
+        found = {n: f"a {types[n]}" for n, v in values.items() if not self._readable(n, v)}
+        return {**found, **self._buffers.optionals}
+
+    def _readable(self, name: str, value: Any) -> bool:
+        """Whether numpy has its type: the runtime copies nothing else from a device."""
+        return bool(value.is_tensor()) and self._buffers.types[name] not in UNREADABLE
 
     def arm(self, iterations: int) -> Unavailable | None:
         self._open()
@@ -302,7 +332,10 @@ class Buffers:
         self.native = session.io_binding()
         self.inputs: dict[str, Any] = {}
         self.outputs: dict[str, Any] = {}
-        self._declared = list(session.get_outputs())
+        self.changing: list[str] = []  # what cannot stay bound
+        self._declared = bindable(session)
+        self.optionals = optionals(session)
+        self.types = {name: output.type for name, output in self._declared.items()}
         for name, array in inputs.items():
             value = ort.OrtValue.ortvalue_from_shape_and_type(
                 array.shape, array.dtype.type, DEVICE, index
@@ -321,19 +354,43 @@ class Buffers:
     def release_outputs(self) -> None:
         """Have the next run allocate the outputs. What is no tensor can only lie on the host."""
         self.outputs.clear()
-        for output in self._declared:
-            if output.type.startswith("tensor("):
-                self.native.bind_output(output.name, DEVICE, self.index)
-            else:
-                self.native.bind_output(output.name, "cpu")
+        for name in self._declared:
+            self._release(name)
 
-    def keep_outputs(self) -> None:
+    def _release(self, name: str) -> None:
+        if self._declared[name].type.startswith("tensor("):
+            self.native.bind_output(name, DEVICE, self.index)
+        else:
+            self.native.bind_output(name, "cpu")
+
+    def keep_outputs(self, varying: Collection[str]) -> None:
         """Bind the outputs of the run before where they are: their addresses stay the same."""
-        values = self.native.get_outputs()
-        for output, value in zip(self._declared, values, strict=True):
-            if value.is_tensor():
-                self.outputs[output.name] = value
-                self.native.bind_ortvalue_output(output.name, value)
+        self.changing = []
+        for name, value in zip(self._declared, self.native.get_outputs(), strict=True):
+            if name in varying or not fits(self._declared[name], value):
+                self.changing.append(name)
+            else:
+                self.outputs[name] = value
+                self.native.bind_ortvalue_output(name, value)
+
+    def anew(self, run: Callable[[], None]) -> Callable[[], None]:
+        """``run``, with what cannot stay bound allocated anew."""
+        if not self.changing:
+            return run
+        unfit = [partial(self._release, name) for name in self.changing]
+
+        def run_anew() -> None:
+            for release in unfit:
+                release()
+            run()
+
+        return run_anew
+
+    def values(self) -> dict[str, Any]:
+        """The last inference's outputs, wherever they lie."""
+        if not self.changing:
+            return self.outputs
+        return dict(zip(self._declared, self.native.get_outputs(), strict=True))
 
     @staticmethod
     def options(*, graph: bool, wait: bool) -> Any:

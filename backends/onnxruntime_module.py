@@ -60,6 +60,7 @@ class Loaded:
         ort.disable_telemetry_events()
         ort.set_default_logger_severity(4)  # errors come as exceptions; this leaves fatal ones
         self.path = artifact.path
+        self.varying = artifact.varying
         self.options = options
         self.settings = settings(options)
         self.wanted = wanted(options)
@@ -204,6 +205,35 @@ def check_declared(declared: Any, inputs: Arrays) -> None:
                 f"input {argument.name!r} is a {argument.type}",
                 "only models with numeric and boolean tensor inputs can be measured",
             )
+
+
+def bindable(session: Any) -> dict[str, Any]:
+    """The outputs by name, without optionals: one without a value ends the process when it is
+    looked at. A graph may list an output twice; a binding holds it once. Raises `ModelError`."""
+    found = {o.name: o for o in session.get_outputs() if not o.type.startswith("optional(")}
+    if not found:
+        raise ModelError(
+            "every output of the model is optional, and ONNX Runtime binds none of these",
+            "give the model an output that is a tensor",
+        )
+    return found
+
+
+def optionals(session: Any) -> dict[str, str]:
+    """What `bindable` leaves out, and what it is."""
+    found = {o.name: o.type for o in session.get_outputs() if o.type.startswith("optional(")}
+    return {name: f"an {kind}" for name, kind in found.items()}
+
+
+def fits(declared: Any, value: Any) -> bool:
+    """Whether an output that was allocated may be the buffer of the next inference: a tensor of the
+    size that the model declares, which the runtime checks only of what it is given."""
+    if not declared.type.startswith("tensor("):
+        return False
+    if declared.shape and len(declared.shape) != len(value.shape()):  # [] is any rank, too
+        return False
+    pairs = zip(declared.shape, value.shape(), strict=False)
+    return all(size == now for size, now in pairs if isinstance(size, int) and size >= 0)
 
 
 def check_same(bound: Mapping[str, tuple[Any, tuple[int, ...]]], inputs: Arrays) -> None:

@@ -118,6 +118,8 @@ class Artifact(msgspec.Struct, frozen=True):
     outputs: tuple[TensorSpec, ...] = ()
     quantization: Quantization | None = None
     seed: int = 0  # of the random weights, where ``source`` draws them
+    # outputs whose length may differ from one inference to the next, on the same inputs
+    varying: tuple[str, ...] = ()
 
 
 class SessionOptions(msgspec.Struct, frozen=True):

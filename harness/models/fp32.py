@@ -124,6 +124,7 @@ def _onnx(spec: RunSpec, source: Source, cache: Cache) -> Fp32:
         size_bytes=sum(file.stat().st_size for file in files),
         inputs=structure.inputs,
         outputs=structure.outputs,
+        varying=structure.varying,
     )
     return Fp32(
         artifact=artifact,
@@ -150,6 +151,7 @@ class _Structure(msgspec.Struct, frozen=True, kw_only=True):
     external: tuple[str, ...]
     parameters: int
     batch_dim: str
+    varying: tuple[str, ...]
 
 
 def _structure(spec: RunSpec, source: Source, path: Path, sha256: str, cache: Cache) -> _Structure:

@@ -17,6 +17,7 @@ from onnx.inliner import inline_local_functions
 
 from harness.errors import ModelError
 from harness.models.onnx_index import Range, index_ranges
+from harness.models.onnx_random import varying_outputs
 from harness.models.shapes import (
     Declared,
     Dim,
@@ -45,12 +46,24 @@ NUMPY_NAMES: Mapping[int, str] = {
     TensorProto.BOOL: "bool",
 }
 
+# of outputs alone: nothing draws them
+OTHER_NAMES: Mapping[int, str] = {
+    TensorProto.BFLOAT16: "bfloat16",
+    TensorProto.FLOAT8E4M3FN: "float8_e4m3fn",
+    TensorProto.FLOAT8E4M3FNUZ: "float8_e4m3fnuz",
+    TensorProto.FLOAT8E5M2: "float8_e5m2",
+    TensorProto.FLOAT8E5M2FNUZ: "float8_e5m2fnuz",
+    TensorProto.INT4: "int4",
+    TensorProto.UINT4: "uint4",
+}
+
 
 class OnnxStructure(msgspec.Struct, frozen=True, kw_only=True):
     """What a run needs to know of a graph, at one set of shapes.
 
     ``ranges`` are the values that integer inputs may take; ``external`` the data files beside it;
-    ``batch_dim`` says in words which dimension was taken for the batch.
+    ``batch_dim`` says in words which dimension was taken for the batch; ``varying`` are the outputs
+    whose length something random decides.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -59,6 +72,7 @@ class OnnxStructure(msgspec.Struct, frozen=True, kw_only=True):
     external: tuple[str, ...]
     parameters: int
     batch_dim: str
+    varying: tuple[str, ...]
 
 
 def read_structure(
@@ -78,18 +92,18 @@ def read_structure(
     batch = find_batch(declared, batch_dim)
     specs = resolve_shapes(declared, given, batch_size, batch)
     shaped = _with_shapes(model, {spec.name: spec.shape for spec in specs})
-    sizes = symbol_sizes(declared, specs)
+    inferred = {value.name: _dims(value.type) for value in shaped.graph.output}
+    unknown = [
+        n for n, dims in inferred.items() if not all(isinstance(d, int) for d in dims or [""])
+    ]
     return OnnxStructure(
         inputs=specs,
-        outputs=tuple(
-            resolve_output(output, sizes)
-            for value in shaped.graph.output
-            if (output := _tensor_output(value)) is not None
-        ),
+        outputs=_outputs(model.graph, inferred, symbol_sizes(declared, specs)),
         ranges=index_ranges(shaped),
         external=external,
         parameters=_parameters(model.graph),
         batch_dim=batch_reading(declared, specs, batch, batch_size),
+        varying=varying_outputs(shaped.graph, unknown),
     )
 
 
@@ -145,12 +159,23 @@ def _declare(path: Path, value: ValueInfoProto) -> Declared:
     return Declared(name=value.name, dtype=NUMPY_NAMES[code], dims=_dims(value.type))
 
 
-def _tensor_output(value: ValueInfoProto) -> Declared | None:
-    """None for a sequence, a map, an optional, or a type that numpy has not."""
-    dtype = NUMPY_NAMES.get(value.type.tensor_type.elem_type)
-    if dtype is None:
-        return None
-    return Declared(name=value.name, dtype=dtype, dims=_dims(value.type))
+def _outputs(
+    graph: GraphProto, inferred: Mapping[str, tuple[Dim, ...] | None], sizes: Mapping[str, int]
+) -> tuple[TensorSpec, ...]:
+    """Every tensor of numbers once. What is inferred counts before what the file declares."""
+    found: dict[str, TensorSpec] = {}
+    for value in graph.output:
+        dtype = {**NUMPY_NAMES, **OTHER_NAMES}.get(value.type.tensor_type.elem_type)
+        if dtype is not None:
+            dims, told = inferred.get(value.name), _dims(value.type)
+            if dims is None:
+                dims = told
+            elif told is not None and len(told) == len(dims):
+                pairs = zip(dims, told, strict=True)
+                dims = tuple(new if isinstance(new, int) else old for new, old in pairs)
+            declared = Declared(name=value.name, dtype=dtype, dims=dims)
+            found[value.name] = resolve_output(declared, sizes)
+    return tuple(found.values())
 
 
 def _dims(kind: TypeProto) -> tuple[Dim, ...] | None:
@@ -179,6 +204,9 @@ def _with_shapes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Mo
                 shape.dim.add().dim_value = size
     # exporters write symbols into outputs and intermediate values, which would outlive inference
     del shaped.graph.value_info[:]
+    for value in shaped.graph.output:
+        if value.type.WhichOneof("value") == "tensor_type":
+            value.type.tensor_type.ClearField("shape")
     try:
         return onnx.shape_inference.infer_shapes(shaped, data_prop=True)
     except (

@@ -8,6 +8,7 @@ Builder only: imports onnx.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +22,11 @@ SAME = {
 }  # fmt: skip
 # operators that hand on values of all their inputs
 JOIN = {"Concat", "Where", "Max", "Min"}
+_NUMBERS = {
+    TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16,
+    TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64,
+    TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
+}  # fmt: skip
 # com.microsoft's fused embedding: its index inputs and the tables that they index
 EMBED = {0: 2, 1: 4, 8: 3}
 
@@ -56,8 +62,10 @@ class _Graph:
         dims = list(tensor.dims)
         self.shapes[name] = dims
         external = tensor.data_location == TensorProto.EXTERNAL
-        if all(dim == 1 for dim in dims) and not external:
-            self.constants[name] = float(numpy_helper.to_array(tensor).reshape(()))
+        if all(dim == 1 for dim in dims) and not external and tensor.data_type in _NUMBERS:
+            number = float(numpy_helper.to_array(tensor).reshape(()))
+            if math.isfinite(number):
+                self.constants[name] = number
 
     def _node(self, node: NodeProto) -> None:
         for position, name in enumerate(node.input):

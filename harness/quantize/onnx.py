@@ -33,7 +33,7 @@ import numpy as np
 from harness.errors import BackendUnavailable, HarnessError, QuantizationError
 from harness.protocols import Proof, Quantization
 from harness.quantize.job import QuantizeJob
-from harness.quantize.onnx_calibration import feeds_of
+from harness.quantize.onnx_calibration import NUMBERS, feeds_of
 from harness.quantize.onnx_graph import QUANTIZED, is_large
 from harness.quantize.onnx_make import Dynamic, Static, saturates, saturates_here, save
 from harness.quantize.onnx_prepare import prepare
@@ -202,10 +202,22 @@ def _check_prepared(source: Path, prepared: Path, feed: dict[str, Any]) -> None:
 
 def _outputs(path: Path, feed: dict[str, Any]) -> dict[str, Any]:
     """The floating-point outputs of one inference as the file is written."""
-    session = start(path, fused=False)
-    names = [output.name for output in session.get_outputs()]
-    made = dict(zip(names, session.run(None, feed), strict=True))
-    return {n: a for n, a in made.items() if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
+    made = _infer(start(path, fused=False), feed)
+    return {n: a for n, a in made.items() if a.dtype.kind == "f"}
+
+
+def _infer(session: Any, feed: dict[str, Any]) -> dict[str, Any]:
+    """The outputs of one inference that numpy can hold; it runs even where there are none."""
+    kinds = {f"tensor({name})" for name in (*NUMBERS, "float", "double")}
+    found = {o.name: o.type for o in session.get_outputs() if not o.type.startswith("optional(")}
+    binding = session.io_binding()
+    for name, array in feed.items():
+        binding.bind_cpu_input(name, array)
+    for name in found:
+        binding.bind_output(name, "cpu")
+    session.run_with_iobinding(binding)
+    pairs = zip(found.items(), binding.get_outputs(), strict=True)
+    return {name: value.numpy() for (name, kind), value in pairs if kind in kinds}
 
 
 def _refuse_unquantized(source: Path, model: Any, maker: Static | Dynamic) -> None:
@@ -226,7 +238,7 @@ def _refuse_unquantized(source: Path, model: Any, maker: Static | Dynamic) -> No
 
 def _check_target(target: Path, feed: dict[str, Any], *, fused: bool) -> None:
     """The new file has kernels for all of its operators, and they run."""
-    start(target, fused=fused).run(None, feed)
+    _infer(start(target, fused=fused), feed)
 
 
 def _refuse_unfit_for_fp16(model: Any, source: Path) -> None:

@@ -14,6 +14,11 @@ from harness.quantize.job import QuantizeJob
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# the types that a runtime hands to numpy
+NUMBERS = (
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64", "bool",
+)  # fmt: skip
 # The library's 128 bins leave its entropy search a single candidate, the whole range.
 _ENTROPY_BINS = {"num_bins": 512, "num_quantized_bins": 128}
 _PERCENTILE = {"num_bins": 2048, "percentile": 99.999, "symmetric": True}
@@ -30,6 +35,7 @@ def calibrate(
     import onnx
 
     inputs = {v.name for v in onnx.load(str(prepared), load_external_data=False).graph.input}
+    prepared = _readable(prepared)
     try:
         ranges, infinite = _collect(prepared, operators, job, large, job.method, ())
     except ValueError:  # there is no histogram of infinities
@@ -44,6 +50,25 @@ def calibrate(
                 "look for NaN or infinite values in them",
             )
     return ranges, infinite
+
+
+def _readable(prepared: Path) -> Path:
+    """The model without outputs that numpy cannot hold (bfloat16, text, sequences), if it has such:
+    the library asks for all of them."""
+    import onnx
+    from onnx import helper
+
+    model = onnx.load(str(prepared), load_external_data=False)
+    kinds = [value.type.tensor_type.elem_type for value in model.graph.output]
+    numbers = {helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in NUMBERS}
+    odd = [v for v, kind in zip(model.graph.output, kinds, strict=True) if kind not in numbers]
+    if not odd:
+        return prepared
+    for value in odd:
+        model.graph.output.remove(value)
+    readable = prepared.with_name("readable.onnx")  # beside the weights, if those are in a file
+    onnx.save(model, str(readable))
+    return readable
 
 
 def _collect(
