@@ -73,6 +73,7 @@ class Facts(msgspec.Struct, kw_only=True):
     precision: str
     fidelity: Maybe[Fidelity] | None = None  # None: the run is its own reference
     labelled: bool = False  # the fidelity is of labelled samples
+    unverified: str = ""  # what ended the worker after the window, before it had verified
     gpu: GpuFacts | None = None  # None: the device under test is no GPU
     infinite: Sequence[str] = ()
     unseen: Mapping[str, str] = {}  # outputs that could not be looked at, and what they are
@@ -102,8 +103,19 @@ def checks(facts: Facts) -> tuple[Check, ...]:
         _finite(facts),
         _precision(facts),
         *_fidelity(facts),
+        *([_unverified(facts.unverified)] if facts.unverified else []),
         *(gpu_checks(facts.gpu) if facts.gpu is not None else ()),
     )  # fmt: skip
+
+
+def _unverified(why: str) -> Check:
+    """Of a run whose worker did not come to the end of its verification; others have none."""
+    return Check(
+        name="verification",
+        verdict="warn",
+        reason=f"{why}, after the window: what was measured stands, what it computes is not known",
+        threshold="the worker verifies its outputs and leaves",
+    )
 
 
 def lacking(iterations: int) -> Check:

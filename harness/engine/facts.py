@@ -34,6 +34,7 @@ def validity_facts(
     verified = next((r.verified for r in evidence.launches if r.verified), None)
     operators = verified.description.operators if verified else NOT_REACHED
     looked = verified.looked if verified else NOT_REACHED
+    why_not = next((r.unverified for r in evidence.launches if r.unverified), "")
     model = evidence.prepared.model if evidence.prepared else None
     sampled = profiles if isinstance(profiles, Unavailable) else profiles.sampler
     return Facts(
@@ -67,6 +68,7 @@ def validity_facts(
         else sum(counts.get(spec.precision, 0) for counts in operators.values()),
         precision=spec.precision,
         fidelity=_fidelity(evidence, verified),
+        unverified=why_not,
         labelled=verified is not None and isinstance(verified.accuracy, records.Accuracy),
         gpu=gpu_facts(spec.device, timed),
     )

@@ -75,6 +75,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):
     device_untimed: Unavailable | None
     pipelined: bool
     verified: Verified | None
+    unverified: str
     error: ErrorInfo | None
     overhead: tuple[Block, ...]
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import msgspec
 
 from harness import registry
-from harness.engine.messages import Event, Go, Job
+from harness.engine.messages import Event, Go, Job, unverified
 from harness.engine.overhead import measure_overhead
 from harness.engine.process import WorkerProcess
 from harness.engine.timeline import ABORT, FOREVER, STOP, WINDOW
 from harness.engine.watch import TICK_S, Ended, Interrupt, Observer, Watch, WindowPlan
-from harness.maybe import Maybe
+from harness.errors import MeasurementFailed
+from harness.maybe import Maybe, Unavailable
 from harness.protocols import PhaseProbe, Profiler, ProfilerContext
 from harness.spec import RunSpec
 
@@ -170,7 +171,10 @@ class Launch(Watch):
         if timed.device_times_path:
             from harness.engine.device_times import load
 
-            self.record.device_ms = load(timed.device_times_path)
+            try:
+                self.record.device_ms = load(timed.device_times_path)
+            except MeasurementFailed as error:
+                self.record.device_untimed = Unavailable(error.message, error.remedy)
 
     def _check_overhead(self) -> None:
         """The same load goes on beyond the window, with and without everybody watching."""
@@ -202,8 +206,18 @@ class Launch(Watch):
     def _verify(self, wanted: bool) -> None:
         self._enter("verify", "verifying outputs")
         self._send(Go(finish=not wanted))
-        if wanted:
+        if not wanted:
+            return
+        try:
             self.record.verified = self._wait("verified").verified
+        except Ended:
+            error = self.record.error
+            if error is None or error.kind == "interrupted":
+                raise
+            # The window is over, and what was measured in it stands.
+            self.record.verified = unverified(Unavailable(error.message, error.remedy))
+            self.record.unverified = error.message
+            self.record.error = self.record.raised = None
 
     def _goal_reached(self) -> bool:
         goal = self.spec.goal

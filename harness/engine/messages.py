@@ -87,6 +87,11 @@ class Verified(msgspec.Struct, frozen=True):
     accuracy: Maybe[Accuracy] | None = None
 
 
+def unverified(why: Unavailable) -> Verified:
+    """What is known where nothing could be found out."""
+    return Verified(Description({}, why), why, why, why)
+
+
 class Failure(msgspec.Struct, frozen=True):
     """An exception that ended the worker's work. ``kind``: its class in harness.errors, if any."""
 

@@ -70,6 +70,7 @@ class LaunchRecord:
     device_untimed: Unavailable | None = None  # why that is empty, where it should not be
     pipelined: bool = False  # one thread kept an inference in flight on each stream
     verified: Verified | None = None
+    unverified: str = ""  # what ended the worker while it verified
     error: ErrorInfo | None = None
     raised: HarnessError | None = None
     recorders: list[Recorder] = field(default_factory=list)

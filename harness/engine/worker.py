@@ -7,6 +7,7 @@ set before it imports any runtime.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -20,7 +21,7 @@ from typing import Protocol
 from harness import registry
 from harness.engine.lifetime import end_with_parent
 from harness.engine.loop import StreamLoop
-from harness.engine.messages import Boot, Event, Failure, Go, Job, Peer
+from harness.engine.messages import Boot, Event, Failure, Go, Job, Peer, unverified
 from harness.engine.pipeline import Lane, PipelinedLoop
 from harness.engine.timeline import STOP, Timeline
 from harness.errors import BackendUnavailable, HarnessError, one_line
@@ -61,8 +62,10 @@ class Worker:
         self.close()
 
     def close(self) -> None:
+        """Release the sessions. What they raise costs nothing: the process ends here."""
         for session in self._sessions:
-            session.close()
+            with contextlib.suppress(Exception):
+                session.close()
         self._sessions.clear()
 
     def _pause(self, event: Event) -> None:
@@ -108,11 +111,14 @@ class Worker:
         if isinstance(self._sessions[0], DeviceMemory):
             self._sessions[0].reset_device_peak()
         loops.window()
-        memory, path = self._device_memory(), ""
+        # The window is over: from here on, what fails costs itself alone.
+        memory, path = self._device_memory_if_it_tells(), ""
         untimed = armed if isinstance(armed, Unavailable) else None
         if armed is True:
-            path = device_times.save(device_times.fetch(self._sessions, timeline.streams))
-            loops.rebind(self._sessions)
+            try:
+                path = device_times.save(device_times.fetch(self._sessions, timeline.streams))
+            except Exception as error:  # a runtime's own
+                untimed = Unavailable(f"the device times cannot be read: {_in_words(error)}")
         self._pause(
             Event("timed", device_memory=memory, device_times_path=path, device_untimed=untimed)
         )
@@ -122,10 +128,23 @@ class Worker:
         first = self._sessions[0]
         return dict(first.device_memory()) if isinstance(first, DeviceMemory) else {}
 
+    def _device_memory_if_it_tells(self) -> dict[str, Maybe[int]]:
+        try:
+            return self._device_memory()
+        except Exception as error:  # a runtime's own
+            why = Unavailable(f"the runtime does not tell: {_in_words(error)}")
+            return {"allocator_peak_bytes": why}
+
     def _verify(self, backend: Backend, job: Job) -> None:
         from harness.engine.verify import verify
 
-        self._peer.send(Event("verified", verified=verify(backend, self._sessions[0], job)))
+        try:
+            verified = verify(backend, self._sessions[0], job)
+        except Exception as error:  # whatever of it was not foreseen
+            verified = unverified(
+                Unavailable(f"the outputs could not be verified: {_in_words(error)}")
+            )
+        self._peer.send(Event("verified", verified=verified))
 
 
 class _Loops(Protocol):
@@ -211,6 +230,12 @@ def _in_threads(calls: list[Callable[[], None]], timeline: Timeline) -> None:
         thread.join()
     if errors:
         raise errors[0]
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, HarnessError):
+        return error.message
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _failure(error: BaseException) -> Failure:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import signal
 import struct
 import time
 from pathlib import Path
@@ -20,8 +22,9 @@ STAMP = struct.Struct("q")
 
 
 class Fake(FakeBackend):
-    """Two more options: ``grow_us`` makes each inference so much slower than the one before;
-    ``beacon`` names a file that holds when the latest one began (ns of the common clock)."""
+    """More options: ``late=METHOD:HOW`` makes a method of the session fail after the window (HOW is
+    ``kill``, ``hang`` or ``raise``); ``grow_us`` makes each inference so much slower than the one
+    before; ``beacon`` names a file that holds when the latest one began (ns, common clock)."""
 
     def artifact_format(self, precision: str, options: SessionOptions) -> str:
         super().artifact_format(precision, _without_ours(options))
@@ -40,7 +43,7 @@ class GpuFake(Fake):
 
 
 def _without_ours(options: SessionOptions) -> SessionOptions:
-    kept = {k: v for k, v in options.options.items() if k not in ("grow_us", "beacon")}
+    kept = {k: v for k, v in options.options.items() if k not in ("grow_us", "beacon", "late")}
     return msgspec.structs.replace(options, options=kept)
 
 
@@ -58,7 +61,18 @@ def _misbehaving(session: FakeSession, options: SessionOptions) -> FakeSession:
         enqueue()
 
     session.enqueue = behave  # type: ignore[method-assign]
+    if late := options.options.get("late"):
+        method, _, how = late.partition(":")
+        setattr(session, method, lambda: _fail(how))
     return session
+
+
+def _fail(how: str) -> None:
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    while how == "hang":
+        time.sleep(60)
+    raise RuntimeError("as the test wants it")
 
 
 def open_beacon(path: Path) -> mmap.mmap:

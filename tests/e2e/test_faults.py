@@ -123,6 +123,34 @@ def test_a_worker_that_dies_while_loading(harness: Harness) -> None:
     assert "unavailable" in ran.result["timing"]
 
 
+@pytest.mark.parametrize(
+    ("late", "status", "why"),
+    [
+        ("outputs:kill", "degraded", "SIGKILL while verifying outputs"),
+        ("outputs:hang", "degraded", "no progress for 2 s while verifying outputs"),
+        ("outputs:raise", "", "RuntimeError: as the test wants it"),
+        ("describe:raise", "", "RuntimeError: as the test wants it"),
+        ("close:raise", "", ""),
+    ],
+)
+def test_what_fails_after_the_window_costs_no_figure(
+    harness: Harness, late: str, status: str, why: str
+) -> None:
+    ran = harness(
+        *FAKE, "--option", f"late={late}", "--option", "latency_us=1000", "--timeout", "2", "--json"
+    )
+
+    assert ran.code == 0, ran.err
+    result = ran.result
+    assert result["timing"]["iterations"] > 10
+    assert result["timing"]["stop_reason"] == "duration"
+    assert result["error"] is None
+    assert result["status"] == status or (not status and result["status"] != "failed")
+    assert why in json.dumps(result["accuracy"]) + json.dumps(result["precision"])
+    warned = [check for check in result["validity"] if check["name"] == "verification"]
+    assert len(warned) == (status == "degraded")
+
+
 def test_non_finite_outputs_fail_the_run(harness: Harness) -> None:
     ran = harness(*FAKE, "--option", "latency_us=500", "--option", "fail=nan", "--json")
 

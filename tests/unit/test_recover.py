@@ -21,7 +21,7 @@ from harness.engine.evidence import Evidence
 from harness.engine.frames import Header, Opened, Reading, Tick
 from harness.engine.frames import pack as frame
 from harness.engine.journal import Begun, Installed, Ready, RunJournal, Seen
-from harness.engine.messages import Verified
+from harness.engine.messages import Looked, Verified
 from harness.engine.recover import recover
 from harness.engine.sampling import SamplerProcess
 from harness.engine.saving import stretches
@@ -61,7 +61,7 @@ def finished(launches: int, streams: int = 1) -> Evidence:
         record.memory = {"imported": {"rss_bytes": 1e6}, "window": {"peak_bytes": 3e6}}
         record.facts = {"version": "1"}
     found.launches[0].verified = Verified(
-        Description({"version": "1"}, {"MatMul": {"fp32": 1}}), ()
+        Description({"version": "1"}, {"MatMul": {"fp32": 1}}), Looked()
     )
     return found
 
