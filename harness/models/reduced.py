@@ -197,7 +197,7 @@ def _onnx(spec: RunSpec, fp32: Fp32, job: QuantizeJob, cache: Cache) -> Artifact
 def _torch_int8(
     spec: RunSpec, source: Source, fp32: Fp32, job: QuantizeJob, inputs_path: str, cache: Cache
 ) -> Artifact:
-    from harness.quantize.onnx import saturates_here
+    from harness.quantize.processor import processor
 
     target = "model.int8"
 
@@ -218,7 +218,7 @@ def _torch_int8(
         made = cache.by_content("torch-quantized", Quantization, build, source.name)
     else:
         key = _key(spec, fp32, job, "torch", "torchao")
-        key |= {"source": fp32.sha256, "narrow": saturates_here()}
+        key |= {"source": fp32.sha256, "processor": processor()}
         made = cache.product("torch-quantized", key, Quantization, build)
     return msgspec.structs.replace(
         fp32.artifact,

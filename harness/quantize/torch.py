@@ -26,9 +26,8 @@ import contextlib
 import copy
 import functools
 import traceback
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.errors import BackendUnavailable, ModelError, QuantizationError, one_line
-from harness.protocols import Quantization
+from harness.errors import ModelError, QuantizationError, one_line
+from harness.protocols import Proof, Quantization
 from harness.quantize.job import QuantizeJob
+from harness.quantize.torch_engine import Engine, choose, exact, quiet, using
+from harness.quantize.torch_places import Place, places_of
+from harness.quantize.torch_proof import FLOOR_DB, Layer, compare, remember, sqnr_db, worst
 
 _FACTS = "harness.json"
 _DYNAMIC = (nn.Linear, nn.LSTM, nn.GRU)
+_TRANSPOSED = (
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.functional.conv_transpose1d,
+    nn.functional.conv_transpose2d,
+    nn.functional.conv_transpose3d,
+)
+# at most as many times layers are left out and the rest is proven anew
+_ROUNDS = 5
+_SAME_DB = 30.0
 _REMEDY = "use --backend onnxruntime, or --precision fp32"
 
 
@@ -51,24 +64,7 @@ class _Facts(msgspec.Struct, frozen=True):
 
     engine: str
     torch: str
-
-
-def engine() -> str:
-    """The kernel library for this CPU; a program is made for one.
-
-    oneDNN needs VNNI to add up 8-bit products without overflow. Without VNNI, ``x86`` keeps
-    activations to 7 bits instead.
-    """
-    supported = torch.backends.quantized.supported_engines
-    if "onednn" in supported and torch.cpu._is_vnni_supported():
-        return "onednn"
-    for name in ("x86", "qnnpack"):
-        if name in supported:
-            return name
-    raise BackendUnavailable(
-        f"PyTorch {torch.__version__} has no quantized kernels for this CPU",
-        "use --backend onnxruntime",
-    )
+    narrow: bool = False
 
 
 def quantize(
@@ -87,16 +83,62 @@ def quantize(
     if job.precision != "int8":
         raise QuantizationError(f"no torch program is made for {job.precision}", "cast the module")
     _refuse_exported(module)
-    kernels = engine()
-    with _quiet(), _using(kernels), torch.no_grad():
-        graph = _observed(copy.deepcopy(module).eval(), example_inputs, kernels, job)
-        if job.mode == "static":
-            _calibrate(graph, example_inputs, job, input_names)
-        program = _program(graph, example_inputs)
-        _check_kernels(program, job)
-        facts = _Facts(kernels, str(torch.__version__))
+    kernels = choose()
+    with quiet(), using(kernels.name), torch.no_grad():
+        batches = _batches(example_inputs, job, input_names)
+        converted, proof = _proven(module, example_inputs, batches, kernels, job)
+        program = _program(converted, example_inputs)
+        _check_kernels(program, job, proof)
+        _check_program(program, converted, example_inputs)
+        facts = _Facts(kernels.name, str(torch.__version__), kernels.narrow)
         program.save(str(target), _extra_files={_FACTS: msgspec.json.encode(facts).decode()})
-    return _record(job, kernels)
+    return _record(job, kernels, proof)
+
+
+def _proven(
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    batches: Sequence[tuple[Tensor, ...]],
+    kernels: Engine,
+    job: QuantizeJob,
+) -> tuple[Any, Proof]:
+    """The converted graph, without the layers that compute something else than FP32 does.
+
+    A layer that is left out changes what is fused with what; so the rest is proven anew.
+    """
+    left: dict[Place, str] = {}
+    wrong: dict[Place, str] = {}
+    for _ in range(_ROUNDS):
+        graph = _observed(copy.deepcopy(module).eval(), examples, kernels, job, left)
+        if job.mode == "static":
+            _calibrate(graph, batches)
+        places = places_of(graph)
+        observed = remember(graph)
+        converted = _converted(graph)
+        with _blamed(observed, "cannot run in int8"):
+            layers = {
+                places[layer.node]: layer for layer in compare(observed, converted, batches[0])
+            }
+        wrong = {place: why for place, layer in layers.items() if (why := _unfit(layer))}
+        if not wrong:
+            name, sqnr_db = worst({str(place): layer for place, layer in layers.items()})
+            return converted, Proof(
+                len(layers), name, sqnr_db, {str(p): w for p, w in left.items()}
+            )
+        if left.keys() & wrong.keys():
+            break  # it did not stay out
+        left |= wrong
+    text = "; ".join(f"{place} {why}" for place, why in wrong.items())
+    raise QuantizationError(f"layers compute something else in int8: {text}"[:600], _REMEDY)
+
+
+def _unfit(layer: Layer) -> str:
+    """Why ``layer`` cannot stay in int8; empty if it can."""
+    if layer.error:
+        return f"cannot run in int8: {layer.error}"
+    if layer.sqnr_db < FLOOR_DB:
+        return f"computes something else in int8 (SQNR {layer.sqnr_db:.1f} dB against fp32)"
+    return ""
 
 
 def _refuse_exported(module: nn.Module) -> None:
@@ -118,11 +160,18 @@ def load(target: Path) -> Any:
     Selects the program's kernel library for this process.
     """
     extra = {_FACTS: ""}
-    with _quiet():
+    with quiet():
         try:
-            name = msgspec.json.decode(_facts(target, extra), type=_Facts).engine
+            facts = msgspec.json.decode(_facts(target, extra), type=_Facts)
+            name = facts.engine
             if name not in torch.backends.quantized.supported_engines:
                 raise ModelError(f"{target} is made for {name!r} kernels", "quantize it again here")
+            if not (facts.narrow or exact(name)):
+                raise ModelError(
+                    f"{target} is made for a CPU that adds up 8-bit products without overflow, "
+                    "as this one does not",
+                    "quantize it again here",
+                )
             torch.backends.quantized.engine = name
             return torch.jit.load(str(target), map_location="cpu")
         except (RuntimeError, ValueError, OSError, msgspec.DecodeError) as error:
@@ -139,92 +188,121 @@ def _facts(target: Path, extra: dict[str, str]) -> str:
     return text
 
 
-def _record(job: QuantizeJob, kernels: str) -> Quantization:
+def _record(job: QuantizeJob, kernels: Engine, proof: Proof) -> Quantization:
     if job.mode == "dynamic":
         return Quantization(
-            route=f"torch FX dynamic, {kernels} kernels",
+            route=f"torch FX dynamic, {kernels.name} kernels",
             method="dynamic",
             scheme="activations ranged at run time, per-channel weights",
             calibration_source="none",
             calibration_sha256="",
             calibration_samples=0,
+            proof=proof,
         )
+    bits = ", 7 bits wide since this CPU overflows 8-bit sums" if kernels.narrow else ""
     return Quantization(
-        route=f"torch FX static, {kernels} kernels",
+        route=f"torch FX static, {kernels.name} kernels",
         method=job.method,
-        scheme="affine uint8 activations, symmetric per-channel int8 weights",
+        scheme=f"affine uint8 activations{bits}, symmetric per-channel int8 weights",
         calibration_source=job.calibration_source,
         calibration_sha256=job.calibration_sha256,
         calibration_samples=job.calibration_samples,
+        proof=proof,
     )
 
 
 def _observed(
-    module: nn.Module, examples: tuple[Tensor, ...], kernels: str, job: QuantizeJob
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    kernels: Engine,
+    job: QuantizeJob,
+    left: Iterable[Place],
 ) -> Any:
     """A graph of ``module`` with observers where values will be quantized."""
     from torch.ao.quantization.quantize_fx import prepare_fx
 
-    mapping = _static_mapping(kernels, job.method) if job.mode == "static" else _dynamic_mapping()
+    mapping = (
+        _static_mapping(kernels, job.method) if job.mode == "static" else _dynamic_mapping(module)
+    )
+    for place in left:
+        place.leave(mapping)
     if job.mode == "static":
-        _open_relu6(module)
+        _open_relu6(module, kernels)
     with _blamed(module, "cannot be traced"):
         return prepare_fx(module, mapping, examples)
 
 
-def _static_mapping(kernels: str, method: str) -> Any:
+def _static_mapping(kernels: Engine, method: str) -> Any:
     """torch's own choice of what to quantize for these kernels, with our observers."""
-    from torch.ao.quantization import QConfig, get_default_qconfig_mapping
+    from torch.ao.quantization import (
+        QConfig,
+        default_weight_observer,
+        get_default_qconfig_mapping,
+    )
 
     from harness.quantize.torch_observers import OBSERVERS
 
-    mapping = get_default_qconfig_mapping(kernels)
+    mapping = get_default_qconfig_mapping(kernels.name)
     default: Any = mapping.global_qconfig
     ours = OBSERVERS[method].with_args(
-        dtype=torch.quint8, qscheme=torch.per_tensor_affine, reduce_range=kernels == "x86"
+        dtype=torch.quint8, qscheme=torch.per_tensor_affine, reduce_range=kernels.narrow
     )
     for kind, config in list(mapping.object_type_qconfigs.items()):
         if config is not None and config.activation is default.activation:
             mapping.set_object_type(kind, QConfig(activation=ours, weight=config.weight))
+    # no kernel takes a scale per channel there, and for oneDNN torch's own choice forgets it
+    for kind in _TRANSPOSED:
+        mapping.set_object_type(kind, QConfig(activation=ours, weight=default_weight_observer))
     return mapping.set_global(QConfig(activation=ours, weight=default.weight))
 
 
-def _dynamic_mapping() -> Any:
+def _dynamic_mapping(module: nn.Module) -> Any:
     from torch.ao.quantization import QConfigMapping
     from torch.ao.quantization.qconfig import per_channel_dynamic_qconfig
 
-    mapping = QConfigMapping()
-    for kind in (*_DYNAMIC, nn.functional.linear):
-        mapping.set_object_type(kind, per_channel_dynamic_qconfig)
+    mapping = QConfigMapping().set_object_type(nn.functional.linear, per_channel_dynamic_qconfig)
+    # by their names: torch wants one setting for all types that fuse, and a ReLU has none
+    for path, inner in module.named_modules():
+        if isinstance(inner, _DYNAMIC):
+            mapping.set_module_name(path, per_channel_dynamic_qconfig)
     return mapping
 
 
-def _open_relu6(module: nn.Module) -> None:
+def _open_relu6(module: nn.Module, kernels: Engine) -> None:
     """Have each ReLU6 pass for a ReLU, so that it fuses into the convolution before it.
 
     It still clips at 6 while observers look, so the range that they set ends at 6 or below, and the
     fused kernel saturates there. MobileNetV2 takes 17 % less time for it. Where nothing fuses, the
-    clipping stays in the graph.
+    clipping stays in the graph. Activations of 7 bits end at level 127, and kernels saturate at
+    255: there the clipping stays too, behind the fused kernel.
     """
-    for parent in module.modules():
+    for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.ReLU6:
-                relu = nn.ReLU().eval()
+                relu: nn.Module = nn.ReLU().eval()
                 relu.forward = functools.partial(nn.functional.hardtanh, min_val=0.0, max_val=6.0)
-                setattr(parent, name, relu)
+                clipped = nn.Sequential(relu, nn.Hardtanh(0.0, 6.0)).eval()
+                setattr(parent, name, clipped if kernels.narrow else relu)
 
 
-def _calibrate(
-    graph: nn.Module,
-    examples: tuple[Tensor, ...],
-    job: QuantizeJob,
-    names: Sequence[str] | None,
-) -> None:
+def _batches(
+    examples: tuple[Tensor, ...], job: QuantizeJob, names: Sequence[str] | None
+) -> list[tuple[Tensor, ...]]:
+    """What is calibrated and proven on: the calibration data, without any the examples."""
+    if job.mode == "dynamic":
+        return [examples]
     with np.load(job.calibration_path, allow_pickle=False) as arrays:
         columns = [arrays[name] for name in (names or arrays.files)[: len(examples)]]
+    return [
+        tuple(_slice(c, e, start, job) for c, e in zip(columns, examples, strict=True))
+        for start in range(0, job.calibration_samples, job.batch_size)
+    ]
+
+
+def _calibrate(graph: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> None:
     with _blamed(graph, "cannot be calibrated"):
-        for start in range(0, job.calibration_samples, job.batch_size):
-            graph(*(_slice(c, e, start, job) for c, e in zip(columns, examples, strict=True)))
+        for batch in batches:
+            graph(*(tensor.clone() for tensor in batch))
 
 
 def _slice(column: Any, example: Tensor, start: int, job: QuantizeJob) -> Tensor:
@@ -239,20 +317,27 @@ def _slice(column: Any, example: Tensor, start: int, job: QuantizeJob) -> Tensor
     return torch.from_numpy(np.ascontiguousarray(chosen)).to(example.dtype)
 
 
-def _program(graph: Any, examples: tuple[Tensor, ...]) -> Any:
+def _converted(graph: Any) -> Any:
     from torch.ao.quantization.quantize_fx import convert_fx
 
     with _blamed(graph, "cannot be quantized"):
-        converted = convert_fx(graph).eval()
-        traced: Any = torch.jit.trace(converted, examples, check_trace=False, strict=False)
+        return convert_fx(graph).eval()
+
+
+def _program(converted: Any, examples: tuple[Tensor, ...]) -> Any:
+    with _blamed(converted, "cannot be compiled"):
+        traced: Any = torch.jit.trace(converted, _copies(examples), check_trace=False, strict=False)
         return torch.jit.freeze(traced.eval())
 
 
-def _check_kernels(program: Any, job: QuantizeJob) -> None:
+def _check_kernels(program: Any, job: QuantizeJob, proof: Proof) -> None:
     """At least one integer kernel that computes: conversions alone are no int8 model."""
     kinds = Counter(node.kind() for node in program.inlined_graph.nodes())
     if any(kind.startswith("quantized::") for kind in kinds):
         return
+    if proof.left:
+        text = "; ".join(f"{name} {why}" for name, why in proof.left.items())
+        raise QuantizationError(f"no layer of this model can run in int8: {text}"[:600], _REMEDY)
     found = sorted(kind for kind in kinds if not kind.startswith("prim::"))
     covered = (
         "dynamic quantization covers Linear, LSTM and GRU"
@@ -265,32 +350,20 @@ def _check_kernels(program: Any, job: QuantizeJob) -> None:
     )
 
 
-@contextlib.contextmanager
-def _using(name: str) -> Iterator[None]:
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = name
-    try:
-        yield
-    finally:
-        torch.backends.quantized.engine = before
+def _check_program(program: Any, converted: Any, examples: tuple[Tensor, ...]) -> None:
+    """Freezing rewrites the graph that was proven; it has to compute the same."""
+    with _blamed(converted, "cannot run in int8"):
+        proven, frozen = converted(*_copies(examples)), program(*_copies(examples))
+    if (found := sqnr_db(frozen, proven)) < _SAME_DB:
+        raise QuantizationError(
+            f"TorchScript computes something else than the quantized layers (SQNR {found:.1f} dB)",
+            _REMEDY,
+        )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What torch says of this route to its developers; it still is the fastest one."""
-    from torch.jit._trace import TracerWarning
-
-    with warnings.catch_warnings():
-        for message in (
-            "torch.ao.quantization is deprecated",
-            "`torch.jit.[a-z_]+` is deprecated",
-            "torch.quantize_per_tensor, torch.quantize_per_channel and other",
-            "Please use quant_min and quant_max to specify the range",
-            "must run observer before calling calculate_qparams",
-        ):
-            warnings.filterwarnings("ignore", message)
-        warnings.filterwarnings("ignore", category=TracerWarning)
-        yield
+def _copies(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A model may work in place."""
+    return tuple(tensor.clone() for tensor in tensors)
 
 
 @contextlib.contextmanager
