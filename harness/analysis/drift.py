@@ -21,14 +21,16 @@ OUTLIER_RULE = (
     "slower than the launch's median + 5 x 1.4826 MAD "
     "(5 x 1.2533 mean absolute deviation where the MAD is 0)"
 )
-_OUTLIER_SDS = 5.0
-# What turns each deviation into a standard deviation for normal data: 1 / ppf(3/4), sqrt(pi / 2).
-_SD_PER_MAD, _SD_PER_MEAN_DEVIATION = 1.4826, 1.2533
+# 5 standard deviations, in ten thousandths of either deviation. What turns these into a standard
+# deviation for normal data: 1.4826 = 1 / ppf(3/4), 1.2533 = sqrt(pi / 2).
+_LIMIT_MADS, _LIMIT_MEAN_DEVIATIONS = 5 * 14826, 5 * 12533
 _TREND_BLOCKS = 20
 _MIN_FOR_DRIFT = 9
 _MIN_FOR_CORRELATION = 10
 # The correlation time is short against this; longer series are cut, to bound the transform.
 _SEGMENT = 2**17
+# What a Fourier transform's rounding leaves of a covariance that is 0.
+_ROUNDING = 1e-10
 
 Samples = NDArray[Any]
 
@@ -49,20 +51,27 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 def diagnose(launches: Launches) -> Diagnosis:
     """Diagnosis of iteration times in nanoseconds, one array in time order per fresh process.
 
-    Raises `MeasurementFailed` without a single iteration.
+    Ranks and limits are decided on whole nanoseconds: in milliseconds, rounding breaks ties as the
+    unit has it. Raises `MeasurementFailed` without a single iteration.
     """
     ms = in_ms(launches)
-    trend = _trend(ms)
+    ns = [_whole(launch) for launch in launches if len(launch)]
+    trend = _trend(ns)
     return Diagnosis(
         autocorrelation=autocorrelation(ms),
         effective_samples=effective_samples(ms),
-        outliers=sum(outliers(launch) for launch in ms),
+        outliers=sum(outliers(launch) for launch in ns),
         outlier_rule=OUTLIER_RULE,
         drift=drift(ms),
         between_launch_cv=between_launch_cv([float(np.median(launch)) for launch in ms]),
         trend_rho=trend if isinstance(trend, Unavailable) else trend.rho,
         trend_p=trend if isinstance(trend, Unavailable) else trend.p_value,
     )
+
+
+def _whole(launch: Samples) -> Samples:
+    integers = np.issubdtype(launch.dtype, np.integer)
+    return launch if integers else np.rint(launch).astype(np.int64)
 
 
 def autocorrelation(launches: Launches) -> Maybe[float]:
@@ -99,24 +108,28 @@ def autocorrelation_time(samples: Samples) -> float:
     if not isinstance(covariance, np.ndarray) or covariance[0] <= 0.0:
         return 1.0
     pairs = covariance[: shortest // 2 * 2].reshape(-1, 2).sum(axis=1)
-    negative = np.flatnonzero(pairs <= 0.0)
+    negative = np.flatnonzero(pairs <= _ROUNDING * covariance[0])
     end = int(negative[0]) if len(negative) else len(pairs)
     return max(1.0, float(2.0 * pairs[:end].sum() / covariance[0]) - 1.0)
 
 
 def outliers(samples: Samples) -> int:
-    """How many samples lie above median + 5 standard deviations, these taken from the MAD.
+    """How many integers lie above median + 5 standard deviations, these taken from the MAD.
 
     Where over half of the samples are equal the MAD is 0, and the mean absolute deviation replaces
-    it (Iglewicz and Hoaglin, *How to Detect and Handle Outliers*, 1993).
+    it (Iglewicz and Hoaglin, *How to Detect and Handle Outliers*, 1993). Exact: medians of integers
+    are halves, so everything is held in halves, and the limits are quotients of integers.
     """
-    median = float(np.median(samples))
-    deviations = samples - median
-    np.abs(deviations, out=deviations)
-    sd = _SD_PER_MAD * float(np.median(deviations, overwrite_input=True))
-    if sd == 0.0:
-        sd = _SD_PER_MEAN_DEVIATION * float(deviations.mean())
-    return int(np.count_nonzero(samples > median + _OUTLIER_SDS * sd))
+    above = 2 * samples.astype(np.int64, copy=False)
+    above -= int(np.median(above))
+    deviations = np.abs(above)
+    total = int(deviations.sum())
+    mad = int(2 * np.median(deviations, overwrite_input=True))  # in quarters
+    if mad:
+        limit = _LIMIT_MADS * mad // 20_000
+    else:
+        limit = _LIMIT_MEAN_DEVIATIONS * total // (10_000 * len(samples))
+    return int(np.count_nonzero(above > limit))
 
 
 def drift(launches: Launches) -> Maybe[float]:
