@@ -46,7 +46,7 @@ def served(logdir: Path, *args: str) -> Iterator[Served]:
         yield Served(found.group(), process)
     finally:
         process.send_signal(2)
-        process.communicate(timeout=20)
+        process.communicate(timeout=600)
 
 
 def metrics(accuracy: float, latency_ms: float, size_mb: float, power_mw: float) -> dict[str, Any]:

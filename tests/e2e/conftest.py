@@ -20,7 +20,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def harness(tmp_path: Path, cache: Path) -> Harness:
     """``harness(*args)`` in an empty folder; fails the test if it leaves a process behind."""
 
-    def call(*args: str, timeout_s: float = 120, path: Sequence[Path] = ()) -> Ran:
+    def call(*args: str, timeout_s: float = 600, path: Sequence[Path] = ()) -> Ran:
         ran = subprocess.run(
             [sys.executable, "-m", "harness", *args],
             cwd=tmp_path,

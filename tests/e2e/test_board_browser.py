@@ -40,7 +40,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     for precision in ("fp32", "int8"):
         short = ("--precision", precision, "--duration", "0.5", "--quiet")
         command = [sys.executable, "-m", "harness", "run", *short]
-        subprocess.run(command, cwd=folder, env=environment(cache), check=True, timeout=120)
+        subprocess.run(command, cwd=folder, env=environment(cache), check=True, timeout=600)
     results = folder / "results"
     import_models(results, MODELS, folder)
     scalars = {f"{name}/accuracy/int8": 0.25 + i / 100 for i, name in enumerate(HOSTILE)}
@@ -547,7 +547,7 @@ def test_a_run_appears_while_it_goes_and_the_page_stays_as_it_was(
             "() => [...document.querySelectorAll('table.board tbody tr')].some(row =>"
             " row.innerText.includes('running') && /\\d\\.\\d/.test(row.cells[6].innerText))"
         )
-        assert going.wait(timeout=60) == 0
+        assert going.wait(timeout=600) == 0
         page.locator("td .status.running").wait_for(state="detached")
     finally:
         going.kill()

@@ -35,7 +35,7 @@ FIVE = ("--duration", "5", "--idle", "5")
 class Plan(NamedTuple):
     args: tuple[str, ...]
     meter: tuple[float, float] | None = None  # watts idle and under load
-    lifetime_s: float = 60.0
+    stops: bool = False  # whether the meter dies as soon as the run has shown a reading
     phases: bool = False  # whether the meter sees when there is load
 
 
@@ -43,7 +43,7 @@ PLANS = {
     "phases": Plan((*RUN, *CSV, *FIVE, "--option", "beacon=beacon"), (IDLE_W, LOAD_W), phases=True),
     "constant": Plan((*RUN, *CSV, *FIVE), (LOAD_W, LOAD_W)),
     "short": Plan((*RUN, *CSV, "--duration", "1.5", "--idle", "0"), (LOAD_W, LOAD_W)),
-    "stops": Plan((*RUN, *CSV, "--duration", "6", "--idle", "0"), (LOAD_W, LOAD_W), lifetime_s=4),
+    "stops": Plan((*RUN, *CSV, "--duration", "10", "--idle", "0"), (LOAD_W, LOAD_W), stops=True),
     "empty": Plan((*RUN, *CSV, "--duration", "0.5", "--require", "energy")),
     "none": Plan((*RUN, "--power-source", "none", "--duration", "0.5", "--require", "energy")),
 }
@@ -77,32 +77,42 @@ def measure(plan: Plan, folder: Path, cache: Path) -> Measured:
     (folder / "meter.csv").touch()
     if plan.meter is not None:
         beacon = "beacon" if plan.phases else "-"
-        args = ["meter.csv", beacon, *map(str, plan.meter), str(plan.lifetime_s)]
+        args = ["meter.csv", beacon, *map(str, plan.meter), "3600"]
         meter = subprocess.Popen([sys.executable, HERE / "meter.py", *args], cwd=folder, env=env)
         wait_for_rows(folder / "meter.csv", 8)
+    command = [sys.executable, "-m", "harness", *plan.args, "--json"]
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", *plan.args, "--json"],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
+        with subprocess.Popen(
+            command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True
+        ) as process:
+            if plan.stops and meter is not None:
+                wait_for_a_reading(folder, process)
+                meter.kill()
+            out, err = process.communicate(timeout=600)
     finally:
         if meter is not None:
             meter.kill()
             meter.wait()
     assert_no_orphans(folder)
     (run,) = (folder / "results").iterdir()
-    return Measured(Ran(done.returncode, done.stdout, done.stderr), run, scalars(run))
+    return Measured(Ran(process.returncode, out, err), run, scalars(run))
 
 
 def wait_for_rows(path: Path, count: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not path.exists() or path.read_text().count("\n") <= count:
         assert time.monotonic() < deadline, "the meter writes nothing"
+        time.sleep(0.02)
+
+
+def wait_for_a_reading(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Until the run has shown what the meter says."""
+    while not any(
+        b"power/wall_w" in events.read_bytes()
+        for events in folder.glob("results/*/events.out.tfevents.*")
+    ):
+        assert process.poll() is None, "the run has ended without a reading"
         time.sleep(0.02)
 
 
@@ -192,7 +202,7 @@ def test_load_that_draws_no_more_than_idling_has_no_net_energy(
 @pytest.mark.parametrize(
     ("name", "reason", "remedy"),
     [
-        ("short", "window_too_short: 1.5 s, and this meter needs 5 s", "add --duration 5"),
+        ("short", r"window_too_short: [\d.]+ s, and this meter needs 5 s$", "add --duration 5"),
         ("stops", "insufficient_samples: ", ""),
     ],
 )
@@ -202,7 +212,7 @@ def test_a_meter_that_cannot_answer_says_why(
     run = measured(name)
     assert run.ran.code == 0, run.ran.err  # nobody required energy
     absent = run.energy["joules_per_inference"]
-    assert absent["unavailable"].startswith(reason)
+    assert re.match(reason, absent["unavailable"]), absent
     assert remedy in absent["remedy"]
     assert run.wall["status"] == "unavailable"
 
@@ -215,8 +225,9 @@ def test_a_meter_that_went_silent_leaves_no_stale_readings(
     silent_since_s = float(last_row.split(",")[0])
     shown_s = [wall for wall, _ in run.scalars["power/wall_w"]]
     assert min(shown_s) < silent_since_s
-    assert max(shown_s) < silent_since_s + 1.8  # a second, and the half between two events
-    assert max(wall for wall, _ in run.scalars["latency/median_ms"]) > silent_since_s + 2.0
+    # a second, the half between two events, and what a busy machine makes of them
+    assert max(shown_s) < silent_since_s + 3.0
+    assert max(wall for wall, _ in run.scalars["latency/median_ms"]) > silent_since_s + 4.0
 
 
 @pytest.mark.parametrize(

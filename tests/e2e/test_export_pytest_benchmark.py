@@ -32,7 +32,7 @@ def harness(folder: Path, *words: str) -> None:
     command = [sys.executable, "-m", "harness", *words]
     cache = folder / "cache"
     done = subprocess.run(
-        command, cwd=folder, env=environment(cache), capture_output=True, timeout=120, check=False
+        command, cwd=folder, env=environment(cache), capture_output=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -52,7 +52,7 @@ def compare(folder: Path, *words: str) -> str:
     """What ``pytest-benchmark compare`` prints; it must end well and complain of nothing."""
     command = [sys.executable, "-m", "pytest_benchmark", "compare", *words]
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0 and "Failed to load" not in done.stderr, done.stderr
     return done.stdout
@@ -117,6 +117,6 @@ def test_a_storage_serves_the_command_line_too(night: Path) -> None:
     harness(night, *words)
     command = [sys.executable, "-m", "pytest_benchmark", "--storage=store", "compare", "0002"]
     done = subprocess.run(
-        command, cwd=night, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=night, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0 and "benchmark 'latency (s)': 1 tests" in done.stdout

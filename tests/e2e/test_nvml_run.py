@@ -46,7 +46,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[dict[
             env={**environment(cache), **cuda.variables(), **variables(trace)},
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=600,
             check=False,
         )
         assert_no_orphans(folder)

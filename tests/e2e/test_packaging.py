@@ -38,7 +38,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(tree: Path) -> Path:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist"]
     done = subprocess.run(
-        command, cwd=tree, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tree, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = (tree / "dist").glob("*.whl")
@@ -59,7 +59,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [sys.executable, "-m", "pip", "--python", python, "install", "-q", *offline, wheel],
         check=True,
-        timeout=120,
+        timeout=600,
     )
     (site,) = folder.glob("lib/python*/site-packages")
     dependencies = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
@@ -76,7 +76,7 @@ def call(environment: Path, cwd: Path, *command: str) -> subprocess.CompletedPro
         env={**variables, "HARNESS_CACHE": str(environment.parent / "cache")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

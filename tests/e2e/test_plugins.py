@@ -32,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", *offline, "-t", str(target), str(source)],
         check=True,
-        timeout=120,
+        timeout=600,
     )
     return target
 

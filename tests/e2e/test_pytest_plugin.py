@@ -42,7 +42,7 @@ def run_pytest(tmp_path: Path, cache: Path) -> Pytest:
             env=environment(cache),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert_no_orphans(tmp_path)
@@ -318,7 +318,7 @@ def test_the_benchmark_of_the_backends(tmp_path: Path, cache: Path) -> None:
         env=environment(cache),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout

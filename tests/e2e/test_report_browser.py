@@ -25,7 +25,7 @@ EVIL = "<img src=x onerror=window.pwned=1><script>window.pwned=1"  # a slash wou
 
 def harness(folder: Path, cache: Path, *args: str) -> None:
     command = [sys.executable, "-m", "harness", *args]
-    subprocess.run(command, cwd=folder, env=environment(cache), check=True, timeout=120)
+    subprocess.run(command, cwd=folder, env=environment(cache), check=True, timeout=600)
 
 
 def renamed(results: Path) -> None:

@@ -64,7 +64,7 @@ def check_folder(logdir: Path, epochs: int) -> None:
 def test_the_script(tmp_path: Path) -> None:
     command = [sys.executable, EXAMPLES / "train_digits.py", "--logdir", tmp_path / "log",
                "--epochs", "2", "--duration", "0.3"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if line.startswith(("  epoch", "measuring"))]
     assert [line.partition(":")[0] for line in told[:2]] == ["  epoch 1", "  epoch 2"]
@@ -81,7 +81,7 @@ def test_the_notebook(tmp_path: Path) -> None:
     short = f"LOGDIR = Path({str(tmp_path / 'log')!r})\nEPOCHS = 2\nDURATION_S = 0.3"
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(short))
     client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": EXAMPLES}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": EXAMPLES}}
     )
     client.execute()
     printed = "".join(

@@ -303,7 +303,7 @@ def test_promotions_at_once_are_one_after_the_other(tmp_path: Path) -> None:
         )
         for name in names
     ]
-    assert [one.wait(timeout=60) for one in running] == [0, 0, 0]
+    assert [one.wait(timeout=600) for one in running] == [0, 0, 0]
     found = read("main", tmp_path)
     assert len(found.history) == 29
     assert [result.id for result in resolve("main", tmp_path).results] == [found.runs[0].id]

@@ -487,7 +487,7 @@ def test_processes_at_once_lose_nothing_and_count_nothing_twice(tmp_path: Path) 
         subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path), str(first), here])
         for first in (0, 40, 80, 120)
     ]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0, 0]
+    assert [writer.wait(timeout=600) for writer in writers] == [0, 0, 0, 0]
     with Index(tmp_path) as index:
         report = index.refresh()
         assert (report.indexed, report.removed, report.skipped) == (0, 0, ())

@@ -101,7 +101,7 @@ def test_rivals_both_succeed(tmp_path: Path) -> None:
     cache, together = Cache(tmp_path, building=True), Barrier(4)
 
     def build(folder: Path) -> Record:
-        together.wait(timeout=30)
+        together.wait(timeout=600)
         (folder / "file").write_text("content")
         return Record(42)
 
