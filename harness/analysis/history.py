@@ -185,7 +185,8 @@ def _changes(
 def _night_sd(values: Floats, at: Sequence[int]) -> Maybe[float]:
     if len(values) < MIN_NIGHTS_OF_HISTORY:
         return Unavailable(
-            f"{len(values)} nights say nothing of how nights differ",
+            f"{len(values)} night{' says' if len(values) == 1 else 's say'} nothing of how nights"
+            " differ",
             f"measure at least {MIN_NIGHTS_OF_HISTORY}",
         )
     return float(_SD_OF_MAD * np.median(np.abs(residuals(np.log(values), at))))

@@ -131,11 +131,11 @@ def _figures(found: Baseline) -> list[tuple[str, str, str, str]]:
     from statistics import median
 
     from harness.analysis.metrics import METRICS
-    from harness.sinks.rows import number, quantity
+    from harness.sinks.comparison import metric_value
+    from harness.sinks.rows import number
 
     def shown(name: str, value: float) -> str:
-        unit = METRICS[name].unit if name in METRICS else ""
-        return quantity(value, unit) if unit else number(value)
+        return metric_value(value, METRICS[name].unit) if name in METRICS else number(value)
 
     return [
         ("" if index else one.cell.name, name, str(len(values)), shown(name, median(values)))

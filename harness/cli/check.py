@@ -63,7 +63,7 @@ def command(
 
     \b
       harness check --baseline release
-      harness check --baseline history@main     the last 20 good nights of each cell
+      harness check --baseline history@main     its last 20 good nights
       harness check nightly-2026-11-21 --baseline latest@main --report-dir gate
     """
     from harness.analysis.gate import judge

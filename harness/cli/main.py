@@ -61,7 +61,7 @@ its error bar, and leaves a result file and TensorBoard events in one folder per
   harness run                                    a built-in model on this CPU
   harness run --model net.onnx --precision int8  your ONNX file, quantized
   harness show latest                            the newest result again
-  harness compare RUN_A RUN_B                    is B faster than A for certain?
+  harness compare RUN_A RUN_B                    is B faster for certain?
 """
 
 _EPILOG = """Exit codes: 0 fine; 1 worse than the gate allows; 2 bad usage or input; 3 the

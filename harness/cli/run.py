@@ -150,11 +150,17 @@ def command(
     elif not quiet:
         from harness.sinks.terminal import print_out, render_result
 
-        print_out(render_result(outcome.result, outcome.folder, whole=verbose))
+        print_out(render_result(outcome.result, _near(outcome.folder), whole=verbose))
     told = not (as_json or quiet) and _on_one_screen()  # the headline ends with why it failed
     for text in [*outcome.problems, *outcome.missing, *([] if told else _failure(outcome))]:
         tell(" ".join(text.split()))
     return outcome.exit_code
+
+
+def _near(folder: Path) -> Path:
+    """As the reader would type it: from here, if it lies below."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _on_one_screen() -> bool:

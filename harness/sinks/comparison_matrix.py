@@ -15,7 +15,7 @@ from harness.sinks.rows import number, plain
 from harness.sinks.terminal import style_of
 
 _MARKS = {"improved": "+", "regressed": "!", "inconclusive": "?", "unchanged": "="}
-_LEGEND = "B / A of each cell and metric: ! regressed, ? inconclusive, + improved, = unchanged"
+_LEGEND = "B / A. ! regressed, ? inconclusive, + improved, = unchanged"
 # what eight columns leave room for beside a name
 _SHORT = {
     "latency_median": "median", "latency_p99": "p99", "throughput": "/s",

@@ -122,9 +122,9 @@ def _status(result: Result) -> str:
     doubts = [check for check in result.validity if check.verdict == kind]
     if not doubts:
         return f"{result.status}: {_passed(result)}" if result.validity else result.status
-    first, *others = doubts
-    also = f"; also {', '.join(plain(check.name) for check in others)}" if others else ""
-    return f"{result.status}: {shortened(plain(first.reason).partition('; ')[0])}{also}"
+    if len(doubts) > 1:
+        return f"{result.status}: {', '.join(plain(check.name) for check in doubts)}"
+    return f"{result.status}: {shortened(plain(doubts[0].reason).partition('; ')[0])}"
 
 
 def _passed(result: Result) -> str:

@@ -353,9 +353,9 @@ def test_sets_begin_with_a_line_a_cell_and_a_column_a_metric() -> None:
     assert header[:3] == ["median", "p99", "/s"] and header[-1] == "cell"
     assert [row[:2] for row in table] == [["1.30", "!"], ["0.500", "+"], ["1.00", "="]]
     assert [row[-1] for row in table] == ["b1", "b4", "b2"]
-    assert lines[7].startswith("B / A of each cell and metric: ! regressed")
+    assert lines[7].startswith("B / A. ! regressed, ")
     one = to_text(render_sets(compare_sets(a[:1], b[:1])))
-    assert "B / A of each cell" not in one  # of one cell the table below says all
+    assert "B / A. !" not in one  # of one cell the table below says all
 
 
 @pytest.mark.parametrize(
