@@ -23,7 +23,8 @@ nothing: Callable[[], None] = list[None]().clear
 def chosen_options(
     backend: str, options: SessionOptions, table: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
-    """Every option of ``table`` (its values, the default first) with the value in force.
+    """Every option of ``table`` (its values, the default first; none for a free text, by default
+    empty) with the value in force.
 
     Raises `UsageError` naming the valid ones.
     """
@@ -32,11 +33,11 @@ def chosen_options(
             raise UsageError(
                 f"{backend} has no option {key!r}", f"choose one of {', '.join(table)}"
             )
-        if value not in table[key]:
+        if table[key] and value not in table[key]:
             raise UsageError(
                 f"--option {key} is {value!r}", f"choose one of {', '.join(table[key])}"
             )
-    return {key: options.options.get(key, values[0]) for key, values in table.items()}
+    return {key: options.options.get(key, (*values, "")[0]) for key, values in table.items()}
 
 
 def import_framework(module: str, title: str, remedy: str) -> ModuleType | Unavailable:

@@ -90,6 +90,8 @@ class Loaded:
         spinning = "1" if chosen["allow_spinning"] == "on" else "0"
         made.add_session_config_entry("session.intra_op.allow_spinning", spinning)
         made.add_session_config_entry("session.inter_op.allow_spinning", spinning)
+        for library in filter(None, chosen["custom_ops"].split(os.pathsep)):
+            register_library(made, library)
         if is_cuda(self.options):
             made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         return made
@@ -103,7 +105,9 @@ class Loaded:
         except Exception as error:
             if self.wanted == TENSORRT and "TensorRT libraries" in str(error):
                 raise self._absent(ort, line(error)) from error
-            raise_mapped(error, f"onnxruntime cannot load {self.path}", ModelError)
+            unknown = "is not a registered function/op" in str(error)
+            remedy = "give the library that has it: --option custom_ops=FILE.so" * unknown
+            raise_mapped(error, f"onnxruntime cannot load {self.path}", ModelError, remedy)
         if self.wanted not in session.get_providers():
             raise self._absent(ort, "it was left out without a reason")
         return session
@@ -207,6 +211,19 @@ def check_declared(declared: Any, inputs: Arrays) -> None:
             )
 
 
+def register_library(made: Any, library: str) -> None:
+    """Have sessions of these options know a library's operators. Raises `ModelError`."""
+    path = Path(library).absolute()
+    if not path.is_file():
+        raise ModelError(
+            f"--option custom_ops names {library!r}, which is no file", "check the path"
+        )
+    try:
+        made.register_custom_ops_library(str(path))
+    except Exception as error:
+        raise_mapped(error, f"onnxruntime cannot take the operators of {library}", ModelError)
+
+
 def bindable(session: Any) -> dict[str, Any]:
     """The outputs by name, without optionals: one without a value ends the process when it is
     looked at. A graph may list an output twice; a binding holds it once. Raises `ModelError`."""
@@ -268,7 +285,9 @@ def line(error: Exception) -> str:
     return one_line(text) or type(error).__name__
 
 
-def raise_mapped(error: Exception, what: str, kind: type[HarnessError]) -> NoReturn:
+def raise_mapped(
+    error: Exception, what: str, kind: type[HarnessError], remedy: str = ""
+) -> NoReturn:
     text = line(error)
     if (known := cuda_failure(text, what)) is not None and "cuda" in text.lower():
         raise known from error
@@ -276,4 +295,4 @@ def raise_mapped(error: Exception, what: str, kind: type[HarnessError]) -> NoRet
         raise MeasurementFailed(
             f"{what}: out of memory: {text}", "use a smaller batch or model"
         ) from error
-    raise kind(f"{what}: {text}") from error
+    raise kind(f"{what}: {text}", remedy) from error

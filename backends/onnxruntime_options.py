@@ -27,6 +27,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "allow_spinning": ("on", "off"),
     "arena": ("on", "off"),
     "deterministic": ("off", "on"),
+    "custom_ops": (),  # libraries, parted as in PATH
 }
 CUDA_OPTIONS: Mapping[str, tuple[str, ...]] = {
     **OPTIONS,

@@ -123,7 +123,7 @@ def command(
     Options of the backends (--option KEY=VALUE):
       onnxruntime   graph_optimization_level=all|extended|basic|disable
                     execution_mode=sequential|parallel   allow_spinning=on|off
-                    arena=on|off   deterministic=on|off
+                    arena=on|off   deterministic=on|off   custom_ops=FILE.so
       pytorch       compile=off|inductor   channels_last=auto|on|off
     \b
     On a GPU also:

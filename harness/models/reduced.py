@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -55,10 +56,19 @@ def reduce(
         calibration_samples=calibration.samples,
         batch_size=spec.batch_size,
         seed=spec.seed,
+        libraries=_libraries(spec),
     )
     if format == "onnx":
         return _onnx(spec, fp32, job, cache)
     return _torch_int8(spec, source, fp32, job, inputs_path, cache)
+
+
+def _libraries(spec: RunSpec) -> tuple[str, ...]:
+    """Of ``--option custom_ops``. Raises `ModelError` for one that is no file."""
+    paths = [Path(p).absolute() for p in spec.options.get("custom_ops", "").split(os.pathsep) if p]
+    for path in paths:
+        check_file(path)
+    return tuple(map(str, paths))
 
 
 def _cast(spec: RunSpec, fp32: Fp32) -> Artifact:
@@ -182,6 +192,7 @@ def _onnx(spec: RunSpec, fp32: Fp32, job: QuantizeJob, cache: Cache) -> Artifact
         **_key(spec, fp32, job, "onnx", "onnxruntime"),
         "symmetric": symmetric,
         "narrow": saturates_here(),
+        "libraries": sha256_of(map(Path, job.libraries)),
     }
     made = cache.product("onnx-quantized", key, Quantization, build)
     return msgspec.structs.replace(

@@ -30,3 +30,4 @@ class QuantizeJob(msgspec.Struct, frozen=True, kw_only=True):
     calibration_samples: int
     batch_size: int = 1
     seed: int = 0
+    libraries: tuple[str, ...] = ()  # of custom operators that the model needs

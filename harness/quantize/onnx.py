@@ -23,7 +23,7 @@ import logging
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,10 @@ def quantize(
             "use --quantization static",
         )
     _need_libraries()
-    with _boundary(source), tempfile.TemporaryDirectory(prefix="harness-quantize-") as folder:
+    with (
+        _boundary(source, job.libraries),
+        tempfile.TemporaryDirectory(prefix="harness-quantize-") as folder,
+    ):
         prepared = Path(folder, "prepared.onnx")
         prepare(source, prepared)
         samples = list(islice(feeds_of(prepared, job), max(1, _PROOF_SAMPLES // job.batch_size)))
@@ -154,15 +157,19 @@ def _need_libraries() -> None:
 
 
 @contextlib.contextmanager
-def _boundary(source: Path) -> Iterator[None]:
-    """Keep the libraries quiet and turn what they raise into a `QuantizationError`."""
+def _boundary(source: Path, libraries: Sequence[str] = ()) -> Iterator[None]:
+    """Keep the libraries quiet and turn what they raise into a `QuantizationError`.
+
+    ``libraries`` of custom operators are known to every session that is made meanwhile.
+    """
     disabled = logging.root.manager.disable
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             logging.disable(logging.CRITICAL)
             _silence_runtime()
-            yield
+            with _operators_of(libraries):
+                yield
     except HarnessError:
         raise
     except Exception as error:
@@ -171,6 +178,27 @@ def _boundary(source: Path) -> Iterator[None]:
         ) from error
     finally:
         logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _operators_of(libraries: Sequence[str]) -> Iterator[None]:
+    """The quantizer makes sessions of its own with options of its own: those are replaced."""
+    import onnxruntime as ort
+
+    plain: Any = ort.SessionOptions
+
+    class Options(plain):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            for library in libraries:
+                self.register_custom_ops_library(library)
+
+    if libraries:
+        ort.SessionOptions = Options
+    try:
+        yield
+    finally:
+        ort.SessionOptions = plain
 
 
 def _silence_runtime() -> None:
