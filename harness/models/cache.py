@@ -13,6 +13,7 @@ link is followed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -25,7 +26,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.models.sources import sha256_of
 
 T = TypeVar("T")
@@ -116,12 +117,19 @@ class Cache:
             _seal(temporary, made)
             return self._publish(temporary, folder, record)
         except OSError as error:
-            raise UsageError(
-                f"the cache {self.root} cannot be written: {error.strerror or error}",
-                "free some space, or point HARNESS_CACHE at another folder",
-            ) from error
+            raise self._unwritable(error.strerror or str(error)) from error
+        except HarnessError as error:  # what a library said of it may sound like the model's fault
+            if not _is_of_full_disk(error):
+                raise
+            raise self._unwritable(os.strerror(errno.ENOSPC)) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def _unwritable(self, why: str) -> UsageError:
+        return UsageError(
+            f"the cache {self.root} cannot be written: {why}",
+            "free some space, or point HARNESS_CACHE at another folder",
+        )
 
     def _temporary(self) -> Path:
         """A folder to build in. Away with what was abandoned in the one for all of them."""
@@ -187,6 +195,16 @@ class Cache:
             pass  # another process did so first
         finally:
             shutil.rmtree(grave, ignore_errors=True)
+
+
+def _is_of_full_disk(error: BaseException | None) -> bool:
+    """Whether ``error`` comes of a full disk, through however many others, or says so in words."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _seal(folder: Path, record: Any) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from harness.cache_root import default_root
-from harness.errors import ModelError, UsageError
+from harness.errors import ModelError, QuantizationError, UsageError
 from harness.models.cache import ABANDONED_S, UNFINISHED, Cache, NeedsBuilder
 
 
@@ -120,6 +120,23 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
         Cache(tmp_path, building=True).product("kind", 1, Record, build)
     assert leftovers(tmp_path) == []
     assert not (tmp_path / "kind").exists()
+
+
+@pytest.mark.parametrize(
+    "cause", [OSError(28, "No space left on device"), RuntimeError("No space left on device: x")]
+)
+def test_a_full_cache_is_not_called_the_models_fault(tmp_path: Path, cause: Exception) -> None:
+    """As a quantizer's library tells it: by whatever error it meets, which becomes one of ours."""
+
+    def build(folder: Path) -> Record:
+        try:
+            raise cause
+        except Exception as error:
+            raise QuantizationError("m.onnx cannot be quantized", "run fp32") from error
+
+    with pytest.raises(UsageError, match=r"cache .* cannot be written: No space left on device"):
+        Cache(tmp_path, building=True).product("kind", 1, Record, build)
+    assert leftovers(tmp_path) == []
 
 
 def test_abandoned_builds_are_swept_and_running_ones_kept(tmp_path: Path) -> None:

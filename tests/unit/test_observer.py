@@ -1,0 +1,66 @@
+"""What the driver keeps while a disk is full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_store import file_size_limit
+
+from harness.engine.journal import RunJournal
+from harness.engine.observer import RunObserver
+from harness.records.samples import Stretch, read_samples
+from harness.records.store import RunFolder
+from harness.spec import RunSpec
+
+
+@pytest.fixture
+def observer(tmp_path: Path) -> RunObserver:
+    folder = RunFolder.create(tmp_path, ("m", "b", "fp32"))
+    return RunObserver(RunSpec(sample_rate_hz=0.0), folder, [], RunJournal(folder.path))
+
+
+def second(index: int) -> Stretch:
+    starts = np.arange(1000, dtype=np.int64) + 1000 * index
+    return Stretch(0, 0, index > 0, starts, starts + 5)
+
+
+def test_what_a_full_disk_refuses_waits_in_memory(observer: RunObserver) -> None:
+    """One second is journalled, two are refused, and later all of them are there, in order."""
+    folder = observer._folder.path
+    observer._pending = [second(0)]
+    observer._flush()
+    observer._pending += [second(1), second(2)]
+    with file_size_limit(20_000):
+        observer._flush()
+        assert observer.unsaved == 2000
+        assert len(read_samples(folder).start_ns) == 1000
+        observer._flush()
+    (told,) = observer.problems  # once
+    assert "samples.journal" in told
+    observer.let_go()
+
+    assert observer.unsaved == 0
+    samples = read_samples(folder)
+    assert np.array_equal(samples.start_ns, np.arange(3000))
+    assert samples.timed.sum() == 2000
+
+
+def test_a_terminal_that_is_gone_is_left_out(observer: RunObserver) -> None:
+    class Gone:
+        told = 0
+
+        def update(self, progress: object) -> None:
+            self.told += 1
+            raise OSError(5, "Input/output error")
+
+        def close(self, result: object) -> None:
+            raise AssertionError("given up before")
+
+    observer.sinks.append(sink := Gone())
+    observer.preparing()
+    observer.preparing()
+    observer.close(None)
+    assert sink.told == 1
+    assert observer.problems == ["Gone was given up: Input/output error"]
