@@ -36,6 +36,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bisect": ("harness.cli.bisect:command", "Say what changed when a cell got worse."),
     "recover": ("harness.cli.recover:command", "Write the results that killed runs owe."),
     "show": ("harness.cli.show:command", "Show a run that lies in the results folder."),
+    "verify": (
+        "harness.cli.verify:command",
+        "Recompute a run's figures from its samples, and check its files.",
+    ),
     "baseline": ("harness.cli.baseline:command", "Promote runs to a baseline; list and show them."),
     "index": ("harness.cli.index:command", "Rebuild the index of a results folder."),
     "list": (

@@ -175,6 +175,7 @@ class Conductor:
         absent = tuple(missing(self.spec, result))
         code = self._exit_code(result, absent) or saving.exit_code
         observer.close(result)
+        result = saving.seal(result)
         return Outcome(result, self.folder.path, code, absent, tuple(observer.problems))
 
     def _exit_code(self, result: Result, absent: Sequence[str]) -> int:

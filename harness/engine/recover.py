@@ -43,9 +43,9 @@ def recover(folder: Path) -> tuple[Result, list[str]]:
         evidence = _evidence(folder, read_lines(journal.path))
         saving = Saving(RunFolder(folder), evidence, journal, problems.append)
         if (folder / RESULT_NAME).exists():  # it came as far as that
-            return saving.complete(read_result(folder)), problems
+            return saving.seal(saving.complete(read_result(folder))), problems
         _mark(evidence)
-        return saving.save(), problems
+        return saving.seal(saving.save()), problems
     except MemoryError as error:
         raise MeasurementFailed(
             f"there is not enough memory for the samples of {str(folder)!r}", "free some memory"

@@ -14,10 +14,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from harness.engine.assemble import assemble, with_files
 from harness.engine.journal import RunJournal
 from harness.errors import ResultError
 from harness.records.samples import JOURNAL_NAME, SAMPLES_NAME, Stretch, pack
+from harness.records.sealed import digests
 from harness.records.store import JOURNAL_SUFFIX, RunFolder, series_name
 
 if TYPE_CHECKING:
@@ -69,6 +72,18 @@ class Saving:
             _unlink(self._folder.path / name)
         self._journal.remove()
         return final
+
+    def seal(self, result: Result) -> Result:
+        """``result`` with the hashes of the files it names, once nobody writes to them any more."""
+        if self.exit_code or not result.artifacts:
+            return result
+        try:
+            hashes = digests(self._folder.path, result.artifacts)
+        except (ResultError, OSError) as error:
+            self._trouble(str(error))
+            return result
+        sealed = msgspec.structs.replace(result, sha256=hashes)
+        return sealed if self._tried(lambda: self._folder.write_result(sealed)) else result
 
     def _write_result(self, result: Result) -> Result:
         """Write it, if need be in the place of something else; what was written."""

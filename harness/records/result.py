@@ -355,5 +355,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     validity: tuple[Check, ...] = ()
     overhead: Maybe[Overhead] = NOT_ASKED
     artifacts: dict[str, str] = {}  # file name in the run folder -> what it holds
+    sha256: dict[str, str] = {}  # of those files, when the run was over
     error: ErrorInfo | None = None
     tags: dict[str, str] = {}
