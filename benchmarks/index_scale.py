@@ -98,6 +98,7 @@ def made_up(count: int) -> Iterator[tuple[_File, Row]]:
                 started_at=_stamp(night * CELLS + cell),
                 cell=Cell(f"model/onnxruntime/cpu/fp32/b{cell}/latency", f"{cell:016x}"),
                 fingerprint=f"{machine:016x}",
+                model="model",
                 model_sha=None,
                 commit=f"{night:040x}",
                 branch="main",

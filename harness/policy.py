@@ -20,7 +20,6 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,6 +28,7 @@ import msgspec
 from harness.analysis.latency import MIN_LAUNCHES
 from harness.analysis.metrics import COMPARED, METRICS
 from harness.errors import UsageError
+from harness.records.cell import fits
 
 DEFAULT_FLOOR = 0.99  # of FP32's accuracy, as the MLPerf rules ask of a quantized model
 _ACCURACY = "top1"
@@ -117,7 +117,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self._limit(cell, _ACCURACY, lambda limit: limit.floor_of_fp32)
 
     def quarantined(self, cell: str) -> bool:
-        return any(fnmatchcase(cell, glob) for glob in self.quarantine.cells)
+        return any(fits(cell, glob) for glob in self.quarantine.cells)
 
     def judged(self) -> tuple[str, ...]:
         """The metrics to compare: those listed, and those that a limit or waiver names."""
@@ -127,7 +127,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def _limit(self, cell: str, metric: str, read: Callable[[Limit], float | None]) -> float | None:
         found: float | None = None
         for limit in self.limit:
-            if limit.metric == metric and fnmatchcase(cell, limit.cell):
+            if limit.metric == metric and fits(cell, limit.cell):
                 value = read(limit)
                 found = found if value is None else value
         return found
@@ -183,7 +183,7 @@ def check_globs(policy: Policy, cells: Iterable[str]) -> None:
     """
     names = sorted(set(cells))
     for where, glob in _globs(policy):
-        if not any(fnmatchcase(name, glob) for name in names):
+        if not any(fits(name, glob) for name in names):
             raise UsageError(f"{where} = {glob!r} matches no cell", near(glob, names))
 
 

@@ -14,10 +14,10 @@ from typing import get_args
 
 import msgspec
 
-from harness.analysis.cells import Group, Match, Side, apart, group, obstacle
+from harness.analysis.cells import Group, Match, Side, apart, group, obstacle, told_apart
 from harness.errors import UsageError
 from harness.protocols import Precision
-from harness.records.cell import cell_of, spec_cell
+from harness.records.cell import cell_of, content_of, spec_cell
 from harness.records.result import Result
 from harness.spec import RunSpec
 
@@ -35,6 +35,8 @@ ACROSS: dict[str, tuple[str, ...]] = {
     "quantization": ("calibration", "calibration_method"),
     "calibration_method": (),
 }
+# what is made of one model file: a pair of different contents is no pair
+ACROSS_ONE_MODEL = ("precision", "quantization", "calibration_method")
 # factors of the host; whatever else a machine has belongs to an accelerator
 _HOST = (
     "architecture", "os", "cpu", "cpu_stepping", "isa", "sockets", "physical_cores",
@@ -69,7 +71,7 @@ def match_across(a: Iterable[Result], b: Iterable[Result], across: Across) -> li
     found: list[Match] = []
     for rest in dict.fromkeys([*left, *right]):
         found += _pairs(left.get(rest, []), right.get(rest, []), across)
-    return found
+    return told_apart(found)
 
 
 _Keyed = tuple[tuple[str, str], Side]
@@ -110,7 +112,7 @@ def _pairs(left: list[_Keyed], right: list[_Keyed], across: Across) -> Iterator[
         for key_b, b in right:
             values = _value(a, across), _value(b, across)
             runs = frozenset((a.first.id, b.first.id))  # a sweep beside itself has each pair twice
-            if values[0] == values[1] or runs in seen:
+            if values[0] == values[1] or runs in seen or _other_model(a, b, across):
                 continue
             if across.values is None or values == across.values:
                 seen.add(runs)
@@ -132,6 +134,12 @@ def _alone(
             if asked and key[0] not in paired | seen:
                 seen.add(key[0])
                 yield apart(key, side, None, why) if position == 0 else apart(key, None, side, why)
+
+
+def _other_model(a: Side, b: Side, across: Across) -> bool:
+    """Whether an INT8 was made from another FP32 than the one beside it."""
+    contents = [content_of(side.first) for side in (a, b)]
+    return across.field in ACROSS_ONE_MODEL and None not in contents and contents[0] != contents[1]
 
 
 def _value(side: Side, across: Across) -> str:

@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from harness.maybe import Unavailable
-from harness.records.cell import cell_of
+from harness.records.cell import cell_of, key_by_stem, model_path, shared_names, told_name
 from harness.records.result import Result
 from harness.spec import RunSpec
 
@@ -74,11 +74,45 @@ def group(results: Iterable[Result]) -> Group:
 
 
 def match(a: Group, b: Group) -> list[Match]:
-    """Every cell of either side once: those that compare, then those that do not and why."""
+    """Every cell of either side once: those that compare, then those that do not and why.
+
+    A model file of another folder is the same cell where neither side has a second one of its name:
+    another checkout's, say.
+    """
     both = [_joined(key, a[key], b[key]) for key in a if key in b]
     left = {key: side for key, side in a.items() if key not in b}
     right = {key: side for key, side in b.items() if key not in a}
-    return both + _unmatched(left, right)
+    theirs = _by_stem(b)
+    for stem, keys in _by_stem(a).items():
+        others = theirs.get(stem, [])
+        if len(keys) == 1 == len(others) and keys[0] in left and others[0] in right:
+            both.append(_joined(others[0], left.pop(keys[0]), right.pop(others[0])))
+    return told_apart(both + _unmatched(left, right))
+
+
+def _by_stem(sides: Group) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for key, side in sides.items():
+        found.setdefault((key_by_stem(side.first.spec), key[1]), []).append(key)
+    return found
+
+
+def told_apart(matches: Sequence[Match]) -> list[Match]:
+    """Under their long names where models of different folders have one file name."""
+    sides = [(_model(one.a), _model(one.b)) for one in matches]
+    shared = shared_names(path for pair in sides for path in pair if path)
+    return [
+        msgspec.structs.replace(
+            one,
+            cell=told_name(one.cell, b or a, shared),
+            reference=one.reference and told_name(one.reference, a, shared),
+        )
+        for one, (a, b) in zip(matches, sides, strict=True)
+    ]
+
+
+def _model(side: Side | None) -> str:
+    return model_path(side.first.spec.model) if side else ""
 
 
 def same_night(a: Side, b: Side) -> bool:

@@ -200,6 +200,9 @@ def _without_partner(entry: Entry, others: Sequence[Entry], wanted: str) -> Entr
         differs = next(key for key in PAIRED_BY if not _agree(entry, other, key))
         mine, theirs = entry.info[differs], other.info[differs]
         why = f"its {differs} is {mine}, that of {other.precision} is {theirs}"
+        if differs == "model_sha256":
+            made = f"made from another content ({mine[:8]}) than this model's {other.precision}"
+            why = f"{made} ({theirs[:8]})"
     return msgspec.structs.replace(entry, missing={**entry.missing, "aurora": why})
 
 

@@ -14,7 +14,7 @@ from harness.analysis.metrics import Metric
 from harness.analysis.quantiles import bounding_ranks
 from harness.errors import NothingComparable
 from harness.maybe import Unavailable
-from harness.records.cell import cell_of
+from harness.records.cell import cell_of, long_name
 from harness.records.result import Result
 from harness.spec import RunSpec
 
@@ -63,7 +63,7 @@ def suspects(
     """
     sides = []
     for name, given in zip(names, (good, bad), strict=True):
-        runs = [run for run in given if cell in (cell_of(run).name, cell_of(run).key)]
+        runs = _of_cell(cell, given)
         level = value(runs, metric.name) if runs else Unavailable(f"it holds no run of {cell!r}")
         if isinstance(level, Unavailable):
             raise NothingComparable(
@@ -85,6 +85,18 @@ def suspects(
         ratio=ratio,
         differences=differences(first, last),
     )
+
+
+def _of_cell(cell: str, given: Sequence[Result]) -> list[Result]:
+    """The runs of the cell called so. Raises `NothingComparable` where several are."""
+    runs = [
+        run for run in given if cell in (cell_of(run).key, cell_of(run).name, long_name(run.spec))
+    ]
+    names = {cell_of(run).key: long_name(run.spec) for run in runs}
+    if len(set(names.values())) > 1:
+        named = ", ".join(names.values())
+        raise NothingComparable(f"{cell!r} is {len(names)} cells: {named}", "name one of them")
+    return runs
 
 
 def known(name: str, run: Result, level: float) -> Known:

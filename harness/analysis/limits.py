@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import Literal
 
 import msgspec
@@ -13,7 +12,16 @@ from harness.analysis.figures import value as value_of
 from harness.analysis.metrics import METRICS
 from harness.maybe import Unavailable, explain
 from harness.policy import DEFAULT_FLOOR, Policy, near
-from harness.records.cell import cell_of, spec_cell
+from harness.records.cell import (
+    cell_name,
+    cell_of,
+    fits,
+    long_name,
+    model_path,
+    shared_names,
+    spec_cell,
+    told_name,
+)
 from harness.records.result import Accuracy, Result
 
 Check = Literal["maximum", "minimum", "floor"]
@@ -76,18 +84,27 @@ def missing_cells(
 
     ``planned``: the cells that the candidate's sweeps set out to measure, each with what happened.
     """
-    there = {cell_of(side.first).name for side in candidate.values()}
-    before = {cell_of(side.first).name for side in baseline.values()}
+    there, before = _names(candidate, baseline), _names(baseline, candidate)
+    known_by = there | {cell_name(one.first.spec) for one in candidate.values()}
+    known_by |= {long_name(one.first.spec) for one in candidate.values()}
     found = {name: f"planned, and not measured{why}" for name, why in planned.items()
-             if name not in there}  # fmt: skip
+             if name not in known_by}  # fmt: skip
     for glob in policy.expect.cells:
-        if not any(fnmatchcase(name, glob) for name in there | before):
+        if not any(fits(name, glob) for name in there | before):
             known = near(glob, sorted(there | before))
             found[glob] = f"expected, and not measured on either side; {known}".rstrip("; ")
         for name in sorted(before - there):
-            if fnmatchcase(name, glob):
+            if fits(name, glob):
                 found.setdefault(name, f"expected (by {glob!r}), and not measured")
     return list(found.items())
+
+
+def _names(sides: Group, others: Group) -> set[str]:
+    """Of the cells of ``sides``: long ones where models of different folders share a name."""
+    ours = [side.first.spec for side in sides.values()]
+    theirs = [side.first.spec for side in others.values()]
+    shared = shared_names(model_path(spec.model) for spec in (*ours, *theirs))
+    return {told_name(cell_name(spec), model_path(spec.model), shared) for spec in ours}
 
 
 def _held(side: Side, metric: str, check: Check, limit: float) -> Breach:

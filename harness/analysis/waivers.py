@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
-from fnmatch import fnmatchcase
 from typing import Literal
 
 import msgspec
@@ -21,6 +20,7 @@ from harness.analysis.sets import Sets
 from harness.analysis.verdicts import Row
 from harness.maybe import Unavailable
 from harness.policy import Waiver
+from harness.records.cell import fits
 
 State = Literal["active", "exceeded", "expired", "stale", "idle"]
 
@@ -69,4 +69,4 @@ def _state(waiver: Waiver, rows: list[Row], today: date) -> tuple[State, str]:
 
 
 def _covers(waiver: Waiver, cell: str, row: Row) -> bool:
-    return waiver.metric == row.metric and fnmatchcase(cell, waiver.cell)
+    return waiver.metric == row.metric and fits(cell, waiver.cell)

@@ -12,6 +12,7 @@ from harness.analysis.compression import with_ratios
 from harness.analysis.figures import single
 from harness.board import compression_engine
 from harness.board.model import Board, Entry, Figure, Histogram
+from harness.board.names import told_apart
 from harness.board.results import entry_of
 from harness.errors import ResultError
 from harness.maybe import Unavailable
@@ -46,7 +47,7 @@ def board_from(results: Sequence[Result], folders: Sequence[Path | None] = ()) -
     problems: list[str] = []
     entries = [entry_of(result, _latencies(result, folder, problems)) for result, folder in paired]
     notes = _summed_up(problems, len(paired))
-    return Board(entries=with_ratios(entries), notes=notes)
+    return Board(entries=with_ratios(told_apart(entries)), notes=notes)
 
 
 def _summed_up(problems: Sequence[str], total: int) -> tuple[str, ...]:
@@ -58,7 +59,7 @@ def _summed_up(problems: Sequence[str], total: int) -> tuple[str, ...]:
 def export(results: Sequence[Result]) -> bytes:
     """The compression engine's file: means and milliwatts as it has them, joules beside them."""
     ordered = sorted(results, key=lambda result: result.started_at)
-    entries = [_exported(result) for result in ordered]
+    entries = told_apart([_exported(result) for result in ordered])
     names = compression_engine.unique_names(entries)
     extra: dict[str, dict[str, Any]] = {}
     for name, result in zip(names, ordered, strict=True):

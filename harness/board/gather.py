@@ -18,6 +18,7 @@ import msgspec
 from harness.analysis.compression import RATIOS, with_ratios
 from harness.board.figures import SHARES
 from harness.board.model import METRICS, NEVER_ZERO, Board, Entry, Figure, Histogram
+from harness.board.names import told_apart
 from harness.board.tags import HIGH, LATENCIES, LOW, Tag, of_the_board
 
 # A run that wrote nothing for so long is over, whatever it said last.
@@ -51,7 +52,7 @@ def board(runs: Mapping[str, Run], now_s: float) -> Board:
     entries = [entry for name in sorted(runs) for entry in _entries(name, runs[name], now_s)]
     # of several references the last is taken: one that is still running, or broke, comes first
     entries.sort(key=lambda entry: (entry.status not in _UNFINISHED, entry.run))
-    compared = [_as_shares(entry) for entry in with_ratios(entries)]
+    compared = [_as_shares(entry) for entry in with_ratios(told_apart(entries))]
     order = {"fp32": 0}
     listed = sorted(compared, key=lambda e: (e.model, order.get(e.precision, 1), e.precision))
     return Board(entries=tuple(listed), notes=_notes(runs))

@@ -60,9 +60,10 @@ NEVER_ZERO = (
 
 
 # What else must be alike, where both entries give it, for one to be the reference of the other.
+# The content is that of the FP32 source: an INT8 model knows what it was made from.
 PAIRED_BY = (
     "backend", "device", "machine", "batch_size", "scenario", "boundary", "concurrency", "threads",
-    "latency_statistic",
+    "latency_statistic", "model_sha256",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.board.model import Entry, Figure, Histogram
 from harness.maybe import Unavailable, explain
-from harness.records.cell import cell_name
+from harness.records.cell import cell_name, content_of, is_file, model_path
 from harness.records.lookup import lookup
 from harness.records.result import Result
 from harness.spec import RunSpec
@@ -65,7 +65,13 @@ def spec_info(spec: RunSpec) -> dict[str, str]:
         "threads": "default" if spec.threads is None else str(spec.threads),
         "launches": str(spec.launches),
         "latency_statistic": "median",
+        **_file_info(spec),
     }
+
+
+def _file_info(spec: RunSpec) -> dict[str, str]:
+    """Of a model file, which `harness.board.names.told_apart` tells from others of its name."""
+    return {"model_path": model_path(spec.model)} if is_file(spec.model) else {}
 
 
 def _figure(result: Result, path: str, interval: str, divisor: float) -> Figure | Unavailable:
@@ -90,6 +96,7 @@ def _result_info(result: Result) -> dict[str, str]:
     interval = lookup(result, "timing.method.median")
     quantized = lookup(result, "precision.quantization.route")
     info = {
+        "model_sha256": content_of(result) or "",
         "machine": machine.fingerprint,
         "processor": machine.factors.get("cpu", ""),
         "started_at": result.started_at,

@@ -40,12 +40,13 @@ def good_nights(ref: str, candidate: Sequence[Result], results: Path) -> Selecti
         for (key, fingerprint), side in group(candidate).items():
             points = index.series(key, fingerprint, _METRIC.name, branch)
             before = nights(_earlier(points, side, own))
-            good = _good(before, side, accepted_nights(before, key, fingerprint, _METRIC, known))
+            cell = cell_of(side.first)
+            good = _good(before, side, accepted_nights(before, cell, fingerprint, _METRIC, known))
             if good:
                 found += [run for night in good for run in _runs(night, key, results)]
             else:
-                name = cell_of(side.first).name
-                problems.append(f"{name}: {len(before)} nights before this one are no baseline")
+                many = len(before)
+                problems.append(f"{cell.name}: {many} nights before this one are no baseline")
     if not found:
         raise ResultError(
             f"{ref!r} is no baseline yet: {'; '.join(problems)}",

@@ -35,7 +35,7 @@ from harness.records.index_rows import FIGURES_VERSION, NAMES, Row, read_row
 from harness.records.store import RESULT_NAME, scan, to_recover
 
 FILE_NAME = ".index.sqlite"
-_LAYOUT = 1  # raise it with every change of the tables or of what a column means
+_LAYOUT = 2  # raise it with every change of the tables or of what a column means
 _BATCH = 2000
 _BUSY_S = 300.0  # another process may be rebuilding a large folder
 _MARK = 0x48575249  # the application id of the file: HWRI
@@ -68,12 +68,14 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     sweep: str | None
     night: str | None = None
     launch: str | None = None
+    model_sha: str | None = None
 
 
 class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell on one machine: a series."""
+    """One cell on one machine: a series. ``model``: `harness.records.cell.model_path`."""
 
     cell: Cell
+    model: str
     fingerprint: str
     runs: int
     first_at: str
@@ -154,6 +156,7 @@ class Index:
             lambda: [
                 CellSummary(
                     cell=Cell(row["name"], row["cell"]),
+                    model=row["model"],
                     fingerprint=row["fingerprint"],
                     runs=row["runs"],
                     first_at=row["first_at"],

@@ -16,7 +16,7 @@ import msgspec
 
 from harness.analysis.metrics import METRICS
 from harness.errors import ResultError
-from harness.records.cell import Cell, spec_cell
+from harness.records.cell import Cell, model_path, spec_cell
 from harness.records.result import SCHEMA
 from harness.records.store import decode_result, read_bytes
 from harness.spec import RunSpec
@@ -134,6 +134,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     cell: Cell
     fingerprint: str
+    model: str  # `harness.records.cell.model_path`
     model_sha: str | None
     commit: str | None
     branch: str | None
@@ -182,6 +183,7 @@ def _row(run: _Run) -> Row:
         started_at=run.started_at,
         cell=spec_cell(run.spec),
         fingerprint=run.machine.fingerprint,
+        model=model_path(run.spec.model),
         model_sha=run.model.sha256,
         commit=run.software.commit,
         branch=run.software.branch,

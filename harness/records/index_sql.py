@@ -26,7 +26,7 @@ SCHEMA = (
         file INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, changed_ns INTEGER, size_bytes INTEGER,
         model_sha TEXT, tags TEXT)""",
     """CREATE TABLE series (
-        series INTEGER PRIMARY KEY, cell TEXT, name TEXT, fingerprint TEXT,
+        series INTEGER PRIMARY KEY, cell TEXT, name TEXT, model TEXT, fingerprint TEXT,
         UNIQUE (cell, fingerprint))""",
     f"""CREATE TABLE runs (
         series INTEGER, started_at TEXT, file INTEGER, id TEXT, status TEXT, finished INTEGER,
@@ -51,7 +51,7 @@ OURS = frozenset({"files", "series", "runs"})
 _WHOLE = {text for text in (*SCHEMA, *INDEXES) if text.startswith("CREATE")}
 KNOWN = "SELECT path, changed_ns, size_bytes FROM files"
 CELLS = """
-    SELECT s.name, s.cell, s.fingerprint, count(*) AS runs,
+    SELECT s.name, s.cell, s.model, s.fingerprint, count(*) AS runs,
         min(r.started_at) AS first_at, max(r.started_at) AS last_at
     FROM series s JOIN runs r USING (series) WHERE r.counted
     GROUP BY s.series ORDER BY s.name, s.cell, s.fingerprint"""
@@ -232,8 +232,8 @@ def _settle(db: sqlite3.Connection) -> None:
 def _series_of(db: sqlite3.Connection, row: Row) -> int:
     key = row.cell.key, row.fingerprint
     db.execute(
-        "INSERT OR IGNORE INTO series (cell, fingerprint, name) VALUES (?, ?, ?)",
-        (*key, row.cell.name),
+        "INSERT OR IGNORE INTO series (cell, fingerprint, name, model) VALUES (?, ?, ?, ?)",
+        (*key, row.cell.name, row.model),
     )
     found = db.execute("SELECT series FROM series WHERE cell = ? AND fingerprint = ?", key)
     return int(found.fetchone()[0])
@@ -259,8 +259,9 @@ def series(number: int, metric: str, branch: str | None, limit: int | None) -> Q
         raise ValueError(metric)
     return Query(
         f"""SELECT id, started_at, commit_id AS "commit", branch, {metric} AS value, status,
-            sweep, night, launch
-        FROM runs WHERE series = ? AND counted {"" if branch is None else "AND branch = ?"}
+            sweep, night, launch, model_sha
+        FROM runs JOIN files USING (file)
+        WHERE series = ? AND counted {"" if branch is None else "AND branch = ?"}
         ORDER BY started_at DESC, file DESC LIMIT ?""",
         (number, *([] if branch is None else [branch]), -1 if limit is None else limit),
     )

@@ -21,6 +21,7 @@ class Night(msgspec.Struct, frozen=True, kw_only=True):
     run: str  # the id of one of its runs
     commit: str | None
     branch: str | None
+    model_sha256: str | None = None  # of the FP32 source
 
 
 def nights(points: Sequence[Point]) -> list[Night]:
@@ -43,4 +44,5 @@ def _night(name: str, group: Sequence[Point]) -> Night:
         run=first.id,
         commit=first.commit,
         branch=first.branch,
+        model_sha256=first.model_sha,
     )

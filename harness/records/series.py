@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
@@ -16,7 +15,7 @@ from harness.errors import HarnessError, NothingComparable
 from harness.maybe import Unavailable
 from harness.records import acknowledged
 from harness.records.acknowledged import Acknowledged
-from harness.records.cell import cell_of
+from harness.records.cell import Cell, cell_of, fits, long_form, shared_names, told_name
 from harness.records.index import CellSummary, Index
 from harness.records.nights import Night, nights
 from harness.records.refs import resolve
@@ -24,7 +23,11 @@ from harness.records.result import Result
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell on one machine, in one metric."""
+    """One cell on one machine, in one metric.
+
+    ``cell`` has the model's folder where another model of the same file name was measured, too.
+    ``model_changes``: indices of the nights whose model had another content than the night before.
+    """
 
     cell: str
     key: str
@@ -32,6 +35,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     metric: Metric
     nights: tuple[Night, ...]
     history: History
+    model_changes: tuple[int, ...] = ()
 
 
 def find(
@@ -52,7 +56,10 @@ def find(
         known = index.cells()
         fitting = [one for one in known if _fits(one, cell, machine)]
         accepted = acknowledged.read(results)
-        found = [_series(index, one, metric, branch, last, accepted) for one in fitting]
+        found = [
+            _series(index, one, _told_apart(one, known), metric, branch, last, accepted)
+            for one in fitting
+        ]
     series = [one for one in found if one is not None]
     if not series:
         if fitting and branch is not None:
@@ -123,16 +130,20 @@ def night_spreads(
 
 def accepted_nights(
     measured: Sequence[Night],
-    key: str,
+    cell: Cell,
     fingerprint: str,
     metric: Metric,
     known: Iterable[Acknowledged],
 ) -> list[int]:
-    """Indices of the nights on which an acknowledged change of this series began."""
+    """Indices of the nights on which an acknowledged change of this series began.
+
+    Where folders did not count yet, a model file's cell had another key, and the same name.
+    """
     at = {
         one.started_at
         for one in known
-        if (one.key, one.fingerprint, one.metric) == (key, fingerprint, metric.name)
+        if (one.key == cell.key or fits(one.cell, cell.name))
+        and (one.fingerprint, one.metric) == (fingerprint, metric.name)
     }
     return [index for index, night in enumerate(measured) if night.started_at in at]
 
@@ -203,13 +214,14 @@ def _run_of(results: Path, night: Night, key: str) -> Result:
 
 
 def _fits(one: CellSummary, cell: str, machine: str | None) -> bool:
-    named = cell == one.cell.key or fnmatchcase(one.cell.name, cell)
+    named = cell == one.cell.key or fits(long_form(one.cell.name, one.model), cell)
     return named and one.fingerprint.startswith(machine or "")
 
 
 def _series(
     index: Index,
     one: CellSummary,
+    name: str,
     metric: Metric,
     branch: str | None,
     last: int,
@@ -220,7 +232,7 @@ def _series(
     if not measured:
         return None
     return Series(
-        cell=one.cell.name,
+        cell=name,
         key=one.cell.key,
         fingerprint=one.fingerprint,
         metric=metric,
@@ -229,9 +241,26 @@ def _series(
             [night.value for night in measured],
             metric.better,
             metric.minimum_effect,
-            accepted_nights(measured, one.cell.key, one.fingerprint, metric, accepted),
+            accepted_nights(measured, one.cell, one.fingerprint, metric, accepted),
         ),
+        model_changes=tuple(_model_changes(measured)),
     )
+
+
+def _told_apart(one: CellSummary, known: Iterable[CellSummary]) -> str:
+    """The cell's name, the long one where a model of another folder has the same file name."""
+    return told_name(one.cell.name, one.model, shared_names(other.model for other in known))
+
+
+def _model_changes(measured: Sequence[Night]) -> Iterator[int]:
+    """A night that does not say changes nothing."""
+    before = None
+    for index, night in enumerate(measured):
+        if night.model_sha256 is None:
+            continue
+        if before not in (None, night.model_sha256):
+            yield index
+        before = night.model_sha256
 
 
 def _nothing(
@@ -247,6 +276,6 @@ def _nothing(
     if elsewhere := [one.fingerprint for one in known if not fitting and _fits(one, cell, None)]:
         return f"{cell!r} was not measured on that machine", f"there are {', '.join(elsewhere[:5])}"
     if not fitting:
-        names = ", ".join(dict.fromkeys(one.cell.name for one in known[:5]))
+        names = ", ".join(dict.fromkeys(_told_apart(one, known) for one in known[:5]))
         return f"no cell {cell!r} in {str(results)!r}", f"there are {names}"
     return f"no run of {cell!r} has a {metric.name}", "see harness show for the reason"

@@ -22,6 +22,7 @@ from harness.sinks.terminal import style_of
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 50
+_CONTENTS = 3  # changes of the model's content that are told
 _LEAST_PERCENT = 1e-6  # less is how numbers are stored
 
 
@@ -110,7 +111,7 @@ def _first_level(series: Series) -> float:
 def _said(series: Series) -> list[str]:
     """What follows from it, in sentences."""
     told = series.history
-    texts = []
+    texts = _of_the_model(series)
     if told.incident:
         texts.append(f"regressed: {incident(series, told.incident)}")
     if told.drift:
@@ -119,7 +120,7 @@ def _said(series: Series) -> list[str]:
     tonight = told.tonight
     if not isinstance(tonight, Unavailable) and tonight.verdict != "fine" and not told.incident:
         texts.append(_newest(tonight))
-    if not texts:
+    if not texts or all(text.startswith("model") for text in texts):
         texts.append("no regression and no drift at the end of this series")
     if isinstance(told.night_sd, Unavailable):
         texts.append(f"spread of nights unknown: {told.night_sd.reason}")
@@ -127,6 +128,22 @@ def _said(series: Series) -> list[str]:
         percent = 100 * told.night_sd
         spread = f"{percent:.2g}" if percent >= _LEAST_PERCENT else "0"
         texts.append(f"nights of one level differ by {spread} % (sd)")
+    return texts
+
+
+def _of_the_model(series: Series) -> list[str]:
+    """When what is behind the model's name became another content, newest last."""
+    changes = series.model_changes
+    texts = []
+    for index in changes[-_CONTENTS:]:
+        night = series.nights[index]
+        earlier = [one.model_sha256 for one in series.nights[:index] if one.model_sha256]
+        texts.append(
+            f"model: new content {(night.model_sha256 or '')[:8]} since {plain(night.name)} "
+            f"({_day(night.started_at)}), {earlier[-1][:8]} before"
+        )
+    if more := len(changes) - len(texts):
+        texts.insert(0, f"model: {more} earlier change{'s' if more > 1 else ''} of content")
     return texts
 
 

@@ -32,7 +32,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,15 @@ import msgspec
 
 from harness import spec as specs
 from harness.errors import UsageError
-from harness.records.cell import Cell, spec_cell
+from harness.records.cell import (
+    Cell,
+    fits,
+    long_name,
+    model_path,
+    shared_names,
+    spec_cell,
+    told_name,
+)
 from harness.spec import RunSpec
 
 MAX_BYTES = 1 << 20
@@ -80,10 +88,10 @@ class Plan(msgspec.Struct, frozen=True):
     def only(self, globs: Sequence[str]) -> Plan:
         """The cells whose names match one of ``globs``. Raises `UsageError` for an idle glob."""
         for glob in globs:
-            if not any(fnmatchcase(one.cell.name, glob) for one in self.cells):
+            if not any(fits(long_name(one.spec), glob) for one in self.cells):
                 names = ", ".join(one.cell.name for one in self.cells[:3])
                 raise UsageError(f"--only {glob!r} matches no cell", f"cells are {names}, ...")
-        chosen = [one for one in self.cells if any(fnmatchcase(one.cell.name, g) for g in globs)]
+        chosen = [one for one in self.cells if any(fits(long_name(one.spec), g) for g in globs)]
         return msgspec.structs.replace(self, cells=tuple(chosen)) if globs else self
 
     def shard(self, index: int, count: int) -> Plan:
@@ -237,12 +245,31 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _twice(a: SweepCell, b: SweepCell) -> str:
+    """What to do; two files may count as one model, by their names."""
+    files = [one.spec.model for one in (a, b)]
+    if files[0] == files[1]:
+        return "remove one of them"
+    return f"{files[0]!r} and {files[1]!r} count as one model: name their folders differently"
+
+
 def _unique(cells: Sequence[SweepCell]) -> tuple[SweepCell, ...]:
     if not cells:
         raise UsageError("every cell is excluded", "remove an exclusion")
     seen: dict[str, SweepCell] = {}
     for one in cells:
         if one.cell.key in seen:
-            raise UsageError(f"the cell {one.cell.name} comes twice", "remove one of them")
+            raise UsageError(
+                f"the cell {one.cell.name} comes twice", _twice(seen[one.cell.key], one)
+            )
         seen[one.cell.key] = one
-    return tuple(cells)
+    return tuple(_told_apart(cells))
+
+
+def _told_apart(cells: Sequence[SweepCell]) -> Iterator[SweepCell]:
+    """Under their long names where models of different folders have one file name."""
+    paths = [model_path(one.spec.model) for one in cells]
+    shared = shared_names(paths)
+    for one, path in zip(cells, paths, strict=True):
+        cell = Cell(told_name(one.cell.name, path, shared), one.cell.key)
+        yield msgspec.structs.replace(one, cell=cell)

@@ -21,6 +21,7 @@ from harness.analysis.compression import (
     with_ratios,
 )
 from harness.board.model import Entry, Figure
+from harness.board.names import told_apart
 from harness.errors import UsageError
 
 
@@ -239,3 +240,31 @@ def test_the_document_says_what_the_function_does() -> None:
         kept = 100 - float(percent.removesuffix(" %"))
         found = aurora({**gains, "accuracy_retention_pct": kept})
         assert found is not None and found.penalty == pytest.approx(float(penalty), rel=0.02)
+
+
+def test_a_pair_is_made_of_one_content() -> None:
+    """The INT8 run knows the hash of its FP32 source; a name is no proof."""
+    fp32, int8 = entry("fp32", latency_ms=2.0), entry("int8", latency_ms=1.0)
+    same = with_ratios([on(fp32, "a", model_sha256="1"), on(int8, "b", model_sha256="1")])
+    assert same[1].ratios["speedup"] == 2.0
+    other = with_ratios([on(fp32, "a", model_sha256="1"), on(int8, "b", model_sha256="2")])
+    assert other[1].ratios == {}
+    assert "made from another content (2) than this model's fp32 (1)" in other[1].missing["aurora"]
+    two = [on(fp32, "a", model_sha256="1"), on(fp32, "c", model_sha256="2")]
+    third = with_ratios([*two, on(int8, "b", model_sha256="1")])[2]
+    assert third.reference_run == "a"
+
+
+def file(run: str, path: str, content: str = "", precision: str = "fp32") -> Entry:
+    info = {"model_path": path} | ({"model_sha256": content} if content else {})
+    return on(entry(precision, path.rpartition("/")[2]), run, **info)
+
+
+def test_files_of_one_name_are_told_apart_as_shortly_as_can_be() -> None:
+    one = [file("a", "x/net", "11111111ff"), file("b", "y/net", "11111111ff", "int8")]
+    assert [e.model for e in told_apart(one)] == ["net", "net"]  # copies of one model
+    two = [*one, file("c", "z/net", "22222222ff"), file("d", "z/net")]  # the last still runs
+    assert [e.model for e in told_apart(two)] == ["x/net", "x/net", "z/net", "z/net"]
+    anew = [file("a", "x/net", "11111111ff"), file("b", "x/net", "22222222ff")]
+    assert [e.model for e in told_apart(anew)] == ["x/net@11111111", "x/net@22222222"]
+    assert [e.model for e in told_apart([entry("fp32"), entry("int8")])] == ["net", "net"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.records.cell import spec_cell
+from harness.records.cell import cell_name, fits, key_by_stem, long_name, model_path, spec_cell
 from harness.spec import parse
 
 KEYS: tuple[tuple[dict[str, Any], str], ...] = (
@@ -55,3 +55,41 @@ KEYS: tuple[tuple[dict[str, Any], str], ...] = (
 @pytest.mark.parametrize(("fields", "key"), KEYS, ids=[key for _, key in KEYS])
 def test_keys_stay_as_they_are(fields: dict[str, Any], key: str) -> None:
     assert spec_cell(parse(fields)).key == key
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("digits", "digits"),
+        ("package.module:factory", "package.module:factory"),
+        ("model.onnx", "model"),
+        ("../model.onnx", "model"),
+        ("/model.onnx", "model"),
+        ("build/model.onnx", "build/model"),
+        ("/ci/checkout-17/build/model.onnx", "build/model"),
+        ("small/../large/./model.onnx", "large/model"),
+        ("bert/onnx/model.onnx", "bert/onnx/model"),
+        ("onnx/model.onnx", "onnx/model"),
+        ("C:\\nets\\v2\\model.onnx", "v2/model"),
+        ("programs/net.pt2", "programs/net"),
+    ],
+)
+def test_a_model_file_counts_by_its_folder_and_stem(model: str, path: str) -> None:
+    assert model_path(model) == path
+
+
+def test_folders_tell_models_apart_and_checkouts_do_not() -> None:
+    small, large = (parse({"model": f"{name}/model.onnx"}) for name in ("small", "large"))
+    elsewhere = parse({"model": "/ci/17/small/model.onnx"})
+    assert spec_cell(small) == spec_cell(elsewhere)
+    assert spec_cell(small).key != spec_cell(large).key
+    assert cell_name(small) == cell_name(large) == "model/onnxruntime/cpu/fp32/b1/latency"
+    assert long_name(large) == "large/model/onnxruntime/cpu/fp32/b1/latency"
+    assert key_by_stem(small) == key_by_stem(large) == "554e025f6fecf0a2"  # as it once was
+
+
+def test_globs_mean_both_names() -> None:
+    name = "large/model/onnxruntime/cpu/fp32/b1/latency"
+    assert fits(name, "model/*") and fits(name, "large/*") and fits(name, "*/fp32/*")
+    assert not fits(name, "small/*")
+    assert fits("digits/onnxruntime/cpu/fp32/b1/latency", "digits/*")

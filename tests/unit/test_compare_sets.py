@@ -24,7 +24,7 @@ from harness.analysis.verdicts import Row, Settings
 from harness.board.report import JUDGED, gather
 from harness.errors import NothingComparable, UsageError
 from harness.maybe import Unavailable
-from harness.records.result import Result
+from harness.records.result import ModelInfo, Result
 from harness.sinks.comparison import render_pair, render_sets
 from harness.sinks.comparison_matrix import distinct
 from harness.sinks.terminal import to_text
@@ -445,3 +445,51 @@ def test_two_runs_that_share_no_figure_say_why() -> None:
     report = only(compare_runs(made(1.0), failed()))
     assert (report.apart, report.rows) == ("failed", ())
     assert "share no figure" in report.reason and "SIGKILL" in report.reason
+
+
+# --- which model ---
+
+
+def of_model(content: str, *given: float, **spec: str) -> Result:
+    """A run of a model file with this content."""
+    run = made(*given, **spec)
+    assert isinstance(run.model, ModelInfo)
+    return msgspec.structs.replace(run, model=msgspec.structs.replace(run.model, sha256=content))
+
+
+def test_models_of_one_file_name_are_compared_each_with_itself() -> None:
+    before = [
+        of_model("s", 1.0, model="small/model.onnx"),
+        of_model("l", 9.0, model="large/model.onnx"),
+    ]
+    after = [
+        of_model("l", 9.0, model="large/model.onnx"),
+        of_model("s", 1.0, model="small/model.onnx"),
+    ]
+    found = match(group(before), group(after))
+    assert [m.cell.split("/onnxruntime")[0] for m in found] == ["small/model", "large/model"]
+    for m in found:
+        assert m.a is not None and m.b is not None
+        assert m.a.first.spec.model == m.b.first.spec.model
+
+
+def test_a_model_of_another_checkout_is_the_same_cell_where_it_is_the_only_one() -> None:
+    before, after = (
+        of_model("1", 1.0, model="/ci/17/net.onnx"),
+        of_model("2", 1.0, model="net.onnx"),
+    )
+    (one,) = match(group([before]), group([after]))
+    assert (one.apart, one.a and one.a.first, one.b and one.b.first) == ("", before, after)
+    assert only(compare_sets([before], [after])).differences["model file"] == ("1", "2")
+    two = [after, of_model("3", 1.0, model="other/net.onnx")]
+    assert {m.apart for m in match(group([before]), group(two))} == {"missing", "another benchmark"}
+
+
+@pytest.mark.parametrize(("content", "pairs"), [("1", 1), ("2", 0)])
+def test_an_int8_is_compared_with_the_fp32_that_it_was_made_from(content: str, pairs: int) -> None:
+    sides = [
+        of_model("1", 1.0, model="net.onnx"),
+        of_model(content, 0.5, model="net.onnx", precision="int8"),
+    ]
+    found = match_across(sides, sides, Across("precision", ("fp32", "int8")))
+    assert len([m for m in found if not m.apart]) == pairs

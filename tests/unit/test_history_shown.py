@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -159,3 +160,65 @@ def test_a_closed_stdout_is_no_verdict(here: Path) -> None:
     shell = f"{shlex.join(command)} >&-"
     ran = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (4, "")
+
+
+def of_model(number: int, model: str, content: str) -> Result:
+    run = night(number, 1.0)
+    return msgspec.structs.replace(
+        run,
+        spec=msgspec.structs.replace(run.spec, model=model),
+        model=msgspec.structs.replace(run.model, sha256=content * 64),
+    )
+
+
+def test_models_of_one_file_name_are_series_of_their_own(tmp_path: Path, capsys: Any) -> None:
+    for number in range(3):
+        write(tmp_path / "h", of_model(number, "small/model.onnx", "a"))
+        write(tmp_path / "h", of_model(number, "/ci/7/large/model.onnx", "b"))
+    assert main(["history", "model/*", "--results", str(tmp_path / "h")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "/cpu/" in line]
+    assert sorted(line[0].partition("/onnxruntime")[0] for line in lines) == [
+        "large/model",
+        "small/model",
+    ]
+    assert {line[2] for line in lines} == {"3"}
+    assert main(["history", "large/*", "--results", str(tmp_path / "h")]) == 0
+    assert "large/model/onnxruntime" in capsys.readouterr().out
+    cell = "model/onnxruntime/cpu/fp32/b1/latency"
+    assert main(["bisect", cell, "--results", str(tmp_path / "h")]) == 4
+
+
+def test_a_model_that_is_built_anew_stays_one_series_with_its_contents_marked(
+    tmp_path: Path, capsys: Any
+) -> None:
+    for number, content in enumerate("aabbcde"):
+        write(tmp_path / "h", of_model(number, "build/model.onnx", content))
+    assert main(["history", "--results", str(tmp_path / "h")]) == 0
+    out = capsys.readouterr().out
+    assert "7 nights" in out and out.startswith("model/onnxruntime")
+    flat = " ".join(out.split())
+    assert "model: 1 earlier change of content model: new content cccccccc since" in flat
+    assert "(2026-08-05), bbbbbbbb before" in flat
+    assert flat.count("new content") == 3 and "new content eeeeeeee" in flat
+    assert main(["history", "--json", "--results", str(tmp_path / "h")]) == 0
+    (series,) = json.loads(capsys.readouterr().out)
+    assert series["model_changes"] == [2, 4, 5, 6]
+    assert series["nights"][2]["model_sha256"] == "b" * 64
+
+
+def test_what_was_acknowledged_under_an_older_key_stays_acknowledged(tmp_path: Path) -> None:
+    from harness.analysis.metrics import metric
+    from harness.records import acknowledged
+    from harness.records.cell import key_by_stem
+    from harness.records.series import acknowledge, find
+
+    for number in range(20):
+        run = night(number, 1.2 if number >= 10 else 1.0)
+        spec = msgspec.structs.replace(run.spec, model="build/model.onnx")
+        write(tmp_path, msgspec.structs.replace(run, spec=spec))
+    (series,) = find(tmp_path, "model/*", metric("latency_median"))
+    assert series.history.incident is not None
+    older = msgspec.structs.replace(series, key=key_by_stem(spec))
+    acknowledge(tmp_path, older, "known")
+    assert acknowledged.read(tmp_path)[0].key != series.key
+    assert find(tmp_path, "model/*", metric("latency_median"))[0].history.incident is None

@@ -154,7 +154,7 @@ def test_launches_are_interleaved_and_every_other_round_goes_backwards(tmp_path:
         ("[matrix]\nbatch_size = [0]", "--batch-size is '0'"),
         ("[matrix]\nprecision = ['int4']", "--precision is 'int4'"),
         ("[matrix]\nmodel = ['a', 'a']", "the cell a/onnxruntime/cpu/fp32/b1/latency comes twice"),
-        ("[matrix]\nmodel = ['x/a.onnx', 'y/a.onnx']", "comes twice"),
+        ("[matrix]\nmodel = ['p/x/a.onnx', 'q/x/a.onnx']", "comes twice"),
         ("[matrix]\nmodel = ['a']\n[[exclude]]\nmodel = 'b'", "matches no cell of the matrix"),
         ("[matrix]\nmodel = ['a']\n[[exclude]]\n", "exclude {} matches no cell"),
         ("[matrix]\nmodel = ['a']\n[[exclude]]\nmodel = 'a'", "every cell is excluded"),
@@ -194,3 +194,22 @@ def test_a_shard_that_is_none(text: str) -> None:
 def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'resnet50/\\*' matches no cell"):
         plan_of(tmp_path, MATRIX).only(["digits/*", "resnet50/*"])
+
+
+def test_two_models_of_one_file_name_are_two_cells(tmp_path: Path) -> None:
+    """As exports lie: model.onnx in a folder for each model, or in one called onnx within that."""
+    for folders in (("small", "large"), ("small/onnx", "large/onnx")):
+        models = [f"{folder}/model.onnx" for folder in folders]
+        plan = plan_of(tmp_path, f"[matrix]\nmodel = {models}\nprecision = ['fp32', 'int8']")
+        names = [one.cell.name for one in plan.cells]
+        assert len({one.cell.key for one in plan.cells}) == 4
+        assert names[0] == f"{folders[0]}/model/onnxruntime/cpu/fp32/b1/latency"
+        assert [one.cell.name for one in plan.only([f"{folders[1]}/*"]).cells] == names[2:]
+        assert len(plan.only(["model/*"]).cells) == 4  # the name that all of them have
+
+
+def test_files_that_count_as_one_model_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan_of(tmp_path, "[matrix]\nmodel = ['p/x/a.onnx', 'q/x/a.onnx']")
+    assert "p/x/a.onnx' and '" in str(caught.value)
+    assert "count as one model: name their folders differently" in str(caught.value)
