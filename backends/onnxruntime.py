@@ -218,9 +218,8 @@ class OnnxRuntimeSession:
     def unseen(self) -> dict[str, str]:
         from harness.backends.onnxruntime_values import read, unseen
 
-        loaded, declared = self._open(), self._binding.declared
-        values = self._binding.outputs()
-        found = {n: unseen(declared[n].type) for n, v in values.items() if read(v) is None}
+        loaded, values = self._open(), self._binding.outputs()
+        found = {n: unseen(v.data_type()) for n, v in values.items() if read(v) is None}
         return {**found, **optionals(loaded.session)}
 
     def describe(self) -> Description:

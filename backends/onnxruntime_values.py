@@ -73,6 +73,6 @@ def _float8(mantissa: int, bias: int, infinite: bool, single_nan: bool) -> NDArr
     return signed
 
 
-def unseen(declared: str) -> str:
-    """What an output is that `read` has no array for."""
-    return "text" if declared == "tensor(string)" else f"a {declared}"
+def unseen(kind: str) -> str:
+    """What an output of that type is, which `read` has no array for."""
+    return "text" if kind == "tensor(string)" else f"a {kind}"

@@ -93,9 +93,7 @@ def read_structure(
     specs = resolve_shapes(declared, given, batch_size, batch)
     shaped = _with_shapes(model, {spec.name: spec.shape for spec in specs})
     inferred = {value.name: _dims(value.type) for value in shaped.graph.output}
-    unknown = [
-        n for n, dims in inferred.items() if not all(isinstance(d, int) for d in dims or [""])
-    ]
+    unknown = [name for name, dims in inferred.items() if not _is_known(dims)]
     return OnnxStructure(
         inputs=specs,
         outputs=_outputs(model.graph, inferred, symbol_sizes(declared, specs)),
@@ -147,7 +145,8 @@ def _declare(path: Path, value: ValueInfoProto) -> Declared:
     if kind != "tensor_type":
         what = (kind or "value without a type").removesuffix("_type").replace("_", " ")
         raise ModelError(
-            f"input {value.name!r} of {path} is a {what}", "only tensor inputs can be drawn"
+            f"input {value.name!r} of {path} is no tensor but of the type {what}",
+            "only tensor inputs can be drawn",
         )
     code = value.type.tensor_type.elem_type
     if code not in NUMPY_NAMES:
@@ -157,6 +156,10 @@ def _declare(path: Path, value: ValueInfoProto) -> Declared:
             f"inputs can be {', '.join(NUMPY_NAMES.values())}",
         )
     return Declared(name=value.name, dtype=NUMPY_NAMES[code], dims=_dims(value.type))
+
+
+def _is_known(dims: tuple[Dim, ...] | None) -> bool:
+    return dims is not None and all(isinstance(dim, int) for dim in dims)
 
 
 def _outputs(

@@ -133,7 +133,8 @@ def resolve_shapes(
 
 def resolve_output(declared: Declared, known: Mapping[str, int]) -> TensorSpec:
     """An output's shape as far as it is known before a run; -1 stands for what is not."""
-    sizes = (known.get(d, -1) if isinstance(d, str) else d for d in declared.dims or (None,))
+    dims = (None,) if declared.dims is None else declared.dims
+    sizes = (known.get(d, -1) if isinstance(d, str) else d for d in dims)
     return TensorSpec(declared.name, declared.dtype, tuple(-1 if s is None else s for s in sizes))
 
 

@@ -245,7 +245,7 @@ def _infer(session: Any, feed: dict[str, Any]) -> dict[str, Any]:
         binding.bind_output(name, "cpu")
     session.run_with_iobinding(binding)
     pairs = zip(found.items(), binding.get_outputs(), strict=True)
-    return {name: value.numpy() for (name, kind), value in pairs if kind in kinds}
+    return {n: value.numpy() for (n, kind), value in pairs if kind in kinds and value.is_tensor()}
 
 
 def _refuse_unquantized(source: Path, model: Any, maker: Static | Dynamic) -> None:

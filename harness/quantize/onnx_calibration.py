@@ -44,12 +44,18 @@ def calibrate(
             raise
         ranges, _ = _collect(prepared, operators, job, large, job.method, infinite)
     for name in infinite:
-        if name in inputs:
+        if name in inputs and _has_elements(job.calibration_path, name):
             raise QuantizationError(
                 f"the calibration samples give {name!r} no finite range",
                 "look for NaN or infinite values in them",
             )
     return ranges, infinite
+
+
+def _has_elements(path: str, name: str) -> bool:
+    """An empty cache has no range, and needs none."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return name not in arrays or bool(arrays[name].size)
 
 
 def _readable(prepared: Path) -> Path:
@@ -137,7 +143,7 @@ class _One:
 def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
     """Input shapes by name; 0 for a size that the file leaves open."""
     return {
-        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        value.name: tuple(max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim)
         for value in model.graph.input
     }
 
@@ -150,6 +156,9 @@ def feeds(
     The last batch wraps around to stay full. An input whose samples have one dimension more than
     the input itself has no batch: it gets the sample with the number of the feed.
     """
+    if not shapes:  # constants alone: every sample is the same
+        yield {}
+        return
     count = min((len(array) for array in samples.values()), default=0)
     if count == 0:
         raise DataError("there is no calibration sample", "give at least one")

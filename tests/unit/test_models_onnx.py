@@ -201,7 +201,9 @@ def test_sequence_inputs_are_refused(tmp_path: Path) -> None:
     sequence = helper.make_tensor_sequence_value_info("x", F, None)
     node = helper.make_node("SequenceLength", ["x"], ["y"])
     path = model(tmp_path / "m.onnx", [node], [sequence], [value("y", I64, [])])
-    with pytest.raises(ModelError, match=r"input 'x' of .* is a sequence; only tensor"):
+    with pytest.raises(
+        ModelError, match=r"input 'x' of .* is no tensor but of the type sequence; only tensor"
+    ):
         read_structure(path, {}, 1)
 
 
