@@ -4,6 +4,9 @@
            <─ answer as JSON ─ fd 1   ├ python -P -m harness.models.builder
            <─ tail, if it died ─ fd 2 ┘
 
+Whatever a library or a user's code raises comes back as one line that says what to do; only a
+process that a signal or an exit ended is said to have died, with the likely cause.
+
 What a framework or a user's factory prints on standard output goes to standard error: the answer
 has its pipe to itself.
 """
@@ -13,10 +16,12 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -24,7 +29,7 @@ import msgspec
 
 import harness.errors
 from harness import maybe
-from harness.errors import HarnessError, ModelError
+from harness.errors import HarnessError, ModelError, one_line
 from harness.models.cache import Cache
 from harness.scratch import Scratch
 from harness.spec import RunSpec
@@ -35,6 +40,22 @@ if TYPE_CHECKING:
 TAIL_BYTES = 4_000
 EXTRAS = {"torch": "torch", "torchao": "torch", "onnxscript": "torch", "onnx": "onnxruntime"}
 EXTRAS["onnxruntime"] = "onnxruntime"
+_ENDED = "the model's own code, or a library's, called exit; take that out"
+_NATIVE = "a library crashed in its own code; try another --backend, or --precision fp32"
+_CAUSES: dict[int, str] = {
+    signal.SIGKILL: "memory may have run out; use a smaller batch or model",
+    signal.SIGSEGV: _NATIVE,
+    signal.SIGBUS: _NATIVE,
+    signal.SIGABRT: _NATIVE,
+    signal.SIGFPE: _NATIVE,
+    signal.SIGILL: "a library has instructions that this CPU lacks; install one built for it",
+    signal.SIGXCPU: "its limit of CPU time was reached; raise it (ulimit -t)",
+    signal.SIGXFSZ: "its limit of file size was reached; raise it (ulimit -f)",
+}
+_MEMORY = re.compile(
+    r"bad_alloc|[Cc]an't allocate|[Cc]annot allocate|[Ff]ailed to allocate memory|[Oo]ut of memory"
+)
+_FRAME = re.compile(r'File "([^"]+)", line (\d+) in (.+)')
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,11 +65,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """A `HarnessError` on its way across; ``kind`` is the name of its class."""
+    """A `HarnessError` on its way across; ``kind`` is the name of its class.
+
+    ``trace`` is where it comes from, for an exception that nobody expected.
+    """
 
     kind: str
     message: str
     remedy: str
+    trace: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +104,10 @@ def run_builder(job: Job) -> Prepared:
         reply = _decode(output, process.returncode, job.spec.model, errors)
     if reply.failure is not None:
         kind = getattr(harness.errors, reply.failure.kind)
-        raise kind(reply.failure.message, reply.failure.remedy)
+        failure = kind(reply.failure.message, reply.failure.remedy)
+        if reply.failure.trace:
+            failure.add_note(reply.failure.trace)
+        raise failure
     return maybe.convert(reply.prepared, Prepared)
 
 
@@ -90,14 +118,34 @@ def _decode(output: bytes, code: int, model: str, errors: IO[bytes]) -> Answer:
         size = errors.seek(0, os.SEEK_END)
         errors.seek(max(0, size - TAIL_BYTES))
         lines = errors.read().decode(errors="replace").strip().splitlines()
-        if code < 0:
-            how = f"killed by {signal.Signals(-code).name}"
-        else:
-            how = f"exit code {code}{', ' * bool(lines)}{''.join(lines[-1:])}"
-        memory = "memory may have run out" if code == -signal.SIGKILL else ""
-        failure = ModelError(f"the process that prepared {model!r} died: {how}", memory)
+        how, remedy = _death(code, lines)
+        failure = ModelError(f"the process that prepared {model!r} died: {how}", remedy)
         failure.add_note("\n".join(lines))
         raise failure from error
+
+
+def _death(code: int, lines: list[str]) -> tuple[str, str]:
+    """How the builder ended, and what to do about it."""
+    if code >= 0:
+        return f"exit code {code}{', ' * bool(lines)}{''.join(lines[-1:])}", _ENDED
+    number = -code
+    try:
+        how = f"killed by {signal.Signals(number).name}"
+    except ValueError:  # a real-time signal
+        how = f"killed by signal {number}"
+    if place := _place(lines):
+        how += f" in {place}"
+    return how, _CAUSES.get(number, "it was ended from outside; run it again")
+
+
+def _place(lines: list[str]) -> str:
+    """The library or file whose code a fatal signal met, by the trace that Python leaves."""
+    frames = [found for line in lines if (found := _FRAME.search(line)) is not None]
+    if not frames:
+        return ""
+    path, number, function = frames[0].groups()  # the innermost comes first
+    package = re.search(r"(?:site|dist)-packages/([^/]+)", path)
+    return package[1] if package else f"{Path(path).name}, line {number} ({function})"
 
 
 def main() -> int:
@@ -124,20 +172,40 @@ def answer(job: Job) -> Answer:
             kind=type(error).__name__, message=error.message, remedy=error.remedy
         ))  # fmt: skip
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        return Answer(failure=Failure(
-            kind="ModelError",
-            message=f"preparing {job.spec.model!r} needs {error.name}, which is not installed",
-            remedy=f"pip install 'hw-harness[{extra}]'",
-        ))  # fmt: skip
-    except MemoryError:
-        return Answer(failure=Failure(
-            kind="ModelError",
-            message=f"there is not enough memory to prepare {job.spec.model!r}",
-            remedy="use a smaller batch or model",
-        ))  # fmt: skip
+        name = (error.name or "").partition(".")[0]
+        extra = EXTRAS.get(name)
+        return _failure(
+            f"preparing {job.spec.model!r} needs {error.name or error}, which is not installed",
+            f"pip install 'hw-harness[{extra}]'" if extra else f"pip install {name}".strip(),
+        )
+    except SystemExit as error:
+        message = f"the code of {job.spec.model!r} ended the process (exit code {error.code})"
+        return _failure(message, _ENDED)
+    except Exception as error:  # a library's or the user's; there is no list of them
+        return _unexpected(job.spec, error)
+
+
+def _failure(message: str, remedy: str, trace: str = "") -> Answer:
+    # a path that is no UTF-8 must not keep the answer from being written
+    texts = [text.encode(errors="replace").decode() for text in (message, remedy, trace)]
+    return Answer(
+        failure=Failure(kind="ModelError", message=texts[0], remedy=texts[1], trace=texts[2])
+    )
+
+
+def _unexpected(spec: RunSpec, error: Exception) -> Answer:
+    """What was raised, by whom, and what can be tried."""
+    trace = "".join(traceback.format_exception(error))
+    said = one_line(error) or "no reason given"
+    if isinstance(error, MemoryError) or _MEMORY.search(said):
+        message = f"there is not enough memory to prepare {spec.model!r}"
+        return _failure(message, "use a smaller batch or model", trace)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    message = f"{spec.model!r} cannot be prepared: {type(error).__name__}{place}: {said}"
+    if spec.precision != "fp32":
+        return _failure(message, "run it with --precision fp32, and report this line", trace)
+    return _failure(message, "check the model with its own framework, or report this line", trace)
 
 
 def _die_with_parent() -> None:

@@ -117,6 +117,8 @@ class Cache:
             _seal(temporary, made)
             return self._publish(temporary, folder, record)
         except OSError as error:
+            if not (self._is_ours(error) or _is_of_full_disk(error)):
+                raise
             raise self._unwritable(error.strerror or str(error)) from error
         except HarnessError as error:  # what a library said of it may sound like the model's fault
             if not _is_of_full_disk(error):
@@ -124,6 +126,12 @@ class Cache:
             raise self._unwritable(os.strerror(errno.ENOSPC)) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def _is_ours(self, error: OSError) -> bool:
+        """Whether it is about the cache: a library's is about files and hosts of its own."""
+        if isinstance(error.filename, str):
+            return Path(error.filename).is_relative_to(self.root)
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
     def _unwritable(self, why: str) -> UsageError:
         return UsageError(
@@ -184,7 +192,7 @@ class Cache:
                 break
         found = _load(folder, record)
         if found is None:
-            raise OSError(f"{folder} changes while it is read")
+            raise OSError(errno.EBUSY, "it changes while it is read", str(folder))
         return found
 
     def _move_away(self, folder: Path) -> None:

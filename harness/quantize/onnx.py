@@ -37,7 +37,8 @@ from harness.quantize.onnx_calibration import NUMBERS, feeds_of
 from harness.quantize.onnx_graph import QUANTIZED, is_large
 from harness.quantize.onnx_make import Dynamic, Static, saturates, saturates_here, save
 from harness.quantize.onnx_prepare import prepare
-from harness.quantize.onnx_proof import FLOOR_DB, Prover, decibels, powers, reason, start
+from harness.quantize.onnx_proof import FLOOR_DB, Prover, decibels, powers
+from harness.quantize.onnx_session import reason, start
 
 __all__ = ["convert_float", "quantize", "saturates", "saturates_here"]
 

@@ -121,7 +121,7 @@ class Static:
             if "Clip" in self._operators and removes_wrongly(node, constants):
                 self.left.nodes[node.name] = "clips to bounds that 8 bits do not stand for"
             if node.op_type == "Softmax" and node.output[0] not in self._ranges:
-                self.left.nodes[node.name] = "is not of single precision"
+                self.left.nodes[node.name] = "is of no type that is quantized"
 
     def make(self) -> Any:
         """The model without what is in ``left``."""

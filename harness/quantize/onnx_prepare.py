@@ -15,7 +15,9 @@ import numpy as np
 from harness.errors import QuantizationError
 from harness.quantize.onnx_gemm import plain_gemms
 from harness.quantize.onnx_graph import QUANTIZED, is_large
+from harness.quantize.onnx_session import reason, start
 
+_TENSORS = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(double)": 11, "tensor(int64)": 7}
 _PER_CHANNEL_OPSET = 13  # from here on QuantizeLinear has an axis
 _FIRST_IR_WITH_CONSTANTS = 4  # before it every initializer had to be an input too
 _DOMAINS = ("", "ai.onnx")
@@ -53,6 +55,7 @@ def prepare(source: Path, prepared: Path) -> None:
         all_tensors_to_one_file=True,
     )
     model = onnx.load(str(prepared))
+    _complete_types(model.graph, prepared)
     name_nodes(model.graph)
     plain_gemms(model.graph)
     onnx.save(model, str(prepared), save_as_external_data=large)
@@ -81,8 +84,7 @@ def _raise_opset(model: Any, source: Path, large: bool) -> Any:
     try:
         return onnx.version_converter.convert_version(model, _PER_CHANNEL_OPSET)
     except Exception as error:  # of several types, none documented
-        reason = " ".join(str(error).split())
-        message = f"{source.name} has opset {version} and cannot be raised to 13: {reason}"
+        message = f"{source.name} has opset {version} and cannot be raised to 13: {reason(error)}"
         raise QuantizationError(message, remedy) from error
 
 
@@ -99,6 +101,29 @@ def name_nodes(graph: Any) -> None:
             name += "'"
         node.name = name
         taken.add(name)
+
+
+def _complete_types(graph: Any, prepared: Path) -> None:
+    """Note the types that onnx cannot infer: the runtime knows those of all that it runs.
+
+    What has no type is not quantized, nor is anything behind it (a scaler of ai.onnx.ml, say).
+    """
+    import onnx
+
+    known = {value.name for value in (*graph.value_info, *graph.output)}
+    made = [name for node in graph.node for name in node.output if name and name not in known]
+    if not made:
+        return
+    model = onnx.load(str(prepared), load_external_data=False)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+    asking = prepared.with_name("asking.onnx")  # beside the weights, if those are in a file
+    onnx.save(model, str(asking))
+    for output in start(asking, fused=False).get_outputs():
+        code = _TENSORS.get(output.type)
+        if output.name not in known and code is not None:
+            shape = output.shape or None  # an unknown rank reads as none
+            value = onnx.helper.make_tensor_value_info(output.name, code, shape)
+            graph.value_info.append(value)
 
 
 def removes_wrongly(node: Any, constants: dict[str, Any]) -> bool:

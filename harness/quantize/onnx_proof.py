@@ -12,15 +12,14 @@ what lies between two quantized tensors, or between one and an output of the mod
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from harness.errors import one_line
 from harness.quantize.onnx_graph import QUANTIZED, Graph, Segment, is_random
+from harness.quantize.onnx_session import reason, start
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -321,27 +320,6 @@ class Prover:
         around = [layer.origin, *(cut.get(name, name) for name in layer.segment.inputs)]
         nodes = dict.fromkeys((node.name for node in segment.nodes), why)
         return Fault(layer.name, nodes, {}, dict.fromkeys(around, why))
-
-
-def start(model: Any, *, fused: bool) -> Any:
-    """A session on the CPU, of a path or a model, optimised as runs are or not at all."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    if not fused:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    given = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-
-
-def reason(error: Exception) -> str:
-    """What the library says, without its codes, its own functions and files that are gone."""
-    noise = (
-        r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from \S+ failed: *"
-        r"|/onnxruntime_src/\S+:\d+ [^()]*\([^()]*\)(?: const)? |(?:virtual )?onnxruntime::\S+ "
-    )
-    return re.sub(noise, "", one_line(error)) or type(error).__name__
 
 
 def in_8_bits(graph: Graph, quantizer: Any, array: NDArray[Any]) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from harness.quantize import onnx_graph, onnx_proof  # noqa: E402
 from harness.quantize.onnx import quantize  # noqa: E402
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Any]
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -209,8 +209,7 @@ def test_a_bias_of_several_rows_is_added(net: Net) -> None:
         {"x": (3, 8)},
     )
     net.shapes = {"x": (1, 3, 8)}  # samples along an axis of their own
-    samples = {"x": normal(16, 3, 8)}
-    np.savez(net.folder / "calibration.npz", **samples)
+    np.savez(net.folder / "calibration.npz", x=normal(16, 3, 8))
     job = QuantizeJob(
         precision="int8",
         calibration_path=str(net.folder / "calibration.npz"),
@@ -467,6 +466,46 @@ def test_weights_in_a_file_of_their_own_are_proven_too(
     proof = masked(net, -1e9, "add").quantize()
     assert {"scores Add", "softmax"} <= proof.left.keys()
     assert net.sqnr_db() > 20
+
+
+def test_a_pipeline_of_another_domain_whose_types_onnx_does_not_infer(net: Net) -> None:
+    """As scikit-learn's converter writes a scaler, a perceptron, the label and a map of scores."""
+    foreign = {"domain": "ai.onnx.ml"}
+    rows = {"offset": [0.5] * 8, "scale": [2.0] * 8}
+    nodes = [
+        helper.make_node("Scaler", ["x"], ["scaled"], **foreign, **rows),
+        helper.make_node("MatMul", ["scaled", "w"], ["a"]),
+        helper.make_node("Add", ["a", "b"], ["c"]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("MatMul", ["d", "v"], ["e"]),
+        helper.make_node("Softmax", ["e"], ["y"]),
+        helper.make_node("ArgMax", ["y"], ["best"], axis=1),
+        helper.make_node("ArrayFeatureExtractor", ["classes", "best"], ["label"], **foreign),
+        helper.make_node("ZipMap", ["y"], ["by name"], classlabels_int64s=[3, 5, 7], **foreign),
+    ]
+    net.save(
+        nodes,
+        {
+            "w": normal(8, 16),
+            "b": normal(1, 16),
+            "v": normal(16, 3),
+            "classes": np.array([3, 5, 7], np.int64),
+        },
+        {"x": ("batch", 8)},
+    )
+    model = onnx.load(str(net.source))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, None)
+    scores = onnx.ValueInfoProto(name="by name")
+    scores.type.sequence_type.elem_type.map_type.key_type = TensorProto.INT64
+    scores.type.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type = 1
+    model.graph.output.extend([label, scores])
+    onnx.save(model, str(net.source))
+    proof = net.quantize()
+    assert proof.left == {} and proof.layers >= 4
+    (exact, ours), _, (maps, our_maps) = net.both()
+    assert 10 * np.log10((exact**2).sum() / ((exact - ours) ** 2).sum()) > 25
+    assert maps[0].keys() == our_maps[0].keys() == {3, 5, 7}
 
 
 def test_what_is_drawn_is_no_layer_and_what_is_done_with_it_is(net: Net) -> None:
