@@ -45,6 +45,9 @@ _TELLING = {"latency_mean_ms", "model_size_mb"}  # no other object of a model ha
 _CONDITIONS = ("backend", "device", "batch_size", "scenario", "concurrency", "threads")
 _STATUSES = ("complete", "degraded", "failed", "interrupted")
 _MOST_FACTS, _MOST_NOTES = 40, 50
+# ends the name of a figure
+_UNIT = re.compile(r".+_(?:ns|us|ms|s|kb|mb|gb|bytes|mw|w|mj|j|pct|percent)")
+_ASIDE = ("latency_median_ms",)  # of our own export
 
 
 class Own(msgspec.Struct, kw_only=True):
@@ -81,10 +84,15 @@ def load(path: str | Path) -> Board:
         else:
             beside[model] = content
         _refuse_non_finite(f"{str(path)!r}: {fact(model):.60}", left)
+    dropped = _limited([*_left_out(raw, entries), *_not_shown(entries)])
     if not entries:
-        raise DataError(f"{str(path)!r} holds no model with a precision such as fp32", _REMEDY)
+        why = f" ({dropped[0]})" if extra and dropped else ""
+        raise DataError(f"{str(path)!r} holds no model with a precision such as fp32{why}", _REMEDY)
     board = Board(
-        entries=with_ratios(entries), notes=_notes(entries), extra=extra, file_extra=beside
+        entries=with_ratios(entries),
+        notes=(*_notes(entries), *dropped),
+        extra=extra,
+        file_extra=beside,
     )
     return _checked(board, path)
 
@@ -225,10 +233,13 @@ def _entry(model: str, precision: str, fields: Any, path: Path, shared: dict[str
     if not isinstance(fields, dict):
         raise DataError(f"{where} is a {_kind(fields)}", "give an object of figures")
     found, missing, extra = figures(where, fields, ENGINE_FIELDS | _OWN_FIELDS)
+    failed = error_of(fields)
+    if failed:  # which is why, and not that nobody gave them
+        missing = {metric: failed if why == "not given" else why for metric, why in missing.items()}
     _refuse_non_finite(where, extra)
     info = {"latency_statistic": "mean", **shared, **_facts(extra)}
     entry = Entry(
-        model=model, precision=precision, run=path.name, status="imported",
+        model=model, precision=precision, run=path.name, status="failed" if failed else "imported",
         figures=found, missing=missing, info=info, extra=extra,
     )  # fmt: skip
     return _ours(entry)
@@ -300,9 +311,59 @@ def _notes(entries: Sequence[Entry]) -> tuple[str, ...]:
     models: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         models[entry.model].append(entry)
-    notes = [note for found in models.values() for note in _doubts(found)]
+    return _limited([note for found in models.values() for note in _doubts(found)])
+
+
+def _limited(notes: Sequence[str]) -> tuple[str, ...]:
     more = len(notes) - _MOST_NOTES
     return tuple(notes if more <= 0 else [*notes[:_MOST_NOTES], f"and {more} more"])
+
+
+def _left_out(raw: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
+    """Every model and precision that there is no entry of, and why."""
+    models = {entry.model for entry in entries}
+    for model, content in raw.items():
+        name = fact(model)[:60]
+        if not isinstance(content, dict):
+            yield f"{name} is left out: it is a {_kind(content)}, and no model"
+        elif model not in models:
+            why = error_of(content) or "it has no precision such as fp32"
+            yield f"{name} is left out: {why}"
+        else:
+            yield from (
+                f"{name}, {fact(key)[:40]} is left out: {why}"
+                for key, value in content.items()
+                if (why := _no_entry(key, value))
+            )
+
+
+def _no_entry(key: str, value: Any) -> str:
+    """Why a part of a model is no precision; empty for one that is, and for what tells of it."""
+    if value is None:
+        return "it is null" if _FORMAT.fullmatch(key) else ""
+    if key == "model_info" or not isinstance(value, dict) or _is_precision(key, value):
+        return ""
+    return error_of(value) or "it has neither the name nor the figures of a precision"
+
+
+def error_of(content: Mapping[str, Any]) -> str:
+    """What went wrong with a model or a precision, where the file says so."""
+    told = content.get("error")
+    return f"error: {fact(told)[:300]}" if isinstance(told, str) and told.strip() else ""
+
+
+def _not_shown(entries: Sequence[Entry]) -> Iterator[str]:
+    """Figures under names that the board does not know."""
+    names = dict.fromkeys(
+        fact(name)[:60]
+        for entry in entries
+        for name, value in entry.extra.items()
+        if type(value) in (int, float) and _UNIT.fullmatch(name) and name not in _ASIDE
+    )
+    names = dict.fromkeys(name for name in names if name not in ENGINE_FIELDS | _OWN_FIELDS)
+    if names:
+        shown = ", ".join([*names][:_MOST_FACTS])
+        yield f"kept, and not shown, for the board has no such figure: {shown}"
 
 
 def _doubts(entries: Sequence[Entry]) -> Iterator[str]:

@@ -44,6 +44,11 @@ def write(board: Board, logdir: Path) -> None:
                 run = ModelRun(logdir, model, lambda: _UNFINISHED_NAME)
                 started.append(run)
                 _write_model(run, entries)
+            for model, why in _failed(board).items():
+                run = ModelRun(logdir, model, lambda: _UNFINISHED_NAME)
+                run.info = {"status": "failed", "error": why}
+                started.append(run)
+                _write_model(run, [])
             for run in started:
                 (run.folder / _UNFINISHED_NAME).replace(run.folder / EVENTS_NAME)
         except BaseException:
@@ -59,6 +64,15 @@ def _write_model(run: ModelRun, entries: list[Entry]) -> None:
         run.write_metadata(step=0)
     finally:
         run.close()
+
+
+def _failed(board: Board) -> dict[str, str]:
+    """Models without any precision of which the file says what went wrong."""
+    there = {entry.model for entry in board.entries}
+    left = {model: said for model, said in board.extra.items() if model not in there}
+    return {
+        model: why for model, said in left.items() if (why := compression_engine.error_of(said))
+    }
 
 
 def _missing_folders(path: Path) -> list[Path]:

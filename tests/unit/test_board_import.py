@@ -394,3 +394,41 @@ def test_without_an_allocators_peak_the_gpu_memory_is_what_the_process_held() ->
     entry = entry_of(msgspec.structs.replace(result, memory=memory))
     assert entry.figures["gpu_memory_mb"].value == 300.0 and "gpu_memory_mb" not in entry.missing
     assert "no peak is known" in entry.info["gpu_memory"]
+
+
+def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path, capsys: Any) -> None:
+    side = {"accuracy": 0.9, "latency_mean_ms": 9.5, "model_size_mb": 44.7}
+    content = {
+        "good": {
+            "fp32": {**side, "latency_p75_ms": 10.0},
+            "int8": {"error": "no calibration data"},
+            "int4": None,
+            "quantized": {"error": "unsupported operator"},
+        },
+        "bad": {"error": "CUDA out of memory"},
+        "odd": {"comment": "nothing here"},
+        "version": 3,
+    }
+    path = put(tmp_path, content)
+    board = compression_engine.load(path)
+    assert board.notes == (
+        "good, int4 is left out: it is null",
+        "good, quantized is left out: error: unsupported operator",
+        "bad is left out: error: CUDA out of memory",
+        "odd is left out: it has no precision such as fp32",
+        "version is left out: it is a number, and no model",
+        "kept, and not shown, for the board has no such figure: latency_p75_ms",
+    )
+    fp32, int8 = board.entries
+    assert (fp32.status, int8.status) == ("imported", "failed")
+    assert int8.missing["latency_ms"] == "error: no calibration data"
+    assert main(["import", str(path), "--logdir", str(tmp_path / "log")]) == 0
+    flat = " ".join(capsys.readouterr().out.split())
+    assert "bad is left out: error: CUDA out of memory" in flat and "1 model in" in flat
+    (events,) = (tmp_path / "log" / "bad").iterdir()
+    assert b"CUDA out of memory" in events.read_bytes()
+
+
+def test_a_file_of_failures_alone_says_what_failed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="bad is left out: error: CUDA out of memory"):
+        compression_engine.load(put(tmp_path, {"bad": {"error": "CUDA out of memory"}}))
