@@ -352,8 +352,9 @@ def _sane(make: Callable[[], T]) -> T | Unavailable:
 def _held(path: str, recorded: Any, again: Any, within: float = 0.0) -> Figure:
     if recorded == NOT_KEPT:
         return _unknown(path, None, "this result does not state it")
+    recorded, again = _shown(recorded), _shown(again)
     state: State = "agrees" if _equal(recorded, again, within) else "differs"
-    return Figure(figure=path, state=state, recorded=_shown(recorded), recomputed=_shown(again))
+    return Figure(figure=path, state=state, recorded=recorded, recomputed=again)
 
 
 def _equal(one: Any, other: Any, within: float) -> bool:
@@ -362,8 +363,8 @@ def _equal(one: Any, other: Any, within: float) -> bool:
         return all(absent)
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(_equal, one, other, [within] * len(one)))
-    if one is None or other is None:
-        return one is other
+    if not isinstance(one, int | float) or not isinstance(other, int | float):
+        return False
     return math.isclose(one, other, rel_tol=_EQUAL, abs_tol=max(within, 1e-300))
 
 

@@ -209,10 +209,12 @@ def _throughput(throughput: Throughput) -> Iterator[tuple[str, str, str]]:
 
 
 def _energy(energy: Energy) -> Iterator[tuple[str, str, str]]:
+    whole = {part: name for name, source in energy.sources.items() for part in source.parts}
     for name, source in energy.sources.items():
         primary = name == energy.primary
         where = f"{source.source} ({source.scope}, {source.method})"
         where += "" if source.status == "ok" else f": {source.status}"
+        where += f", a part of {plain(whole[name])}" if name in whole else ""
         yield _spread("per inf." if primary else plain(name), source.gross_j_per_inference, where)
         if primary:
             yield _spread("net of idle", source.net_j_per_inference, "")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_assemble import result_of
 from test_energy import READS, SECOND, WINDOW, channel, code, counter, energy_of, spread
 from test_powercap import Tree, as_nobody, open_folder, opened  # noqa: F401  (a fixture)
 
@@ -18,6 +19,7 @@ from harness.analysis.energy_pool import pool
 from harness.analysis.energy_primary import average_power_w, settled
 from harness.maybe import Maybe, Unavailable, coded, explain
 from harness.records.result import Energy
+from harness.sinks.rows import rows
 
 FIRST, SECOND_ZONE = "intel-rapl:0", "intel-rapl:1"
 LOAD_W = {FIRST: 100.0, SECOND_ZONE: 60.0}
@@ -225,3 +227,10 @@ def test_a_launch_that_lacks_a_part_takes_the_headline_from_the_run() -> None:
 def test_without_a_meter_that_covers_the_device_there_is_no_power_either() -> None:
     found = energy_of(counter("energy/dram_j", scope="dram"))
     assert found.primary == "" and isinstance(average_power_w(found), Unavailable)
+
+
+def test_what_is_shown_of_a_part_says_that_it_is_one() -> None:
+    run = result_of([counter(), counter("energy/package-1_j")])
+    shown = {row.name: row for row in rows(run)}
+    assert shown["package-0"].note.endswith("a part of test-total")
+    assert "a part of" not in shown["per inf."].note
