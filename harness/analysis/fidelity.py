@@ -138,7 +138,7 @@ def _flat(pairs: Sequence[Pair], turn: Callable[[NDArray[Any]], NDArray[Any]]) -
 def _numbers(array: NDArray[Any]) -> NDArray[np.float64]:
     """In float64; a complex number is two."""
     if array.dtype.kind == "c":
-        return np.stack([array.real, array.imag]).astype(np.float64)
+        return np.stack([np.real(array), np.imag(array)]).astype(np.float64)
     return array.astype(np.float64)
 
 
