@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint clean
+.PHONY: run test campaign lint clean
 
 run: $(VENV)/.run  ## benchmark the built-in model, FP32 then INT8, and compare
 	$(BIN)/harness run --model digits --backend onnxruntime --precision fp32 --launches 5 --duration 1 --tag pair=fp32
@@ -13,6 +13,10 @@ run: $(VENV)/.run  ## benchmark the built-in model, FP32 then INT8, and compare
 
 test: $(VENV)/.dev  ## the whole suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+campaign: $(VENV)/.dev  ## kills and signals at random moments; CAMPAIGN_ARGS="--count 30 --seed 2"
+	$(BIN)/python tests/campaign/campaign.py kills $(CAMPAIGN_ARGS)
+	$(BIN)/python tests/campaign/campaign.py signals $(CAMPAIGN_ARGS)
 
 lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .
