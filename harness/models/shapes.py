@@ -226,8 +226,8 @@ def _flag(declared: Declared, known: Mapping[str, int]) -> str:
 
 def _may_be_batch(declared: Declared, spec: TensorSpec) -> bool:
     """Whether axis 0 is the batch by position: a symbol would have been found before."""
-    named = bool(declared.dims) and isinstance((declared.dims or ())[0], str)
-    return len(spec.shape) > 1 and not named
+    first = declared.dims[0] if declared.dims else None
+    return len(spec.shape) > 1 and not isinstance(first, str)
 
 
 def _check_fixed_batch(

@@ -195,7 +195,8 @@ def test_int8_with_an_output_in_bfloat16(tmp_path: Path) -> None:
 
 def text(path: Path, both: bool, initializer: bool = False) -> Path:
     nodes = [helper.make_node("Identity", ["c"], ["token"])]
-    pad = helper.make_tensor("c", STRING, [], [b"pad"])
+    words: Any = [b"pad"]
+    pad = helper.make_tensor("c", STRING, [], words)
     if not initializer:
         nodes.insert(0, helper.make_node("Constant", [], ["c"], value=pad))
     nodes.append(helper.make_node("MatMul", ["x", "w"], ["y"]))
@@ -264,9 +265,8 @@ def test_maps_beside_a_tensor(tmp_path: Path) -> None:
 @pytest.mark.parametrize("empty", [False, True])
 def test_an_optional(tmp_path: Path, empty: bool) -> None:
     kind = helper.make_tensor_type_proto(FLOAT, ["batch", 2])
-    node = helper.make_node(
-        "Optional", [] if empty else ["x"], ["o"], **({"type": kind} if empty else {})
-    )
+    given: dict[str, Any] = {"type": kind} if empty else {}
+    node = helper.make_node("Optional", [] if empty else ["x"], ["o"], **given)
     results = [
         helper.make_value_info("o", helper.make_optional_type_proto(kind)),
         value("y", ["batch", 2]),

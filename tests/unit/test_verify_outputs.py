@@ -45,7 +45,7 @@ def test_accuracy_is_of_the_output_that_is_named(
     tmp_path: Path, copies: int, batch_size: str
 ) -> None:
     path, dataset = two_heads(tmp_path, copies), labelled(tmp_path, (X @ W).argmax(1))
-    common = {"dataset": dataset, "batch_size": batch_size}
+    common: dict[str, Any] = {"dataset": dataset, "batch_size": batch_size}
 
     absent = measured(path, **common)[1].accuracy
     named = measured(path, scores="logits", **common)[1].accuracy
@@ -123,7 +123,7 @@ def area(folder: Path) -> Path:
 @pytest.mark.parametrize("batch_size", ["1", "5"])
 def test_inputs_are_bound_without_labels(tmp_path: Path, batch_size: str) -> None:
     np.savez(tmp_path / "inputs.npz", area=np.abs(floats(16, 8)) + 1, more=np.zeros(3))
-    given = {"inputs": str(tmp_path / "inputs.npz"), "batch_size": batch_size}
+    given: dict[str, Any] = {"inputs": str(tmp_path / "inputs.npz"), "batch_size": batch_size}
     path = area(tmp_path)
 
     assert measured(path, batch_size=batch_size)[1].looked == Looked(nan=("y",))
