@@ -14,6 +14,7 @@ fp32, the two boundaries are the same on a CPU.
 from __future__ import annotations
 
 import contextlib
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,9 @@ class PyTorchBackend:
         _set_threads(options)
         claim_inductor_cache()
         if not is_cuda(options):
-            return PyTorchSession(self._load(artifact, options), inputs)
+            loaded = self._load(artifact, options)
+            _set_threads(options)  # a model's own code may have set others
+            return PyTorchSession(loaded, inputs)
         from harness.backends.pytorch_cuda import CudaSession, set_up
 
         set_up(artifact.precision, options)
@@ -159,9 +162,10 @@ class PyTorchSession:
         self._specs = loaded.artifact.inputs
         check(self._specs, inputs)
         self._results: list[Any] = [None]
-        with mapped("PyTorch cannot take the inputs", ModelError), _inference_mode():
-            self._bound = self._tensors(inputs)
-            self._run = _runner(loaded, self._bound, self._results)
+        self._pristine: list[Any] | None = None  # the inputs of a model that works in place
+        self._guard = _inference_guard()
+        with mapped("PyTorch cannot take the inputs", ModelError):
+            self._take(inputs)
         self.enqueue = self._first
         self.synchronize = nothing
         if loaded.settings["compile"] == "inductor":
@@ -184,18 +188,58 @@ class PyTorchSession:
         with config.patch(freezing=True, cpp_cache_precompile_headers=False):
             self._first()
 
+    def _take(self, inputs: Arrays) -> None:
+        loaded = self._open()
+        with self._guard(True):
+            self._bound = self._tensors(inputs)
+        self._run = _runner(loaded, self._bound, self._results, self._guard)
+
     def _first(self) -> None:
+        """The first inference, which shows what a model does beside computing its outputs."""
+        loaded = self._open()
+        pristine = [tensor.clone() for tensor in self._bound]
         with mapped("PyTorch failed to run the model", MeasurementFailed):
-            self._run()
+            try:
+                self._run()
+            except RuntimeError as error:
+                if not re.search("require grad|[Ii]nference tensor", str(error)):
+                    raise
+                self._admit_gradients(pristine)
+            _set_threads(loaded.options)
+            if any(not _equal(a, b) for a, b in zip(pristine, self._bound, strict=True)):
+                self._renew_inputs(pristine)
         self.enqueue = self._run
+
+    def _admit_gradients(self, pristine: list[Any]) -> None:
+        """For a forward that differentiates, which inference mode does not let it."""
+        self._guard = _no_gradients
+        # tensors made in inference mode stay so; their copies elsewhere do not
+        self._bound = [tensor.clone() for tensor in pristine]
+        self._run = _runner(self._open(), self._bound, self._results, self._guard)
+        self._run()
+
+    def _renew_inputs(self, pristine: list[Any]) -> None:
+        """For a forward that changes its inputs: each inference is to have the same ones."""
+        self._pristine = pristine
+        bound, run, guard = self._bound, self._run, self._guard
+
+        def renewed() -> None:
+            with guard(True):
+                for tensor, given in zip(bound, pristine, strict=True):
+                    tensor.copy_(given)
+            run()
+
+        self._run = renewed
+        renewed()
 
     def bind(self, inputs: Arrays) -> None:
         """Copy ``inputs`` over the bound ones. Raises `DataError`."""
         self._open()
         check(self._specs, inputs)
-        with _inference_mode():
-            for bound, fresh in zip(self._bound, self._tensors(inputs), strict=True):
-                bound.copy_(fresh)
+        with self._guard(True):
+            targets = self._bound if self._pristine is None else self._pristine
+            for target, fresh in zip(targets, self._tensors(inputs), strict=True):
+                target.copy_(fresh)
 
     def outputs(self) -> dict[str, NDArray[Any]]:
         import numpy as np
@@ -215,7 +259,21 @@ class PyTorchSession:
         except (RuntimeError, AttributeError, TypeError) as error:
             operators = Unavailable(f"a profiled inference failed: {line(error)}")
         self._results[0] = kept
-        return Description(_runtime_facts(loaded), operators)
+        return Description({**_runtime_facts(loaded), **self._habits()}, operators)
+
+    def _habits(self) -> dict[str, str]:
+        """What the model does that a reader of its figures has to know."""
+        import torch
+
+        asked, found = self._open().options.threads, torch.get_num_threads()
+        habits = {}
+        if found != asked:
+            habits["threads"] = f"{found}: the model sets them as it runs; asked for {asked}"
+        if self._pristine is not None:
+            habits["inputs"] = "changed in place by the model; copied anew inside each timed run"
+        if self._guard is _no_gradients:
+            habits["gradients"] = "the model differentiates: run without inference mode"
+        return habits
 
     def close(self) -> None:
         if self._loaded is None:
@@ -231,18 +289,34 @@ class PyTorchSession:
         return self._loaded
 
 
-def _inference_mode() -> Any:
+def _inference_guard() -> Any:
+    """Inference mode belongs to a thread, and threads come and go: so every call enters it, through
+    the guard itself, which costs half of what its Python wrapper does."""
     import torch
 
-    return torch.inference_mode()
+    return getattr(torch._C, "_InferenceMode", torch.inference_mode)
 
 
-def _runner(loaded: Loaded, bound: Sequence[Any], results: list[Any]) -> Callable[[], None]:
-    """The timed call. Inference mode belongs to a thread, and threads come and go: so every call
-    enters it, through the guard itself, which costs half of what its Python wrapper does."""
+def _no_gradients(_: bool) -> Any:
     import torch
 
-    guard = getattr(torch._C, "_InferenceMode", torch.inference_mode)
+    return torch.no_grad()
+
+
+def _equal(before: Any, after: Any) -> bool:
+    import torch
+
+    if torch.equal(before, after):
+        return True
+    nan = before.isnan() & after.isnan()
+    same: bool = torch.equal(before.masked_fill(nan, 0), after.masked_fill(nan, 0))
+    return same
+
+
+def _runner(
+    loaded: Loaded, bound: Sequence[Any], results: list[Any], guard: Any
+) -> Callable[[], None]:
+    """The timed call."""
     module = loaded.call
 
     def compute() -> None:

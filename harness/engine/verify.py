@@ -25,6 +25,7 @@ from harness.records.result import Accuracy, Fidelity
 Outputs = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
 BATCHES = 8  # that fidelity is over where inputs are drawn, the bound one included
+_REPEATED = 1e-3  # of the largest value: as far apart two runs of one model may be
 _DRAWN_S, _DRAWN_BYTES = 10.0, 256 * 2**20  # no further batch beyond either
 
 
@@ -177,6 +178,9 @@ def _fidelity(
     if isinstance(reference, Unavailable):
         return reference
     try:
+        random = _attempt(partial(_disagreement, reference), failed)
+        if random is not None:
+            return random
         pairs = _attempt(partial(_pairs, session, reference, job, outputs, batches), failed)
     finally:
         reference.close()
@@ -192,6 +196,33 @@ def _fidelity(
         ),
         "the outputs do not compare with FP32's",
     )
+
+
+def _disagreement(reference: Session) -> Unavailable | None:
+    """Why FP32 is no reference: it gives two answers to one input."""
+    runs = []
+    for _ in range(2):
+        reference.enqueue()
+        reference.synchronize()
+        runs.append(reference.outputs())
+    once, again = runs
+    differing = [name for name in once if not _same(once[name], again.get(name))]
+    if not differing:
+        return None
+    return Unavailable(
+        f"the model is random itself: in FP32 too, {differing[0]!r} is another one each time",
+        "switch off its dropout or sampling, or have it draw from a generator with a fixed seed",
+    )
+
+
+def _same(once: NDArray[Any], again: NDArray[Any] | None) -> bool:
+    """But for what the order of a sum over threads may change."""
+    if again is None or once.shape != again.shape:
+        return False
+    if once.dtype.kind not in "fc":
+        return np.array_equal(once, again)
+    scale = float(np.abs(once[np.isfinite(once)]).max(initial=0.0))
+    return np.allclose(once, again, rtol=0.0, atol=_REPEATED * scale, equal_nan=True)
 
 
 def _pairs(

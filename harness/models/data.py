@@ -91,6 +91,9 @@ def take(
     batch: dict[str, Array] = {}
     for spec in specs:
         samples = arrays[spec.name]
+        if start == 0 and samples.shape == spec.shape:  # one batch, or an input without any
+            batch[spec.name] = samples
+            continue
         several = batch_size if samples.ndim == len(spec.shape) else 1
         chosen = samples[(start + np.arange(several)) % len(samples)]
         batch[spec.name] = np.ascontiguousarray(chosen).reshape(spec.shape)

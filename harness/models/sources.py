@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import os
 import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -45,6 +46,8 @@ def find_source(text: str) -> Source:
     if suffix in {".onnx", ".pt2"} or os.path.isfile(path):  # noqa: PTH113 (never raises)
         check_file(path)
         kind = "pt2" if suffix == ".pt2" else "onnx"
+        if kind == "onnx":
+            _refuse_torch(path)
         return Source(kind=kind, name=path.stem, path=str(path.absolute()))
     if os.path.isdir(path):  # noqa: PTH112
         raise ModelError(f"{text} is a folder", "name the .onnx or .pt2 file in it")
@@ -56,6 +59,40 @@ def find_source(text: str) -> Source:
         f"unknown model {text!r}",
         f"{hint}choose one of {', '.join(ZOO)}; or give a .onnx or .pt2 file, or module:factory",
     )
+
+
+_EXPORT = "torch.export.save(torch.export.export(model, example_inputs), 'model.pt2')"
+
+
+def _refuse_torch(path: Path) -> None:
+    """PyTorch's own files are told by what is in them, since ``.pt`` may be any. Nothing is run."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            head = file.read(2)
+        # protocols 2 to 5 of pickle, in which PyTorch wrote before version 1.6
+        if head[:1] == b"\x80" and head[1:] in b"\x02\x03\x04\x05":
+            raise ModelError(
+                f"{path} is a pickle, which runs code when it is read",
+                f"load it in a script that trusts it, and {_EXPORT}",
+            )
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return
+    inside = {name.partition("/")[2] for name in members}
+    if "constants.pkl" in inside:
+        raise ModelError(
+            f"{path} is a TorchScript file, which does not say what inputs it takes",
+            "torch.jit.load it in a factory, with example inputs (package.module:factory); "
+            f"or, from the module: {_EXPORT}",
+        )
+    if "data.pkl" in inside:
+        raise ModelError(
+            f"{path} is a checkpoint: pickled weights without a model to put them in",
+            "load it in a factory (package.module:factory) with torch.load(..., weights_only=True)",
+        )
 
 
 def stand_in(head: bytes) -> tuple[str, str] | None:

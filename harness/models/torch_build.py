@@ -71,12 +71,10 @@ def describe(
         inputs, arrays = _fit(source, loaded, given, batch_size)
         data.save(folder / EXAMPLES, {name: value.numpy() for name, value in arrays.items()})
         outputs = _run(source, module, tuple(arrays.values()))
-    state = module.state_dict()
+    state = _tensors(module)
     sizes = {"fp32": _saved_bytes(state)}
     for precision, dtype in REDUCED.items():
-        sizes[precision] = _saved_bytes(
-            {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
-        )
+        sizes[precision] = _saved_bytes(_cast(state, dtype))
     return TorchStructure(
         inputs=tuple(inputs),
         outputs=tuple(outputs or ()),
@@ -143,6 +141,12 @@ def _fit(
         )
     examples = {name: value.detach().cpu() for name, value in loaded.examples.items()}
     for name, value in examples.items():
+        if value.dtype == torch.bfloat16:
+            raise ModelError(
+                f"input {name!r} of {source} is bfloat16, which the files that keep inputs have no "
+                "name for",
+                "give float32 examples, and have forward cast them",
+            )
         if value.dtype not in DRAWABLE:
             raise ModelError(
                 f"input {name!r} of {source} is {str(value.dtype).removeprefix('torch.')}",
@@ -191,8 +195,29 @@ def _saved_bytes(state: Mapping[str, Tensor]) -> int:
     return counter.count
 
 
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The state without what `torch.nn.Module.get_extra_state` adds, which may be anything."""
+    state = module.state_dict().items()
+    return {name: value for name, value in state if isinstance(value, Tensor)}
+
+
+def _cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """In ``dtype`` as `torch.nn.Module.to` leaves it: weights that are shared stay shared."""
+    made: dict[object, Tensor] = {}
+    cast: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not value.is_floating_point():
+            cast[name] = value
+            continue
+        same = (value.data_ptr(), value.dtype, value.shape, value.stride())
+        cast[name] = made.setdefault(same if value.numel() else name, value.to(dtype))
+    return cast
+
+
 def _state_bytes(module: nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in module.state_dict().values())
+    """Tied weights once."""
+    unique = {(t.data_ptr(), t.shape, t.dtype): t for t in _tensors(module).values()}
+    return sum(t.numel() * t.element_size() for t in unique.values())
 
 
 def _state_sha256(state: Mapping[str, Tensor]) -> str:

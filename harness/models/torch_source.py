@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from harness import here
 from harness.errors import ModelError
@@ -118,7 +119,18 @@ def _factory(text: str) -> Loaded:
             )
     if not named:
         raise ModelError(f"factory {text!r} gives no example inputs", "give at least one tensor")
-    return Loaded(module, named)
+    _make_lazy(text, module, tuple(named.values()))
+    return Loaded(module.eval(), named)
+
+
+def _make_lazy(text: str, module: nn.Module, examples: tuple[Tensor, ...]) -> None:
+    """Lazy layers have no weights before they have seen an input."""
+    if any(is_lazy(parameter) for parameter in (*module.parameters(), *module.buffers())):
+        try:
+            with torch.no_grad():
+                module(*(example.clone() for example in examples))
+        except Exception as error:
+            raise _blame(text, error) from error
 
 
 def _call(text: str) -> Any:
@@ -147,15 +159,23 @@ def _blame(text: str, error: Exception) -> ModelError:
 def _positional(module: nn.Module, count: int) -> list[str]:
     """``forward``'s own parameter names, as far as they name ``count`` positions."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(module.forward).parameters.values()
-    names = [p.name for p in parameters if p.kind in kinds][:count]
+    names = [p.name for p in _parameters(module) if p.kind in kinds][:count]
     return names if len(names) == count else [f"input_{index}" for index in range(count)]
+
+
+def _parameters(module: nn.Module) -> list[inspect.Parameter]:
+    """Of ``forward``; a TorchScript module has a schema in place of a signature."""
+    schema = getattr(module.forward, "schema", None)
+    if schema is None:
+        return list(inspect.signature(module.forward).parameters.values())
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [inspect.Parameter(argument.name, kind) for argument in schema.arguments[1:]]
 
 
 def _by_name(module: nn.Module, examples: Mapping[Any, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """Call order for inputs given by name; a wrapper where position alone would not do."""
     named = {str(name): value for name, value in examples.items()}
-    order = [name for name in inspect.signature(module.forward).parameters if name in named]
+    order = [parameter.name for parameter in _parameters(module) if parameter.name in named]
     if len(order) == len(named) and _positional(module, len(named)) == order:
         return module, {name: named[name] for name in order}
     return ByName(module, tuple(named)).eval(), named

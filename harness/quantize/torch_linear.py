@@ -172,8 +172,9 @@ def _rows(
 
 def _size_bytes(module: nn.Module, layers: tuple[str, ...]) -> int:
     """Of weights in int8 with one float32 scale a row for ``layers``, as they are elsewhere."""
-    state = module.state_dict().values()
-    total: int = sum(tensor.numel() * tensor.element_size() for tensor in state)
+    state = (value for value in module.state_dict().values() if isinstance(value, Tensor))
+    unique = {(tensor.data_ptr(), tensor.shape): tensor for tensor in state}
+    total: int = sum(tensor.numel() * tensor.element_size() for tensor in unique.values())
     for path in layers:
         weight = module.get_submodule(path).weight
         assert isinstance(weight, Tensor)

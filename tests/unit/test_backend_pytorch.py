@@ -32,6 +32,37 @@ class Broken(nn.Module):
     def forward(self, x):
         return x @ x
 
+class Threads(nn.Module):
+    """Sets the number of threads as it runs."""
+    def forward(self, x):
+        torch.set_num_threads(1)
+        return x + 1
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        x /= 255.0
+        return x + 0
+
+class Force(nn.Module):
+    """A gradient, as interatomic potentials return it."""
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().clone().requires_grad_(True)
+            return torch.autograd.grad((x ** 2).sum(), x)[0]
+
+def threads():
+    torch.set_num_threads(1)
+    return nn.Identity(), (torch.ones(2, 3),)
+
+def threads_each_time():
+    return Threads(), (torch.ones(2, 3),)
+
+def in_place():
+    return InPlace(), (torch.ones(2, 3),)
+
+def force():
+    return Force(), (torch.ones(2, 3),)
+
 def outputs():
     return Outputs(), (torch.ones(2, 3),)
 
@@ -322,3 +353,60 @@ def test_the_outermost_operator_counts() -> None:
 )
 def test_precision_of(name: str, types: list[str], precision: str) -> None:
     assert precision_of(name, types) == precision
+
+
+ONES = {"x": np.ones((2, 3), np.float32)}
+
+
+def test_threads_that_a_factory_sets_are_set_again(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = factory("threads", tmp_path, monkeypatch)
+    session = PyTorchBackend().prepare(artifact, ONES, SessionOptions(threads=2))
+    assert torch.get_num_threads() == 2
+    infer(session)
+    assert session.describe().runtime["threads"] == "2"
+
+
+def test_threads_that_a_forward_sets_are_told(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = factory("threads_each_time", tmp_path, monkeypatch)
+    session = PyTorchBackend().prepare(artifact, ONES, SessionOptions(threads=2))
+    infer(session)
+    told = session.describe().runtime["threads"]
+    assert told == "1: the model sets them as it runs; asked for 2"
+
+
+@pytest.mark.parametrize("boundary", ["compute", "transfer"])
+def test_a_model_that_changes_its_inputs_gets_the_same_ones_each_time(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boundary: str
+) -> None:
+    artifact = factory("in_place", tmp_path, monkeypatch)
+    session = PyTorchBackend().prepare(artifact, ONES, SessionOptions(boundary=boundary))
+    for _ in range(3):
+        (output,) = infer(session).values()
+        np.testing.assert_allclose(output, 1 / 255)
+    session.bind({"x": np.full((2, 3), 510, np.float32)})
+    for _ in range(2):
+        (output,) = infer(session).values()
+        np.testing.assert_allclose(output, 2)
+    assert "changed in place" in session.describe().runtime["inputs"]
+
+
+def test_a_model_that_leaves_its_inputs_alone_is_not_said_to_change_them(
+    digits: Artifact,
+) -> None:
+    session = PyTorchBackend().prepare(digits, images(0), SessionOptions())
+    infer(session)
+    assert not {"inputs", "gradients"} & session.describe().runtime.keys()
+
+
+def test_a_forward_may_differentiate(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = factory("force", tmp_path, monkeypatch)
+    session = PyTorchBackend().prepare(artifact, ONES, SessionOptions())
+    (output,) = infer(session).values()
+    np.testing.assert_array_equal(output, np.full((2, 3), 2, np.float32))
+    assert "differentiates" in session.describe().runtime["gradients"]

@@ -18,6 +18,7 @@ from harness.models import Prepared, prepare
 from harness.models.builder import Job, answer
 from harness.models.cache import UNFINISHED
 from harness.models.onnx_export import export_onnx
+from harness.models.sources import find_source
 from harness.models.torch_build import describe
 from harness.models.torch_source import load, load_module
 from harness.models.zoo import ZOO
@@ -64,6 +65,42 @@ def lists():
 
 def halves():
     return Net(), (IDS.bfloat16(), SCALE)
+
+class Extra(torch.nn.Linear):
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+def extra():
+    return Extra(8, 4), (torch.ones(1, 8),)
+
+def lazy():
+    return torch.nn.Sequential(torch.nn.LazyLinear(4)), (torch.ones(1, 8),)
+
+def traced():
+    return torch.jit.trace(torch.nn.Linear(8, 4), torch.ones(1, 8)), (torch.ones(1, 8),)
+
+class Step(torch.nn.Linear):
+    def forward(self, x, step):
+        return super().forward(x) * step
+
+def scalar():
+    return Step(8, 4), (torch.ones(1, 8), torch.tensor(0.5))
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(500, 64)
+        self.head = torch.nn.Linear(64, 500, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        return self.head(self.embedding(tokens))
+
+def tied():
+    return Tied(), (torch.ones(1, 16, dtype=torch.long),)
 
 def missing():
     import no_such_library
@@ -228,7 +265,10 @@ def test_a_factory_is_never_taken_from_the_cache(folder: Path) -> None:
     [
         ("nothing", r"'factories:nothing' returned int; return \(torch module, example inputs"),
         ("raises", "'factories:raises' raised ValueError: first line; repair it"),
-        ("halves", "input 'ids' of factory:factories:halves is bfloat16; give integers"),
+        (
+            "halves",
+            "input 'ids' of factory:factories:halves is bfloat16, which the files that keep",
+        ),
         ("lists", "gives list for input 'ids'; give tensors"),
         ("missing", "raised ModuleNotFoundError: No module named 'no_such_library'"),
         ("absent", "raised AttributeError: module 'factories' has no attribute 'absent'"),
@@ -312,3 +352,45 @@ def test_an_onnx_file_is_run_where_it_lies(folder: Path) -> None:
         prepare(spec, "onnx")
     with pytest.raises(DataError, match=r"--calibration: cannot read none.npz: No such file"):
         prepare(RunSpec(model="m.onnx", calibration="none.npz"), "onnx")
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", ["extra", "lazy", "traced"])
+def test_unusual_modules_have_the_weights_of_a_linear_layer(folder: Path, name: str) -> None:
+    found = describe(f"factory:factories:{name}", 0, None, None, {}, 1, folder)
+    assert found.parameters == 8 * 4 + 4
+    assert [spec.shape for spec in found.outputs] == [(1, 4)]
+
+
+def test_a_number_beside_the_input_is_an_input(folder: Path) -> None:
+    prepared = answer(Job(spec=RunSpec(model="factories:scalar"), format="torch", root=str(folder)))
+    assert prepared.failure is None
+    inputs = prepared.prepared["artifact"]["inputs"]
+    assert [tuple(spec["shape"]) for spec in inputs] == [(1, 8), ()]
+    with np.load(prepared.prepared["inputs_path"]) as arrays:
+        assert arrays["step"] == 0.5
+
+
+def test_tied_weights_are_counted_once_at_every_precision(folder: Path) -> None:
+    size = describe("factory:factories:tied", 0, None, None, {}, 1, folder).size_bytes
+    weights = 500 * 64 * 4
+    # what torch.save adds is less than a tenth
+    assert weights < size["fp32"] < 1.1 * weights
+    for precision in ("bf16", "fp16"):
+        assert weights / 2 < size[precision] < 1.1 * weights / 2
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_torch_files_are_told_apart(tmp_path: Path, suffix: str) -> None:
+    script, checkpoint, old = (tmp_path / f"{name}{suffix}" for name in ("script", "zip", "old"))
+    torch.jit.script(torch.nn.Linear(8, 4)).save(str(script))
+    torch.save({"weight": torch.ones(2)}, checkpoint)
+    torch.save({"weight": torch.ones(2)}, old, _use_new_zipfile_serialization=False)
+    for path, text in (
+        (script, "is a TorchScript file, .*example inputs.*torch.export.save"),
+        (checkpoint, "is a checkpoint: pickled weights without a model"),
+        (old, "is a pickle, which runs code when it is read"),
+    ):
+        with pytest.raises(ModelError, match=text):
+            find_source(str(path))

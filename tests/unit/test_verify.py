@@ -13,7 +13,7 @@ from harness.analysis.fidelity_check import fidelity_check
 from harness.backends.onnxruntime import OnnxRuntimeBackend
 from harness.engine import verify as verifying
 from harness.engine.messages import Drawn, Job, Verified
-from harness.engine.verify import BATCHES, verify
+from harness.engine.verify import BATCHES, _disagreement, verify
 from harness.maybe import Unavailable
 from harness.protocols import Artifact, SessionOptions, TensorSpec
 from harness.records.result import Fidelity, OutputFidelity
@@ -119,3 +119,28 @@ def test_labelled_samples_are_all_used_and_outputs_without_a_row_a_sample_too(
     assert isinstance(largest, OutputFidelity) and isinstance(embedding, OutputFidelity)
     assert (largest.elements, embedding.elements) == (3, 5 * WIDTH)  # of three batches of two
     assert largest.max_abs_error == pytest.approx(1.0, rel=1e-5)
+
+
+class Repeated:
+    """A reference that gives ``answers``, one after the other."""
+
+    def __init__(self, *answers: list[float]) -> None:
+        self._answers = [np.array(answer, np.float32) for answer in answers]
+
+    def enqueue(self) -> None:
+        self._now = self._answers.pop(0)
+
+    def synchronize(self) -> None:
+        pass
+
+    def outputs(self) -> dict[str, NDArray[np.float32]]:
+        return {"y": self._now}
+
+
+def test_a_model_that_disagrees_with_itself_is_no_reference() -> None:
+    dropped: Any = Repeated([0.0, 2.0, 4.0], [1.0, 0.0, 4.0])
+    found = _disagreement(dropped)
+    assert isinstance(found, Unavailable)
+    assert found.reason == "the model is random itself: in FP32 too, 'y' is another one each time"
+    rounded: Any = Repeated([1.0, 2.0, np.nan], [1.0, 2.000001, np.nan])
+    assert _disagreement(rounded) is None
