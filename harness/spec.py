@@ -23,6 +23,7 @@ DEFAULT_FLOOR_S = 3.0
 DEFAULT_CAP_S = 30.0
 CUDA_MAX_WARMUP_S = 30.0  # clocks and temperature take longer to settle than latencies
 CUDA_TIMEOUT_S = 600.0  # compilers and engine builders work in silence
+MAX_STREAMS = 1024
 _LIBRARIES = ("custom_ops",)  # options of backends that name native code
 CUDA_CONCURRENCY = 2  # in the throughput scenario: the next is queued while one runs
 
@@ -237,7 +238,7 @@ _SCALARS: dict[str, Callable[[str, str], Any]] = {
     "calibration_method": _choices(CalibrationMethod),
     "quantization": _choices(QuantizationMode),
     "scenario": _choices(Scenario),
-    "concurrency": _integer(1, 1024),
+    "concurrency": _integer(1, MAX_STREAMS),
     "boundary": _choices(Boundary),
     "duration_s": _number(0.01, 86_400),
     "iterations": _integer(1, 1_000_000_000),

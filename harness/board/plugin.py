@@ -87,5 +87,7 @@ def _static(kind: str, content: bytes) -> _App:
 
 
 def _respond(request: wrappers.Request, content: bytes, kind: str) -> wrappers.Response:
+    if request.method not in ("GET", "HEAD"):  # nothing here is changed by asking
+        return wrappers.Response("", status=405, headers={"Allow": "GET, HEAD"})
     response: wrappers.Response = http_util.Respond(request, content, kind)
     return response

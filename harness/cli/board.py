@@ -72,7 +72,17 @@ def _tensorboard() -> Any:
     plugins = default.get_plugins()
     if Loader not in plugins:  # run from a source tree that is not installed
         plugins.append(Loader)
-    return program.TensorBoard(plugins=plugins)
+    return program.TensorBoard(plugins=plugins, server_class=_server)
+
+
+def _server(app: Any, flags: Any) -> Any:
+    """TensorBoard's own server, in front of which nobody gets by another name."""
+    from tensorboard import program
+
+    from harness.board.guard import only_by_own_name
+
+    guarded = only_by_own_name(app, flags.host or "localhost")
+    return program.create_port_scanning_werkzeug_server(guarded, flags)
 
 
 def _launch(tensorboard: Any, port: int, host: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.output import json_option, print_json, results_option
+from harness.cli.tell import tell
 
 
 @click.command("recover")
@@ -28,7 +29,7 @@ def command(folders: tuple[str, ...], results: str, as_json: bool) -> int:
         try:
             recovered.append(_recover(folder, told=not as_json))
         except HarnessError as error:
-            click.echo(f"harness: {error}", err=True)
+            tell(error)
             code = max(code, error.exit_code)
     if as_json:
         print_json(recovered)
@@ -44,7 +45,7 @@ def _recover(folder: Path, told: bool) -> dict[str, object]:
 
     result, problems = recover(folder.absolute())
     for problem in problems:
-        click.echo(f"harness: {plain(problem)}", err=True)
+        tell(problem)
     timed = 0 if isinstance(result.timing, Unavailable) else result.timing.iterations
     if told:
         iterations = count(timed, "timed iteration")

@@ -19,11 +19,18 @@ from harness.engine.recorder import Recorder
 from harness.engine.sampling import SamplerProcess
 from harness.engine.saving import Saving
 from harness.engine.watch import LaunchRecord, window_bounds
-from harness.errors import MeasurementFailed
+from harness.errors import MeasurementFailed, ResultError
 from harness.records.result import ErrorInfo, Machine, Result, Software
 from harness.records.samples import JOURNAL_NAME, Stretch, journal_stretches
-from harness.records.store import JOURNAL_SUFFIX, RESULT_NAME, RunFolder, read_result, series_name
-from harness.spec import RunSpec
+from harness.records.store import (
+    JOURNAL_SUFFIX,
+    MAX_LAUNCHES,
+    RESULT_NAME,
+    RunFolder,
+    read_result,
+    series_name,
+)
+from harness.spec import MAX_STREAMS, RunSpec
 
 _UNKNOWN = Machine(fingerprint="unknown", factors={}, context={})
 _NOT_NOTED = Installed(
@@ -62,6 +69,8 @@ def _evidence(folder: Path, lines: list[Line]) -> Evidence:
     seen = {line.launch: line for line in lines if isinstance(line, Seen)}
     blocks = _blocks(folder)
     count = max([*seen, *(block.launch for block in blocks)], default=-1) + 1
+    if count > MAX_LAUNCHES or begun.spec.concurrency > MAX_STREAMS:
+        raise ResultError(f"the journals of {str(folder)!r} are damaged: no run is so large")
     ends = [int(block.end_ns[-1]) for block in blocks if len(block.end_ns)]
     return Evidence(
         spec=begun.spec,

@@ -94,11 +94,14 @@ class SamplerProcess:
     def replayed(
         cls, frames: bytes, requested: tuple[str, ...], lost: Unavailable | None
     ) -> SamplerProcess:
-        """What a sampler had said in its life; a last frame may be cut short."""
+        """What a sampler had said in its life; a last frame may be cut short, or make no sense."""
         sampler = cls()
         sampler._requested, sampler._at_end, sampler.lost = requested, True, lost
-        for frame in unpack(bytearray(frames)):
-            sampler._take(frame)
+        try:
+            for frame in unpack(bytearray(frames)):
+                sampler._take(frame)
+        except (msgspec.MsgspecError, ValueError, LookupError, RecursionError):
+            sampler.lost = lost or Unavailable("what the sampler wrote is damaged from there on")
         return sampler
 
     # -- the process ----------------------------------------------------------------------------

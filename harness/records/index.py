@@ -216,7 +216,7 @@ class Index:
             with _locked(self.results):
                 try:
                     return self._prepared(str(self._path))
-                except sqlite3.DatabaseError as error:
+                except (sqlite3.DatabaseError, UnicodeError) as error:
                     if not _is_damage(error):
                         raise
                     self._start_over()
@@ -263,7 +263,7 @@ class Index:
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise _mapped(error, self.results) from error
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeError):
             pass  # a line that we did not write so
         self.__exit__()
         with _locked(self.results):
@@ -273,7 +273,7 @@ class Index:
             if reads:
                 self._refresh(afresh=False)
             return work()
-        except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
+        except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeError) as error:
             raise _mapped(error, self.results) from error
 
     # --- refreshing ---
@@ -383,8 +383,9 @@ def _must_be_ours(db: sqlite3.Connection) -> None:
         raise _NotOurs(f"{FILE_NAME} is another program's database")
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether a new database would do better. An error of the module itself has no name."""
+def _is_damage(error: Exception) -> bool:
+    """Whether a new database would do better. An error of the module itself has no name: it could
+    not decode what it read, a message of SQLite's that quotes the file included."""
     name = str(getattr(error, "sqlite_errorname", "")).removeprefix("SQLITE_")
     return not name.startswith(_ELSEWHERE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path, ending: signal.Signal
         address = f"{board.url}data/plugin/compression/board"
         with urllib.request.urlopen(address, timeout=20) as answer:
             told = json.load(answer)
+        # a page whose name was made to point here, and a request that would change something
+        for code, asked in (
+            (403, urllib.request.Request(address, headers={"Host": "evil.example"})),
+            (405, urllib.request.Request(address, method="POST")),
+        ):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(asked, timeout=20)
+            with refused.value as told_no:
+                assert told_no.code == code
         board.process.send_signal(ending)
         code = board.process.wait(timeout=600)
     assert code == (0 if ending == signal.SIGINT else -signal.SIGTERM)

@@ -502,3 +502,14 @@ def test_processes_at_once_lose_nothing_and_count_nothing_twice(tmp_path: Path) 
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     db.close()
+
+
+def test_a_message_about_the_file_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    """SQLite quotes what it could not make sense of, and the quotation may be no UTF-8."""
+    put(tmp_path, a_result(1))
+    refreshed(tmp_path)
+    path = tmp_path / FILE_NAME
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"CREATE TABLE files", b"\xdfREATE TABLE files", 1))
+    report = refreshed(tmp_path)
+    assert (report.indexed, report.notes) == (1, ("the index was damaged, and is built again",))

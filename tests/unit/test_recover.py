@@ -250,3 +250,22 @@ def test_the_dead_leave_nothing_and_nothing_else_is_touched(
         "harness-thesis",
         "outside",
     ]
+
+
+def test_a_journal_of_a_launch_that_no_run_has_is_one_line(tmp_path: Path, capsys) -> None:
+    folder = journalled(tmp_path, finished(1))
+    block = np.array([1 << 40, 0, 1, 1, 5, 6], "<i8")
+    with (folder / "samples.journal").open("ab") as file:
+        file.write(block.tobytes())
+    assert main(["recover", str(folder)]) == 2
+    assert "are damaged: no run is so large" in capsys.readouterr().err
+
+
+def test_sensors_are_read_up_to_where_they_are_damaged(tmp_path: Path) -> None:
+    folder = journalled(tmp_path, finished(1))
+    path = next(folder.glob("series*.journal"))
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2] + b"\x10\0\0\0" + b"\xff" * (len(good) // 2))
+    result, _ = recover(folder)
+    assert result.status == "interrupted"
+    assert result.timing.iterations == 200  # what is timed of them
