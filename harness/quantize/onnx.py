@@ -37,7 +37,7 @@ from harness.quantize.onnx_calibration import NUMBERS, feeds_of
 from harness.quantize.onnx_graph import QUANTIZED, is_large
 from harness.quantize.onnx_make import Dynamic, Static, saturates, saturates_here, save
 from harness.quantize.onnx_prepare import prepare
-from harness.quantize.onnx_proof import FLOOR_DB, Prover, decibels, powers
+from harness.quantize.onnx_proof import FLOOR_DB, Findings, Prover, decibels, powers
 from harness.quantize.onnx_session import reason, start
 
 __all__ = ["convert_float", "quantize", "saturates", "saturates_here"]
@@ -88,6 +88,7 @@ def _proven(source: Path, maker: Static | Dynamic, prover: Prover) -> tuple[Any,
 
     Raises `QuantizationError` where nothing is left to quantize, or nothing more to leave out.
     """
+    findings = Findings({}, [])
     for _ in range(_ROUNDS):
         model = maker.make()
         _refuse_unquantized(source, model, maker)

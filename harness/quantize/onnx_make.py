@@ -131,7 +131,7 @@ class Static:
         model = _load(self._prepared)
         outputs = _set_aside(model)
         kept = {n: r for n, r in self._ranges.items() if n not in self.left.tensors}
-        quantizer = QDQQuantizer(
+        quantizer: Any = QDQQuantizer(
             model,
             True,  # per channel
             self._narrow,

@@ -215,8 +215,9 @@ class Prover:
         sums = {layer.end: (0.0, 0.0) for layer in layers}
         try:
             session = start(self._tapped(graph, layers, cut, runs[0]), fused=self._fused)
+            inputs = [str(value.name) for value in session.get_inputs()]
             for exact in runs:
-                given = {n.name: exact[cut.get(n.name, n.name)] for n in session.get_inputs()}
+                given = {name: exact[cut.get(name, name)] for name in inputs}
                 for layer, ours in zip(layers, session.run(None, given), strict=True):
                     found = powers(exact[layer.origin], ours)
                     sums[layer.end] = (sums[layer.end][0] + found[0], sums[layer.end][1] + found[1])

@@ -1,0 +1,147 @@
+"""The test models that come with the wheel of onnx: each prepared, quantized and run once.
+
+    python tests/campaign/onnx_wheel.py [--kind node ...] [--every 1] [--seconds 3600]
+
+    model ──> fork ──> builder's answer ──> fp32, int8 static, int8 dynamic ──> one inference
+
+Prints how often each came out. A fault, and exit code 1, is a process that died, or an exception
+that nobody expected; what is refused in a line of its own is none. Each model has a child of its
+own: a death is told from an answer, and what a library leaves behind does not reach the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime.quantization.quantize  # noqa: F401  # before the forks, or each would import it
+from onnx.backend.test.loader import load_model_tests
+
+import harness.quantize.onnx  # noqa: F401
+from harness.backends.onnxruntime import OnnxRuntimeBackend
+from harness.errors import HarnessError
+from harness.maybe import convert
+from harness.models.builder import Job, answer
+from harness.models.prepare import Prepared
+from harness.protocols import SessionOptions
+from harness.spec import RunSpec
+
+KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
+WAYS: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "int8 static": {"precision": "int8"},
+    "int8 dynamic": {"precision": "int8", "quantization": "dynamic"},
+}
+_PATIENCE_S = 300
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """``how``: ran, refused (by us, in a line) or fault."""
+
+    way: str
+    how: str
+    text: str = ""
+
+
+def models(folder: Path, kinds: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Name and file of each model, written to ``folder`` where the wheel makes it on demand."""
+    for kind in kinds:
+        for case in load_model_tests(kind=kind):
+            found = Path(case.model_dir, "model.onnx") if case.model_dir else None
+            if found is None or not found.exists():
+                if case.model is None:
+                    continue
+                found = folder / f"{case.name}.onnx"
+                onnx.save(case.model, str(found))
+            yield case.name, found
+
+
+def outcomes(path: Path, cache: Path) -> list[Outcome]:
+    """What becomes of the model in each way, in a child. A fault alone where the child dies."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        signal.alarm(_PATIENCE_S)
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(msgspec.json.encode([_outcome(path, cache, way) for way in WAYS]))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return [Outcome("any", "fault", f"died of {signal.Signals(os.WTERMSIG(status)).name}")]
+    return msgspec.json.decode(told, type=list[Outcome])
+
+
+def _outcome(path: Path, cache: Path, way: str) -> Outcome:
+    spec = RunSpec(model=str(path), batch_dim="none", **WAYS[way])
+    try:
+        made = answer(Job(spec=spec, format="onnx", root=str(cache)))
+        if made.failure is not None:
+            how = "fault" if made.failure.trace else "refused"
+            return Outcome(way, how, f"{made.failure.message}\n{made.failure.trace}")
+        return Outcome(way, *_run(convert(made.prepared, Prepared)))
+    except Exception:  # whatever it is, it is what the campaign looks for
+        return Outcome(way, "fault", traceback.format_exc())
+
+
+def _run(prepared: Prepared) -> tuple[str, str]:
+    with np.load(prepared.inputs_path, allow_pickle=False) as arrays:
+        inputs = dict(arrays)
+    try:
+        session = OnnxRuntimeBackend().prepare(prepared.artifact, inputs, SessionOptions())
+        session.enqueue()
+        session.synchronize()
+        session.close()
+    except HarnessError as error:
+        # an artifact of ours runs, whatever the model does
+        return ("fault" if prepared.reference else "refused"), str(error)
+    return "ran", ""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Print the counts; the number of faults at most 1 as exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--every", type=int, default=1, help="one model of so many")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="all, unless some are named")
+    parser.add_argument("--seconds", type=float, default=3600, help="no new model after so long")
+    given = parser.parse_args(args)
+    warnings.simplefilter("ignore")
+    ends = time.monotonic() + given.seconds
+    counts: Counter[tuple[str, str]] = Counter()
+    tried = faults = 0
+    with tempfile.TemporaryDirectory(prefix="harness-campaign-") as name:
+        folder = Path(name)
+        chosen = list(models(folder, given.kind or KINDS))[:: given.every]
+        for name, path in chosen:
+            if time.monotonic() > ends:
+                break
+            tried += 1
+            for outcome in outcomes(path, folder / "cache"):
+                counts[outcome.way, outcome.how] += 1
+                if outcome.how == "fault":
+                    faults += 1
+                    print(f"{name}, {outcome.way}: {outcome.text}", flush=True)
+    print(f"{tried} of {len(chosen)} models, {faults} faults")
+    for (way, how), count in sorted(counts.items()):
+        print(f"  {way:<14}{how:<9}{count:>6}")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
