@@ -13,7 +13,7 @@ from harness.maybe import Unavailable, explain
 from harness.protocols import SessionOptions
 
 if TYPE_CHECKING:
-    from harness.devices import CudaDevice
+    from harness.host.gpus import CudaDevice
 
 # Nothing to wait for on a CPU. A function of ours would put a Python frame into the timed
 # interval; clearing an empty list is a C call that takes nothing and returns None.
@@ -57,7 +57,7 @@ def find_cuda(
     """The CUDA device that ``device`` names, for a runtime built for CUDA ``cuda``, or why not."""
     if re.fullmatch(r"cuda(:[0-9]{1,3})?", device) is None:
         return Unavailable(f"{backend} has no device {device!r}", "use --device cpu or cuda:N")
-    from harness.devices import cuda_device
+    from harness.host.gpus import cuda_device
 
     return cuda_device(device, cuda)
 

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from interleaved import in_turn, ratio
 
-from harness.backends.onnxruntime import OnnxRuntimeBackend
-from harness.engine.loop import timed_chunk
-from harness.engine.timeline import Timeline
+from harness.backends.onnxruntime.backend import OnnxRuntimeBackend
+from harness.engine.loads.closed import timed_chunk
+from harness.engine.wire.timeline import Timeline
 from harness.models import prepare
 from harness.protocols import SessionOptions
 from harness.spec import RunSpec

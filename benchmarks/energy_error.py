@@ -5,7 +5,7 @@
 A load of iterations (half at 400 W, half at 100 W, idle at 60 W) runs under meters that publish,
 average, lag, round and mis-scale as real ones do; a window of whole iterations is measured by
 
-    harness     `harness.analysis.energy.attribute` on readings every 100 ms
+    harness     `harness.analysis.energy.attribute.attribute` on readings every 100 ms
     naive       the meter read once before and once after: counter difference, or mean power x time
     zeus        its rule for counters is the naive one; sampled power by trapezoid between the
                 deduplicated samples inside the window, zero for fewer than two
@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.energy import PAUSE_EVERY, Window, attribute, resonance_delay
+from harness.analysis.energy.attribute import PAUSE_EVERY, Window, attribute, resonance_delay
 from harness.maybe import Unavailable
 from harness.testing.power import PowerCurve, SimulatedMeter, square_load
 

@@ -38,10 +38,10 @@ import numpy as np
 from interleaved import in_turn, ratio
 
 from harness import registry
-from harness.devices import ORDER, cuda_device, device_order
-from harness.engine.loop import timed_chunk
-from harness.engine.timeline import Timeline
+from harness.engine.loads.closed import timed_chunk
+from harness.engine.wire.timeline import Timeline
 from harness.errors import HarnessError
+from harness.host.gpus import ORDER, cuda_device, device_order
 from harness.maybe import Unavailable, explain
 from harness.models import prepare
 from harness.protocols import Session, SessionOptions, TensorSpec

@@ -23,10 +23,10 @@ import ruptures
 from index_scale import ASKED, measure_rows
 from interleaved import counted
 
-from harness.analysis.changepoints import MIN_NIGHTS, segments
-from harness.analysis.history import history
-from harness.records.index import Index
-from harness.records.nights import nights
+from harness.compare.history import history
+from harness.compare.nights import nights
+from harness.records.index.database import Index
+from harness.stats.changepoints import MIN_NIGHTS, segments
 
 
 def measure_series(results: Path, rows: int) -> None:

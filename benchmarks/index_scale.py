@@ -33,10 +33,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from harness.records import index_sql
 from harness.records.cell import Cell
-from harness.records.index import FILE_NAME, Index
-from harness.records.index_rows import NAMES, Row
+from harness.records.index import sql as index_sql
+from harness.records.index.database import FILE_NAME, Index
+from harness.records.index.figures import NAMES, Row
 
 CELLS, MACHINES, BATCH = 200, 10, 20_000
 ASKED = 200  # series

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from interleaved import counted
 
-from harness.engine.loop import StreamLoop
-from harness.engine.timeline import STOP, WINDOW, Timeline
+from harness.engine.loads.closed import StreamLoop
+from harness.engine.wire.timeline import STOP, WINDOW, Timeline
 
 ITERATIONS = 1 << 17
 

@@ -30,7 +30,7 @@ import numpy as np
 from interleaved import in_turn, ratio
 from numpy.typing import NDArray
 
-from harness.backends.onnxruntime import OnnxRuntimeBackend
+from harness.backends.onnxruntime.backend import OnnxRuntimeBackend
 from harness.models.prepare import prepare
 from harness.protocols import Artifact, SessionOptions
 from harness.quantize.job import QuantizeJob

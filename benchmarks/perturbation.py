@@ -35,8 +35,8 @@ import numpy as np
 import psutil
 from interleaved import counted, ratio
 
-from harness.engine.frames import SamplerJob
-from harness.engine.sampling import SamplerProcess
+from harness.engine.sampler.client import SamplerProcess
+from harness.engine.wire.frames import SamplerJob
 from harness.protocols import ProfilerContext
 from harness.registry import profiler_names
 
@@ -109,7 +109,7 @@ def worker() -> None:
     """``{"batch": n}`` first, then one JSON line a block: a condition, or the word ``probe``."""
     import onnxruntime as ort
 
-    from harness.models.digits import ASSETS
+    from harness.zoo.shipped import ASSETS
 
     logging.disable(logging.CRITICAL)
     options = ort.SessionOptions()

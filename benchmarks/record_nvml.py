@@ -24,14 +24,14 @@ from unittest.mock import patch
 import msgspec
 import pynvml
 
-from harness.devices import CudaDevice, cuda_device
+from harness.host.gpus import CudaDevice, cuda_device
 from harness.maybe import Unavailable, explain
-from harness.profiles import nvml
 from harness.profiles.clocks import ClocksProfiler
 from harness.profiles.memory import MemoryProfiler
-from harness.profiles.nvml_errors import NvmlFailure
-from harness.profiles.nvml_facts import device_facts
-from harness.profiles.nvml_power import NvmlPowerSource
+from harness.profiles.nvml import device as nvml
+from harness.profiles.nvml.errors import NvmlFailure
+from harness.profiles.nvml.facts import device_facts
+from harness.profiles.nvml.power import NvmlPowerSource
 from harness.profiles.utilization import UtilizationProfiler
 from harness.protocols import Available, Profiler, ProfilerContext
 from harness.testing.cuda import fake_uuid
@@ -124,7 +124,7 @@ def record(
     with (
         patch.object(nvml, "load_library", lambda: recording),
         patch.object(nvml, "cuda_device", lambda name: device),
-        patch("harness.profiles.nvml_facts.cuda_device", lambda name: device),
+        patch("harness.profiles.nvml.facts.cuda_device", lambda name: device),
     ):
         device_facts(context.device)
         profilers: list[Profiler] = [

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from interleaved import counted
 
-from harness.models.digits import ASSETS
 from harness.records.samples import read_samples
+from harness.zoo.shipped import ASSETS
 
 BARE_LOAD = """
 import sys, time

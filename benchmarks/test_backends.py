@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from _pytest.mark import ParameterSet
 
-    from harness.pytest_hwbench import HwBench
+    from harness.pytest_plugin.fixture import HwBench
 
 BACKENDS = ("onnxruntime", "pytorch", "tensorrt")
 ACCURACY_FLOOR = 0.95  # of the trained model; those with random weights have none to keep

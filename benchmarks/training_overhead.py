@@ -30,8 +30,8 @@ import torch
 from interleaved import counted, interval, ratio
 from torch import nn
 
-from harness.models.zoo.digits import Digits
 from harness.training import TrainingLogger
+from harness.zoo.digits import Digits
 
 BLOCK, BLOCKS = 100, 5
 LARGE = 10_000_000

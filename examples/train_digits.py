@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine import driver
-from harness.engine.conductor import Outcome
+from harness.engine.driver.conductor import Outcome
 from harness.models.onnx_export import export_onnx
 from harness.models.train_digits import CALIBRATION, shifted, split
-from harness.models.zoo.digits import Digits
-from harness.sinks.tensorboard import TensorBoardSink, headline_values
 from harness.spec import parse
+from harness.tensorboard.live import TensorBoardSink, headline_values
 from harness.training import CheckpointManager, TrainingLogger
+from harness.zoo.digits import Digits
 
 NAME = "digits-trained"
 BATCH = 64

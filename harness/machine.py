@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from harness import git
-from harness.procfs import (
+from harness.host import git
+from harness.host.procfs import (
     cgroup_chain,
     cpu_list,
     cpu_quota,
@@ -82,7 +82,7 @@ def _device(device: str) -> tuple[dict[str, str], dict[str, str]]:
     """Factors and context of the device under test, beside the host's."""
     if not device.startswith("cuda"):
         return {}, {}
-    from harness.profiles.nvml_facts import device_facts
+    from harness.profiles.nvml.facts import device_facts
 
     return device_facts(device)
 

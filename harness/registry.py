@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from harness import here
 from harness.errors import BackendUnavailable, UsageError
+from harness.host import here
 from harness.protocols import Backend, Profiler, ProfilerContext, Unavailable
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 BACKENDS: Mapping[str, str] = {
-    "pytorch": "harness.backends.pytorch:PyTorchBackend",
-    "onnxruntime": "harness.backends.onnxruntime:OnnxRuntimeBackend",
-    "tensorrt": "harness.backends.tensorrt:TensorRtBackend",
+    "pytorch": "harness.backends.pytorch.backend:PyTorchBackend",
+    "onnxruntime": "harness.backends.onnxruntime.backend:OnnxRuntimeBackend",
+    "tensorrt": "harness.backends.tensorrt.backend:TensorRtBackend",
 }
 PROFILERS: Mapping[str, str] = {
     "memory": "harness.profiles.memory:MemoryProfiler",
     "utilization": "harness.profiles.utilization:UtilizationProfiler",
     "clocks": "harness.profiles.clocks:ClocksProfiler",
-    "power": "harness.profiles.power:PowerProfiler",
+    "power": "harness.profiles.power.sources:PowerProfiler",
 }
 
 _PARTS = ("name", "availability", "artifact_format", "prepare")  # of a Backend

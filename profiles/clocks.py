@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.host.procfs import cpu_list, is_virtual, read_text
 from harness.maybe import Unavailable, coded
-from harness.procfs import cpu_list, is_virtual, read_text
 from harness.profiles.files import AbsentGroup, FileGroup, Group, GroupProfiler, Values
 from harness.protocols import Channel
 
@@ -33,8 +33,8 @@ class ClocksProfiler(GroupProfiler):
         """One group for the clocks, one for the throttle counts, one per temperature; the GPU."""
         gpu: list[Group] = []
         if self.context.device.startswith("cuda"):
-            from harness.profiles.nvml import NvmlGroups, channel_prefix
-            from harness.profiles.nvml_activity import clock_readings
+            from harness.profiles.nvml.activity import clock_readings
+            from harness.profiles.nvml.device import NvmlGroups, channel_prefix
 
             gpu = [NvmlGroups(self.context, clock_readings(channel_prefix(self.context)))]
         return [self._frequency(), *self._throttling(), *self._temperatures(), *gpu]

@@ -8,8 +8,8 @@ from typing import Protocol, cast
 
 import msgspec
 
+from harness.host.procfs import KernelFile, why
 from harness.maybe import Maybe, Unavailable, coded
-from harness.procfs import KernelFile, why
 from harness.protocols import Available, Channel, ProfilerContext
 
 Values = Sequence[float | None]

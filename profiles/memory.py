@@ -22,8 +22,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.host.procfs import why
 from harness.maybe import Maybe, Unavailable, coded
-from harness.procfs import why
 from harness.profiles.files import (
     AbsentGroup,
     FileGroup,
@@ -35,7 +35,7 @@ from harness.profiles.files import (
 from harness.protocols import Channel, ProfilerContext
 
 if TYPE_CHECKING:
-    from harness.profiles.nvml_memory import DeviceMemoryProbe
+    from harness.profiles.nvml.memory import DeviceMemoryProbe
 
 _KIB = 1024
 _REMEDY = "the largest sampled RSS stands in; run on Linux as the worker's owner"
@@ -104,13 +104,13 @@ class MemoryProfiler(GroupProfiler):
         return [*self._host_groups(), *(self._device_groups() if self._on_device else [])]
 
     def _device_probe(self) -> DeviceMemoryProbe:
-        from harness.profiles.nvml_memory import DeviceMemoryProbe
+        from harness.profiles.nvml.memory import DeviceMemoryProbe
 
         return DeviceMemoryProbe(self.context)
 
     def _device_groups(self) -> list[Group]:
-        from harness.profiles.nvml import NvmlGroups, channel_prefix
-        from harness.profiles.nvml_memory import memory_readings
+        from harness.profiles.nvml.device import NvmlGroups, channel_prefix
+        from harness.profiles.nvml.memory import memory_readings
 
         readings = memory_readings(channel_prefix(self.context), self.context.pid)
         return [NvmlGroups(self.context, readings)]

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from harness.host.procfs import KernelFile, cgroup_chain, cpu_quota_of, read_text, why
 from harness.maybe import Unavailable, coded
-from harness.procfs import KernelFile, cgroup_chain, cpu_quota_of, read_text, why
 from harness.profiles.files import (
     AbsentGroup,
     FileGroup,
@@ -75,8 +75,8 @@ class UtilizationProfiler(GroupProfiler):
     def _gpu(self) -> list[Group]:
         if not self.context.device.startswith("cuda"):
             return []
-        from harness.profiles.nvml import NvmlGroups, channel_prefix
-        from harness.profiles.nvml_activity import utilization_readings
+        from harness.profiles.nvml.activity import utilization_readings
+        from harness.profiles.nvml.device import NvmlGroups, channel_prefix
 
         return [NvmlGroups(self.context, utilization_readings(channel_prefix(self.context)))]
 

@@ -1,6 +1,6 @@
 """Pure functions: arrays in, records out. No clock, no file, no framework; numpy at most.
 
-Nothing is imported here, so that a reader of `harness.analysis.metrics` does not load numpy.
+Nothing is imported here, so that a reader of `harness.records.metric` does not load numpy.
 
     latency         latency_stats, interval_methods: from raw iteration times to LatencyStats
     quantiles       order-statistic intervals under autocorrelation

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.latency import Launches, in_ms
-from harness.analysis.trend import Correlation, block_medians, spearman
 from harness.maybe import Maybe, Unavailable
+from harness.stats.trend import Correlation, block_medians, spearman
 
 OUTLIER_RULE = (
     "slower than the launch's median + 5 x 1.4826 MAD "

@@ -22,8 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.distributions import student_t_ppf
-from harness.analysis.quantiles import (
+from harness.errors import MeasurementFailed
+from harness.maybe import Maybe, Unavailable
+from harness.records.result import LatencyStats
+from harness.stats.distributions import student_t_ppf
+from harness.stats.quantiles import (
     BATCHED_FROM,
     Interval,
     Samples,
@@ -34,9 +37,6 @@ from harness.analysis.quantiles import (
     quantile_interval,
     too_few,
 )
-from harness.errors import MeasurementFailed
-from harness.maybe import Maybe, Unavailable
-from harness.records.result import LatencyStats
 
 MIN_LAUNCHES = 5
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)

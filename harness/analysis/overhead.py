@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.quantiles import bounding_ranks, minimum_count
 from harness.maybe import Maybe, Unavailable
 from harness.records.result import Overhead
+from harness.stats.quantiles import bounding_ranks, minimum_count
 
 MIN_ROUNDS = minimum_count(0.5)
 METHOD = (

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from harness.analysis.channels import summarise
 from harness.analysis.drift import diagnose
+from harness.analysis.energy.series import Load, Sensor, Series, counter_energy
 from harness.analysis.latency import latency_stats
-from harness.analysis.power_series import Load, Sensor, Series, counter_energy
 from harness.analysis.profiles import merge
 from harness.analysis.throughput import launch_rate, throughput
 from harness.errors import HarnessError

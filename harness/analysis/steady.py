@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.trend import block_medians, spearman, theil_sen_slope
+from harness.stats.trend import block_medians, spearman, theil_sen_slope
 
 TOLERANCE = 0.02
 MIN_ITERATIONS = 5

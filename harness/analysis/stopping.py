@@ -1,6 +1,6 @@
 """The stop rule's view of a growing sample: its median, and how well that is known.
 
-The median's interval is the one of `harness.analysis.quantiles`, so what the rule sees and what
+The median's interval is the one of `harness.stats.quantiles`, so what the rule sees and what
 the result reports agree. To stay cheap at ten million iterations, at most 131,072 of them are kept:
 when the store is full, one of each neighbouring pair is dropped at random, and from then on one of
 every two (four, eight, ...) new iterations is kept, also at random. Evenly spread over time, the
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.quantiles import bounding_ranks, effective_count
+from harness.stats.quantiles import bounding_ranks, effective_count
 
 CAPACITY = 131_072
 _NS_PER_MS = 1e6

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.board.importer import log_benchmark_results
-    from harness.board.writer import CompressionWriter
+    from harness.tensorboard.importer import log_benchmark_results
+    from harness.tensorboard.writer import CompressionWriter
 
 __all__ = ["CompressionWriter", "log_benchmark_results"]
 

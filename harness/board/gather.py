@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from harness.analysis.compression import RATIOS, with_ratios
-from harness.board.figures import SHARES
-from harness.board.model import METRICS, NEVER_ZERO, Board, Entry, Figure, Histogram
-from harness.board.names import told_apart
-from harness.board.tags import HIGH, LATENCIES, LOW, Tag, of_the_board
+from harness.compression.fields import SHARES
+from harness.compression.model import METRICS, NEVER_ZERO, Board, Entry, Figure, Histogram
+from harness.compression.ratios import RATIOS, with_ratios
+from harness.host.names import told_apart
+from harness.tensorboard.tags import HIGH, LATENCIES, LOW, Tag, of_the_board
 
 # A run that wrote nothing for so long is over, whatever it said last.
 STALE_S = 600.0

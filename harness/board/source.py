@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from harness.board.gather import LIVE, Run, board
-from harness.board.model import METRICS, Board
-from harness.board.tags import of_the_board
+from harness.compression.model import METRICS, Board
+from harness.tensorboard.tags import of_the_board
 
 if TYPE_CHECKING:
     from tensorboard.context import RequestContext

@@ -81,7 +81,7 @@ def list_(results: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
         return 0
-    from harness.sinks.terminal import print_out, render_table
+    from harness.views.terminal import print_out, render_table
 
     header = ("Baseline", "promoted", "runs", "cells", "by", "reason")
     body = [
@@ -108,8 +108,8 @@ def show(name: str, results: str, as_json: bool) -> int:
 
 
 def _print_one(found: Baseline) -> None:
-    from harness.sinks.rows import count, plain
-    from harness.sinks.terminal import print_out, render_table
+    from harness.views.terminal import print_out, render_table
+    from harness.views.text import count, plain
 
     cells = count(len(found.cells), "cell")
     lines = [f"{found.name}  {count(len(found.runs), 'run')}, {cells}, from {found.source}"]
@@ -130,9 +130,9 @@ def _print_one(found: Baseline) -> None:
 def _figures(found: Baseline) -> list[tuple[str, str, str, str]]:
     from statistics import median
 
-    from harness.analysis.metrics import METRICS
-    from harness.sinks.comparison import metric_value
-    from harness.sinks.rows import number
+    from harness.records.metric import METRICS
+    from harness.views.comparison import metric_value
+    from harness.views.text import number
 
     def shown(name: str, value: float) -> str:
         return metric_value(value, METRICS[name].unit) if name in METRICS else number(value)

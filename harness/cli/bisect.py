@@ -14,8 +14,8 @@ from harness.cli.output import json_option, print_json, results_option
 from harness.cli.tell import tell
 
 if TYPE_CHECKING:
-    from harness.analysis.culprit import Suspects
-    from harness.analysis.metrics import Metric
+    from harness.compare.culprit import Suspects
+    from harness.records.metric import Metric
 
 _EXIT = {"good": 0, "bad": 1, "unclear": 125}  # as git bisect run reads them
 _STOP = 128
@@ -71,8 +71,8 @@ def command(
       git bisect start BAD_COMMIT GOOD_COMMIT
       git bisect run harness bisect CELL --good RUN --bad RUN --run
     """
-    from harness.analysis.metrics import metric as metric_named
     from harness.errors import UsageError
+    from harness.records.metric import metric as metric_named
 
     def look() -> Suspects:
         if (good is None) != (bad is None):
@@ -85,8 +85,8 @@ def command(
     if as_json:
         print_json(found)
     else:
-        from harness.sinks.culprit import commands, render_suspects
-        from harness.sinks.terminal import print_out
+        from harness.views.culprit import commands, render_suspects
+        from harness.views.terminal import print_out
 
         print_out(render_suspects(found))
         for text in commands(found, results):
@@ -123,9 +123,9 @@ def _suspects(
     good: str | None,
     bad: str | None,
 ) -> Suspects:
-    from harness.analysis.culprit import suspects
+    from harness.compare.culprit import suspects
+    from harness.compare.series import from_history
     from harness.records.refs import resolve
-    from harness.records.series import from_history
 
     if good is None or bad is None:
         return from_history(results, cell, metric, machine)
@@ -138,9 +138,9 @@ def _measure(found: Suspects, launches: int, out: Path) -> int:
 
     While that is unclear, as many launches again, up to `_ROUNDS` times as many in all.
     """
-    from harness.analysis.culprit import classify
-    from harness.sinks.rows import quantity
+    from harness.compare.culprit import classify
     from harness.sweep.again import measure_again
+    from harness.views.text import quantity
 
     values: list[float] = []
     told = classify(values, found.good.level, found.bad.level)

@@ -11,8 +11,8 @@ from harness.cli.output import json_option, print_json, results_option
 from harness.cli.tell import tell
 
 if TYPE_CHECKING:
-    from harness.analysis.gate import GateReport
-    from harness.policy import Confirm, Policy
+    from harness.compare.gate.judge import GateReport
+    from harness.compare.policy import Confirm, Policy
     from harness.records.refs import Selection
 
 _POLICY = "harness-policy.toml"
@@ -66,10 +66,10 @@ def command(
       harness check --baseline history@main     its last 20 good nights
       harness check nightly-2026-11-21 --baseline latest@main --report-dir gate
     """
-    from harness.analysis.gate import judge
+    from harness.compare.gate.judge import judge
+    from harness.compare.series import NightSpreads
     from harness.errors import UsageError
-    from harness.records.series import NightSpreads
-    from harness.sinks.rows import plain
+    from harness.views.text import plain
 
     files = _files(junit, markdown, json_file, report_dir)
     asked, source = _policy(policy)
@@ -109,8 +109,8 @@ def _tell(report: GateReport, files: dict[str, Path], as_json: bool) -> None:
         if as_json:
             print_json(report)
         else:
-            from harness.sinks.gate_terminal import render_gate
-            from harness.sinks.terminal import print_out
+            from harness.views.gate import render_gate
+            from harness.views.terminal import print_out
 
             print_out(render_gate(report))
 
@@ -126,12 +126,12 @@ def _confirmed(
     """Regressed cells measured again, by both builds. Raises `UsageError` where one is missing."""
     from datetime import UTC, datetime
 
-    from harness.analysis.confirm import confirmed, regressed_cells
-    from harness.analysis.gate import settings_of
-    from harness.analysis.sets import compare_sets
+    from harness.compare.comparison import compare_sets
+    from harness.compare.gate.confirm import confirmed, regressed_cells
+    from harness.compare.gate.judge import settings_of
     from harness.records.cell import cell_of
-    from harness.sinks.rows import count
     from harness.sweep.confirm import measure
+    from harness.views.text import count
 
     cells = regressed_cells(report)
     if not cells:
@@ -147,7 +147,7 @@ def _confirmed(
 
 def _policy(name: str | None) -> tuple[Policy, str]:
     """The policy asked for, else the one in the current folder, else the default; and its name."""
-    from harness.policy import Policy, read_policy
+    from harness.compare.policy import Policy, read_policy
 
     if name is not None or Path(_POLICY).exists():
         return read_policy(Path(name or _POLICY)), name or _POLICY
@@ -156,7 +156,7 @@ def _policy(name: str | None) -> tuple[Policy, str]:
 
 def _baseline(ref: str, candidate: Selection, results: str) -> Selection:
     """The runs that it names; of ``history`` the last good nights of the candidate's cells."""
-    from harness.records import good_nights
+    from harness.compare import good_nights
     from harness.records.refs import resolve
 
     if ref.partition("@")[0] == good_nights.NAME and candidate.results:
@@ -265,8 +265,8 @@ def _write(report: GateReport, files: dict[str, Path]) -> None:
     import msgspec
 
     from harness.records.store import write_atomically
-    from harness.sinks.gate_markdown import render_gate_markdown
-    from harness.sinks.junit import render_junit
+    from harness.views.gate_junit import render_junit
+    from harness.views.gate_markdown import render_gate_markdown
 
     for kind, path in files.items():
         if kind == "junit":

@@ -10,7 +10,7 @@ from harness.cli.output import json_option, print_json, results_option
 from harness.cli.tell import tell
 
 if TYPE_CHECKING:
-    from harness.analysis.sets import Sets
+    from harness.compare.comparison import Sets
     from harness.records.refs import Selection
 
 
@@ -68,11 +68,11 @@ def _judged(
 ) -> Sets:
     import msgspec
 
-    from harness.analysis.across import parse_across
-    from harness.analysis.sets import compare_runs, compare_sets
-    from harness.analysis.verdicts import Settings
-    from harness.records.series import NightSpreads
-    from harness.sinks.rows import plain
+    from harness.compare.across import parse_across
+    from harness.compare.comparison import compare_runs, compare_sets
+    from harness.compare.series import NightSpreads
+    from harness.compare.verdicts import Settings
+    from harness.views.text import plain
 
     settings = Settings(night_sd=NightSpreads(results))
     problems = tuple(map(plain, dict.fromkeys((*first.problems, *second.problems))))
@@ -92,8 +92,8 @@ def _judged(
 
 
 def _show(found: Sets, first: Selection, second: Selection, across: str | None) -> None:
-    from harness.sinks.comparison import render_pair, render_sets
-    from harness.sinks.terminal import print_out
+    from harness.views.comparison import render_pair, render_sets
+    from harness.views.terminal import print_out
 
     if _alone(first, second, across):
         print_out(render_pair(found.cells[0], first.results[0], second.results[0]))

@@ -16,13 +16,14 @@ import click
 import msgspec
 
 from harness import machine
-from harness.cli import matrix, probe
 from harness.cli.list import backend_rows
 from harness.cli.output import json_option, print_json, results_folder
+from harness.host.procfs import read_text
+from harness.inspect import meters as matrix
+from harness.inspect import probe
 from harness.maybe import Maybe
-from harness.procfs import read_text
 from harness.records.result import Machine, Verdict
-from harness.sinks.rows import number
+from harness.views.text import number
 
 _DISK_FLOOR_BYTES = 500_000_000
 _FACTS = (
@@ -198,7 +199,7 @@ def _tensorboard() -> Finding:
 
 
 def _print(report: Report) -> None:
-    from harness.sinks.terminal import print_out, render_table
+    from harness.views.terminal import print_out, render_table
 
     facts = {**report.machine.context, **report.machine.factors}
     known = [(k, facts[k]) for k in _FACTS if facts.get(k, machine.UNKNOWN) != machine.UNKNOWN]

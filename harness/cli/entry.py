@@ -14,7 +14,7 @@ def console() -> None:
     if by_default := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)  # what follows imports, and shows no traceback of that
     _end_with_sweep()
-    from harness.engine import spawn
+    from harness.engine.driver import spawn
 
     if sys.argv[1:2] == ["run"] and not {"-h", "--help"} & set(sys.argv):
         spawn.start_early()
@@ -53,6 +53,6 @@ def _end_with_sweep() -> None:
     import os
 
     if parent := os.environ.pop("HARNESS_PARENT", ""):
-        from harness.engine.lifetime import end_with_parent
+        from harness.host.lifetime import end_with_parent
 
         end_with_parent(signal.SIGTERM, int(parent))

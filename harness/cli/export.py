@@ -10,7 +10,7 @@ from harness.cli.output import results_option, say_written
 from harness.cli.selected import select
 from harness.cli.tell import tell
 from harness.errors import UsageError
-from harness.sinks.exports import FORMATS, exporter
+from harness.exports.formats import FORMATS, exporter
 
 
 @click.command("export")
@@ -50,7 +50,7 @@ def command(runs: tuple[str, ...], name: str, output: str, results: str) -> int:
 def _save(data: bytes, path: Path, name: str) -> None:
     """Into the file ``path``; with a ``name`` into the storage there, whose file is told."""
     if name:
-        from harness.sinks.pytest_storage import store
+        from harness.exports.pytest_benchmark.storage import store
 
         click.echo(store(path, name, data))
     else:

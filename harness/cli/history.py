@@ -11,7 +11,7 @@ import click
 from harness.cli.output import json_option, print_json, results_option
 
 if TYPE_CHECKING:
-    from harness.records.series import Series
+    from harness.compare.series import Series
 
 _NIGHTS = 365
 
@@ -46,8 +46,8 @@ def command(
       harness history 'digits/*'
       harness history digits/onnxruntime/cpu/int8/b1/latency --plot int8.png
     """
-    from harness.analysis.metrics import metric as metric_named
-    from harness.records.series import find
+    from harness.compare.series import find
+    from harness.records.metric import metric as metric_named
     from harness.spec import parse_int
 
     kind = metric_named(metric)
@@ -66,8 +66,8 @@ def command(
 
 
 def _print(series: Sequence[Series]) -> None:
-    from harness.sinks.history import render_histories, render_history
-    from harness.sinks.terminal import print_out
+    from harness.views.history import render_histories, render_history
+    from harness.views.terminal import print_out
 
     if len(series) == 1:
         print_out(render_history(series[0]))
@@ -77,13 +77,13 @@ def _print(series: Sequence[Series]) -> None:
 
 def _plot(series: Sequence[Series], path: Path) -> None:
     from harness.records.store import write_atomically
-    from harness.sinks.history_plot import draw
+    from harness.views.plot import draw
 
     write_atomically(path, draw(_only("--plot", series), path.suffix))
 
 
 def _acknowledge(series: Sequence[Series], reason: str, results: str) -> None:
-    from harness.records.series import acknowledge
+    from harness.compare.series import acknowledge
     from harness.spec import parse_text
 
     acknowledge(Path(results), _only("--acknowledge", series), parse_text("--acknowledge", reason))

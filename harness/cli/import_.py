@@ -19,15 +19,15 @@ def command(path: str, logdir: str, as_json: bool) -> int:
     FILE is JSON, {model: {fp32: {accuracy, latency_mean_ms, ...}, int8: {...}, model_info}}. Its
     energy_consumption_mw is a power; joules per inference are derived from it and the latency.
     """
-    from harness.board.importer import log_benchmark_results
+    from harness.tensorboard.importer import log_benchmark_results
 
     board = log_benchmark_results(path, logdir)
     if as_json:
         print_json(board)
     else:
-        from harness.board.rows import render_board
-        from harness.sinks.rows import count
-        from harness.sinks.terminal import print_out
+        from harness.views.compression import render_board
+        from harness.views.terminal import print_out
+        from harness.views.text import count
 
         print_out(render_board(board))
         models = len({entry.model for entry in board.entries})

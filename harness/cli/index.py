@@ -22,7 +22,7 @@ def command() -> None:
 @json_option
 def rebuild(results: str, as_json: bool) -> int:
     """Read every result again. What cannot be read, or must not count twice, is listed."""
-    from harness.records.index import Index
+    from harness.records.index.database import Index
     from harness.records.store import is_folder
 
     is_folder(results)
@@ -33,7 +33,7 @@ def rebuild(results: str, as_json: bool) -> int:
     if as_json:
         print_json(report)
         return 0
-    from harness.sinks.rows import count, plain
+    from harness.views.text import count, plain
 
     rate = f"{report.indexed / elapsed_s:.0f} files a second"
     click.echo(f"{count(report.indexed, 'run')} indexed in {elapsed_s:.1f} s, {rate}")

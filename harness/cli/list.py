@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import probe
 from harness.cli.output import json_option, print_json, results_option
 from harness.cli.tell import tell
+from harness.inspect import probe
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import Available
-from harness.sinks.rows import plain, why
+from harness.views.text import plain, why
 
 if TYPE_CHECKING:
-    from harness.records.index import IndexedRun
+    from harness.records.index.database import IndexedRun
 
 _KINDS = ("models", "backends", "profilers")
 _RUNS = ("runs", "results")
@@ -52,7 +52,7 @@ def command(kind: str | None, results: str, limit: int, as_json: bool) -> int:
 
 
 def _runs(results: str, limit: int, as_json: bool) -> int:
-    from harness.records.index import Index
+    from harness.records.index.database import Index
     from harness.records.store import is_folder
 
     with Index(is_folder(results)) as index:
@@ -61,7 +61,7 @@ def _runs(results: str, limit: int, as_json: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        from harness.sinks.terminal import print_out, render_table
+        from harness.views.terminal import print_out, render_table
 
         now = datetime.now(UTC)
         body = [(run.id, _age(run, now), run.status, _told(run)) for run in found]
@@ -88,7 +88,7 @@ def _age(run: IndexedRun, now: datetime) -> str:
 
 def _told(run: IndexedRun) -> str:
     """The median latency, and of the cell what is not usual and the run's name does not say."""
-    from harness.sinks.rows import quantity
+    from harness.views.text import quantity
 
     median = run.values.get("latency_median")
     _, _, device, _, batch, scenario = run.cell.name.rsplit("/", 5)
@@ -99,7 +99,7 @@ def _told(run: IndexedRun) -> str:
 
 def models() -> list[dict[str, Any]]:
     """The zoo."""
-    from harness.models.zoo import ZOO
+    from harness.zoo import ZOO
 
     return [
         {
@@ -135,7 +135,7 @@ def backend_rows(backends: list[probe.BackendStatus]) -> list[tuple[str, str, st
 def _print(found: dict[str, list[Any]]) -> None:
     from rich.text import Text
 
-    from harness.sinks.terminal import print_out, render_table
+    from harness.views.terminal import print_out, render_table
 
     tables = []
     if "models" in found:

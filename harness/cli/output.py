@@ -47,7 +47,7 @@ results_option = results_folder("Where ids are looked up.")
 
 def say_written(path: str | os.PathLike[str], data: bytes) -> None:
     """On stderr: stdout is for what other programs read."""
-    from harness.sinks.rows import size
+    from harness.views.text import size
 
     tell(f"wrote {os.fspath(path)} ({size(len(data))})", prefix="")
 

@@ -39,9 +39,9 @@ def command(folders: tuple[str, ...], results: str, as_json: bool) -> int:
 
 
 def _recover(folder: Path, told: bool) -> dict[str, object]:
-    from harness.engine.recover import recover
+    from harness.engine.driver.recover import recover
     from harness.maybe import Unavailable
-    from harness.sinks.rows import count, plain
+    from harness.views.text import count, plain
 
     result, problems = recover(folder.absolute())
     for problem in problems:

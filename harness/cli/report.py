@@ -13,7 +13,7 @@ from harness.cli.output import results_option, say_written
 from harness.cli.selected import select
 
 if TYPE_CHECKING:
-    from harness.board.report import Report
+    from harness.report.gather import Report
 
 FORMATS = ("html", "markdown")
 
@@ -35,9 +35,9 @@ def command(runs: tuple[str, ...], output: str, form: str | None, title: str, re
     validity checks and caveats. RUNS are run folders, result files, run ids or their beginnings,
     `latest`, folders of runs and whatever else names runs.
     """
-    from harness.board import report
-    from harness.records.series import NightSpreads
+    from harness.compare.series import NightSpreads
     from harness.records.store import write_atomically
+    from harness.report import gather as report
 
     render = _renderer(form or ("markdown" if output.endswith((".md", "-")) else "html"))
     selected = select(runs, results)

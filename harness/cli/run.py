@@ -13,7 +13,7 @@ from harness.cli.output import AliasedOption, print_json
 from harness.cli.tell import tell
 
 if TYPE_CHECKING:
-    from harness.engine.conductor import Outcome
+    from harness.engine.driver.conductor import Outcome
     from harness.protocols import Sink
     from harness.spec import RunSpec
 
@@ -148,7 +148,7 @@ def command(
     if as_json:
         print_json(outcome.result)
     elif not quiet:
-        from harness.sinks.terminal import print_out, render_result
+        from harness.views.terminal import print_out, render_result
 
         print_out(render_result(outcome.result, _near(outcome.folder), whole=verbose))
     told = not (as_json or quiet) and _on_one_screen()  # the headline ends with why it failed
@@ -172,22 +172,22 @@ def _check_power_source(name: str) -> None:
     """Raises `UsageError` for one that nobody knows or has; ``auto`` needs no look."""
     if name == "auto":
         return
-    from harness.profiles.power import sources_of
+    from harness.profiles.power.sources import sources_of
 
     if "external" in sources_of(name):
-        from harness.profiles.external import require_file
+        from harness.profiles.power.external import require_file
 
         require_file(name)
 
 
 def _live(cleared: ExitStack, progress_fd: int | None, *, wanted: bool) -> list[Sink]:
     if progress_fd is not None:
-        from harness.sinks.pipe import PipeSink
+        from harness.views.pipe import PipeSink
 
         return [PipeSink(progress_fd)]
     if not wanted:
         return []
-    from harness.sinks.terminal import TerminalSink
+    from harness.views.terminal import TerminalSink
 
     sink = TerminalSink()
     cleared.callback(sink.close, None)
@@ -197,14 +197,14 @@ def _live(cleared: ExitStack, progress_fd: int | None, *, wanted: bool) -> list[
 def _events(folder: Path, spec: RunSpec, *, wanted: bool) -> list[Sink]:
     if not wanted:
         return []
-    from harness.sinks.tensorboard import TensorBoardSink
+    from harness.tensorboard.live import TensorBoardSink
 
     return [TensorBoardSink(folder, spec)]
 
 
 def _failure(outcome: Outcome) -> list[str]:
     """One line for a run that failed."""
-    from harness.sinks.headline import shortened
+    from harness.views.headline import shortened
 
     result, error = outcome.result, outcome.result.error
     if result.status != "failed":

@@ -22,7 +22,7 @@ def command(run: str, results: str, as_json: bool) -> int:
     if as_json:
         print_json(result)
     else:
-        from harness.sinks.terminal import print_out, render_result
+        from harness.views.terminal import print_out, render_result
 
         print_out(render_result(result, path.parent))
     return 0

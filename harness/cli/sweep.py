@@ -81,9 +81,9 @@ def _run(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    from harness.sinks.rows import count
     from harness.sweep import locks, runner
     from harness.sweep.folder import DONE, open_sweep, summary
+    from harness.views.text import count
 
     folder = open_sweep(whole, out, label, new)
     say = _nothing if quiet or as_json else _say
@@ -118,7 +118,7 @@ class _Told:
     """One line before a launch and one after it; on a terminal, what goes on in between."""
 
     def __init__(self, say: Callable[[str], None], *, live: bool) -> None:
-        from harness.sinks.terminal import LiveLine
+        from harness.views.terminal import LiveLine
 
         self._say = say
         self._line = LiveLine()
@@ -132,7 +132,7 @@ class _Told:
         self._line.stop()
 
     def step(self, step: Step) -> None:
-        from harness.sinks.terminal import left_text
+        from harness.views.terminal import left_text
 
         attempt = step.attempt
         if attempt is None:
@@ -148,8 +148,8 @@ class _Told:
 
     def _glimpsed(self, step: Step, line: bytes) -> None:
         """Shown with the time left of the whole sweep, or of this launch while that is unknown."""
-        from harness.sinks.pipe import Glimpse
-        from harness.sinks.terminal import left_text
+        from harness.views.pipe import Glimpse
+        from harness.views.terminal import left_text
 
         seen = msgspec.json.decode(line, type=Glimpse)
         left, of_what = seen.remaining_s, " of this launch"
@@ -183,7 +183,7 @@ def _list(plan: Plan, as_json: bool) -> int:
     if as_json:
         print_json({"name": plan.name, "launches": plan.launches, "cells": plan.cells})
         return 0
-    from harness.sinks.rows import count
+    from harness.views.text import count
 
     for one in plan.cells:
         click.echo(visible(f"{one.cell.key}  {one.cell.name}"))

@@ -93,8 +93,8 @@ def _samples(folder: Path) -> Any:
 
 
 def _show(one: Verification) -> None:
-    from harness.sinks.rows import plain
-    from harness.sinks.terminal import print_out, render_table
+    from harness.views.terminal import print_out, render_table
+    from harness.views.text import plain
 
     counts = f"{one.agree} agree, {one.differ} differ, {one.not_recomputed} not recomputed"
     click.echo(f"{plain(one.id)}: {one.verdict}; figures: {counts}")

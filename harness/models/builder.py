@@ -30,8 +30,8 @@ import msgspec
 import harness.errors
 from harness import maybe
 from harness.errors import HarnessError, ModelError, one_line
+from harness.host.scratch import Scratch
 from harness.models.cache import Cache
-from harness.scratch import Scratch
 from harness.spec import RunSpec
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import msgspec
 from harness import __version__
 from harness.errors import ModelError, UsageError
 from harness.models.cache import Cache
-from harness.models.digits import ASSETS, manifest
 from harness.models.shapes import Declared, resolve_output, resolve_shapes, symbol_sizes
 from harness.models.sources import Source, check_external, sha256_of
-from harness.models.zoo import ZOO, Recipe
 from harness.protocols import Artifact, TensorSpec
 from harness.spec import RunSpec
+from harness.zoo import ZOO, Recipe
+from harness.zoo.shipped import ASSETS, manifest
 
 HERE = Path(__file__).parent
 Ranges = dict[str, tuple[int, int]]
@@ -290,7 +290,7 @@ def _torch(spec: RunSpec, source: Source, cache: Cache) -> Fp32:
 
 
 def _name(source: Source) -> str:
-    """An artifact's ``source``: what `harness.models.torch_source.load_module` takes."""
+    """An artifact's ``source``: what `harness.artifacts.torch_source.load_module` takes."""
     return f"{source.kind}:{source.path or source.name}"
 
 

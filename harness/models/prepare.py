@@ -12,17 +12,17 @@ from pathlib import Path
 
 import msgspec
 
-from harness.cache_root import default_root
 from harness.errors import UsageError
+from harness.host.cache_root import default_root
 from harness.models.cache import Cache, NeedsBuilder
-from harness.models.digits import ASSETS, manifest
 from harness.models.fp32 import Fp32, code_sha256, find_fp32
 from harness.models.reduced import data_sha256, reduce
 from harness.models.sources import Source, find_source
-from harness.models.zoo import ZOO
 from harness.protocols import Artifact
 from harness.records.result import ModelInfo
 from harness.spec import RunSpec
+from harness.zoo import ZOO
+from harness.zoo.shipped import ASSETS, manifest
 
 INPUTS = "inputs.npz"
 DATA = "data.npz"

@@ -9,12 +9,12 @@ import msgspec
 
 from harness.errors import ModelError, QuantizationError
 from harness.models.cache import Cache
-from harness.models.digits import ASSETS, manifest
 from harness.models.fp32 import Fp32, code_sha256, library_versions
 from harness.models.sources import Source, check_file, sha256_of
 from harness.protocols import Artifact, Quantization
 from harness.quantize.job import CalibrationSource, QuantizeJob
 from harness.spec import RunSpec
+from harness.zoo.shipped import ASSETS, manifest
 
 DRAWN_SAMPLES = 32
 SAMPLES = "samples.npz"
@@ -215,8 +215,8 @@ def _torch_int8(
     def build(folder: Path) -> Quantization:
         import numpy as np
 
+        from harness.artifacts.torch_source import load_module
         from harness.models.torch_build import example_tensors
-        from harness.models.torch_source import load_module
         from harness.quantize.torch import quantize
 
         module = load_module(fp32.artifact.source, spec.seed)
@@ -256,8 +256,8 @@ def _torch_linear(
     def build(folder: Path) -> _Linear:
         import numpy as np
 
+        from harness.artifacts.torch_source import load_module
         from harness.models.torch_build import example_tensors
-        from harness.models.torch_source import load_module
         from harness.quantize.torch_linear import plan, write
 
         module = load_module(fp32.artifact.source, spec.seed)

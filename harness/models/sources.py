@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from harness.errors import ModelError, UsageError
-from harness.models.zoo import ZOO
+from harness.zoo import ZOO
 
 _HEAD_BYTES = 64
 # what a download or a checkout leaves: its beginning, what it is, what to do

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from harness.artifacts.pt2 import load_program
+from harness.artifacts.torch_source import Loaded, load
 from harness.errors import ModelError
 from harness.models import data
 from harness.models.onnx_export import export_onnx
-from harness.models.pt2 import load_program
 from harness.models.shapes import Declared, resolve_shapes, show
-from harness.models.torch_source import Loaded, load
 from harness.protocols import TensorSpec
 
 EXAMPLES = "examples.npz"

@@ -18,10 +18,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from harness.models.digits import ASSETS, FILES, Manifest
 from harness.models.onnx_export import export_onnx
 from harness.models.shapes import Declared
-from harness.models.zoo.digits import Digits
+from harness.zoo.digits import Digits
+from harness.zoo.shipped import ASSETS, FILES, Manifest
 
 SEED = 0
 EPOCHS = 40

@@ -216,8 +216,8 @@ def _regressions(
 ) -> list[str]:
     """What has become worse; also that nothing could be compared, which is no success."""
     if gate is None:
-        from harness.analysis.gate import regressions
-        from harness.records.series import NightSpreads
+        from harness.compare.gate.judge import regressions
+        from harness.compare.series import NightSpreads
 
         gate = partial(regressions, night_sd=NightSpreads(results))
     try:
@@ -317,8 +317,8 @@ def _cells(results: Sequence[Result]) -> tuple[BaselineCell, ...]:
 
 def _figures(results: Sequence[Result]) -> dict[str, tuple[float, ...]]:
     """By launch, or by run what a run has once."""
-    from harness.analysis.figures import figures, single
-    from harness.analysis.metrics import METRICS
+    from harness.records.figures import figures, single
+    from harness.records.metric import METRICS
 
     found: dict[str, tuple[float, ...]] = {}
     for name in METRICS:

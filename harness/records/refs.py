@@ -23,12 +23,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from harness import git
 from harness.errors import ResultError
+from harness.host import git
 from harness.records import baselines
 from harness.records.cell import cell_of
-from harness.records.index import Index, IndexedRun
-from harness.records.index_rows import FINISHED, slot_of
+from harness.records.index.database import Index, IndexedRun
+from harness.records.index.figures import FINISHED, slot_of
 from harness.records.result import Result
 from harness.records.store import (
     RESULT_NAME,

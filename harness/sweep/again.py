@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from harness import spec as specs
-from harness.analysis.culprit import Known
-from harness.analysis.figures import figures
+from harness.compare.culprit import Known
 from harness.errors import MeasurementFailed, ResultError, UsageError
 from harness.machine import fingerprint
 from harness.maybe import Unavailable
+from harness.records.figures import figures
 from harness.records.result import Result
 from harness.spec import RunSpec
 from harness.sweep.runner import HARNESS, process, reason, result_in

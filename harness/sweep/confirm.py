@@ -25,9 +25,9 @@ from typing import Literal
 
 import msgspec
 
-from harness import git
+from harness.compare.policy import Confirm
 from harness.errors import MeasurementFailed, UsageError
-from harness.policy import Confirm
+from harness.host import git
 from harness.records.result import Result
 from harness.spec import RunSpec
 from harness.sweep.again import refuse_untrusted, run_again

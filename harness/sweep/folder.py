@@ -22,8 +22,9 @@ from typing import Any
 
 import msgspec
 
-from harness import git, machine, maybe
+from harness import machine, maybe
 from harness.errors import ResultError, UsageError
+from harness.host import git
 from harness.records.cell import Cell, cell_of
 from harness.records.store import iter_results, read_bytes, write_atomically
 from harness.sweep.plan import FILES, Plan

@@ -41,7 +41,7 @@ def needs(specs: Sequence[RunSpec]) -> dict[str, bool]:
 
 def _gpu(device: str) -> str | None:
     """The device's UUID; None for one that is not here, whose cells will say so themselves."""
-    from harness.devices import cuda_device
+    from harness.host.gpus import cuda_device
 
     found = cuda_device(device)
     return None if isinstance(found, Unavailable) else found.uuid

@@ -27,8 +27,8 @@ from typing import Any
 import msgspec
 
 from harness import spec as specs
-from harness.engine.lifetime import PARENT_VARIABLE
 from harness.errors import one_line
+from harness.host.lifetime import PARENT_VARIABLE
 from harness.maybe import Unavailable, convert
 from harness.records.cell import Cell
 from harness.records.lookup import lookup
@@ -74,7 +74,7 @@ def run(
     """Run and record all that is left. ``descriptors``: of the locks, for the runs to inherit.
 
     ``glimpsed`` is told, in a thread of its own, what goes on inside each launch: a line of
-    `harness.sinks.pipe`.
+    `harness.views.pipe`.
 
     Raises `ResultError` where the folder cannot be written.
     """

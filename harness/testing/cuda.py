@@ -3,7 +3,7 @@
     with FakeCuda(tmp_path, [FakeDevice("NVIDIA H200"), FakeDevice("NVIDIA L4")]).environment():
         cuda_device("cuda:1")
 
-It answers what `harness.devices` asks (`cuInit` and the identity of devices) and nothing more: no
+It answers what `harness.host.gpus` asks (`cuInit` and the identity of devices) and nothing more: no
 kernel can run on it. CUDA_VISIBLE_DEVICES works as in the driver: indices and beginnings of UUIDs,
 up to the first entry that makes no sense. CUDA_DEVICE_ORDER=FASTEST_FIRST takes the device with
 the most multiprocessors first.

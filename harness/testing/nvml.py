@@ -37,7 +37,7 @@ from unittest.mock import patch
 import msgspec
 import pynvml
 
-from harness.devices import CudaDevice
+from harness.host.gpus import CudaDevice
 
 Answer = Any  # a number, a text, a list, a dict of a structure's fields, or {"error": NAME}
 SCHEMA = "harness.nvml-trace/1"
@@ -144,9 +144,9 @@ def fake_gpu(
         return device_of(played)
 
     with (
-        patch("harness.profiles.nvml.load_library", lambda: library),
-        patch("harness.profiles.nvml.cuda_device", device),
-        patch("harness.profiles.nvml_facts.cuda_device", device),
+        patch("harness.profiles.nvml.device.load_library", lambda: library),
+        patch("harness.profiles.nvml.device.cuda_device", device),
+        patch("harness.profiles.nvml.facts.cuda_device", device),
     ):
         yield library
 

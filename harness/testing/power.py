@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.energy import SourceReadings
+from harness.analysis.energy.attribute import SourceReadings
 from harness.maybe import Unavailable
 from harness.protocols import Available, Channel
 

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from harness.sinks.tensorboardx import part
+from harness.tensorboard.tensorboardx import part
 from harness.training import pictures
 from harness.training.measures import Bins
 

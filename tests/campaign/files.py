@@ -187,7 +187,7 @@ def command(words: tuple[str, ...]) -> int:
 
 
 def _meter() -> int:
-    from harness.profiles.external import ExternalSource
+    from harness.profiles.power.external import ExternalSource
     from harness.protocols import ProfilerContext
 
     source = ExternalSource(ProfilerContext(pid=os.getpid(), power_source="external:meter.csv"))

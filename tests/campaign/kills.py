@@ -13,7 +13,7 @@ import psutil
 from trial import RUN, Place, Summary, Trial, place, tries
 
 KINDS = ("driver", "worker", "sampler", "sweep")
-PROGRAMS = {"worker": "harness.engine.worker", "sampler": "harness.engine.sampler"}
+PROGRAMS = {"worker": "harness.engine.worker.main", "sampler": "harness.engine.sampler.main"}
 SWEEP = """
 name = "s"
 launches = 2

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from harness import registry
-from harness.profiles.nvml_power import NvmlPowerSource
+from harness.profiles.nvml.power import NvmlPowerSource
 from harness.protocols import Profiler, ProfilerContext
 from harness.testing.contract_profiler import Make, ProfilerContract
 from harness.testing.nvml import fake_gpu, trace_names

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.profiles.power import PowerProfiler
+from harness.profiles.power.sources import PowerProfiler
 from harness.protocols import Profiler, ProfilerContext
 from harness.testing.contract_profiler import Make, ProfilerContract
 

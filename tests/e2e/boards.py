@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.board.importer import log_benchmark_results
+from harness.tensorboard.importer import log_benchmark_results
 
 # never Playwright's own download: the system's browser, which the system keeps up to date
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from running import Harness
 
-from harness.models.digits import ASSETS
+from harness.zoo.shipped import ASSETS
 
 # Each case: the arguments, a piece of the line that names the value, and one that says what to do.
 Case = tuple[str, str, str]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from running import Harness, environment
 
-from harness.devices import cuda_devices
+from harness.host.gpus import cuda_devices
 from harness.maybe import Unavailable
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "gpu.py"

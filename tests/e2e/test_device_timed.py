@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from running import Harness
 
-from harness.engine import device_times
+from harness.engine.worker import device_times
 from harness.records.samples import read_samples
 from harness.records.store import read_result
 

@@ -22,8 +22,8 @@ from running import HERE, Harness, Ran, assert_no_orphans, environment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from harness.records.store import read_result
-from harness.sinks.markdown import render_markdown
-from harness.sinks.terminal import render_result, to_text
+from harness.views.markdown import render_markdown
+from harness.views.terminal import render_result, to_text
 
 IDLE_W, LOAD_W = 30.0, 50.0
 RUN = ("run", "--backend", "fakes:Fake", "--option", "latency_us=2000", "--sample-rate", "40",

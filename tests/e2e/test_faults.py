@@ -218,7 +218,7 @@ def test_a_killed_driver_leaves_a_result_to_recover_and_no_worker(
 def test_a_killed_sampler_costs_its_channels_only(start: Start, tmp_path: Path) -> None:
     process = start(*FAKE, "--option", "latency_us=1000", "--duration", "4", "--json")
     wait_for_window(tmp_path)
-    (sampler,) = [p for p in helpers(tmp_path) if "harness.engine.sampler" in p.cmdline()]
+    (sampler,) = [p for p in helpers(tmp_path) if "harness.engine.sampler.main" in p.cmdline()]
     sampler.kill()
     out, _ = process.communicate(timeout=600)
 
@@ -235,7 +235,9 @@ def test_a_killed_sampler_costs_its_channels_only(start: Start, tmp_path: Path) 
 def test_a_killed_worker_is_named(start: Start, tmp_path: Path) -> None:
     process = start(*FAKE, "--option", "latency_us=1000", "--duration", "60", "--json")
     wait_for_window(tmp_path)
-    (worker,) = [p for p in helpers(tmp_path) if "harness.engine.worker" in " ".join(p.cmdline())]
+    (worker,) = [
+        p for p in helpers(tmp_path) if "harness.engine.worker.main" in " ".join(p.cmdline())
+    ]
     psutil.Process(worker.pid).kill()
     out, err = process.communicate(timeout=600)
 

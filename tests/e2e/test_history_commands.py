@@ -160,7 +160,7 @@ def test_a_bisection_with_a_wrong_name_stops(lab: Path, harness: Harness) -> Non
 
 
 def test_the_spread_of_nights_is_known_from_six_on(lab: Path, tmp_path: Path) -> None:
-    from harness.records.series import night_spreads
+    from harness.compare.series import night_spreads
 
     few = tmp_path / "few"
     nightly.write(few, [nightly.night(number, 1, 0.1) for number in range(5)])

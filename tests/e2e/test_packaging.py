@@ -97,7 +97,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(
     # the comparison is no better than the list that it starts from
     assert {
         "harness/py.typed",
-        "harness/models/assets/digits.onnx",
+        "harness/zoo/assets/digits.onnx",
         "harness/records/result.schema.json",
         "harness/backends/onnxruntime.py",
         "harness/profiles/power.py",
@@ -119,7 +119,9 @@ print(json.dumps({"top": found, "names": names, "places": places}))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["top"] == {"backends": False, "profiles": False}
-    assert {"harness.backends.onnxruntime", "harness.profiles.power"} <= set(told["names"])
+    assert {"harness.backends.onnxruntime.backend", "harness.profiles.power.sources"} <= set(
+        told["names"]
+    )
     for name, place in told["places"].items():
         assert Path(place).is_relative_to(environment), name
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from running import Harness
 
-from harness.models.digits import ASSETS
 from harness.protocols import Artifact, TensorSpec
 from harness.records.store import read_result
 from harness.testing.contract_backend import BackendContract, Subject
 from harness.testing.contract_profiler import Make, ProfilerContract
+from harness.zoo.shipped import ASSETS
 
 DISTRIBUTION = Path(__file__).parents[1] / "plugin_dist"
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from running import Harness, environment
 
-from harness.sinks.rows import duration
+from harness.views.text import duration
 
 FILE = """
 name = "night"

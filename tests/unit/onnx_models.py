@@ -10,8 +10,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from harness import registry
-from harness.engine.messages import Job, Verified
-from harness.engine.verify import verify
+from harness.engine.wire.messages import Job, Verified
+from harness.engine.worker.verify import verify
 from harness.models.cache import Cache
 from harness.models.prepare import Prepared, assemble
 from harness.protocols import SessionOptions

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.signal import lfilter
 
-from harness.analysis.compare import benjamini_hochberg, compare, hodges_lehmann
-from harness.analysis.metrics import METRICS, metric
 from harness.errors import NothingComparable, UsageError
 from harness.maybe import Unavailable
+from harness.records.metric import METRICS, metric
+from harness.stats.two_samples import benjamini_hochberg, compare, hodges_lehmann
 
 sides = st.lists(st.floats(0.5, 2.0), min_size=5, max_size=9)
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.compression import (
+from harness.compression.model import Entry, Figure
+from harness.compression.ratios import (
     AURORA_TOLERANCE,
     AURORA_WEIGHTS,
     RATIOS,
@@ -20,9 +21,8 @@ from harness.analysis.compression import (
     with_energy,
     with_ratios,
 )
-from harness.board.model import Entry, Figure
-from harness.board.names import told_apart
 from harness.errors import UsageError
+from harness.host.names import told_apart
 
 
 def entry(precision: str = "int8", model: str = "net", **figures: float) -> Entry:

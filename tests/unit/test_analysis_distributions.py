@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy import special, stats
 
-from harness.analysis import distributions as d
+from harness.stats import distributions as d
 
 
 @pytest.mark.parametrize("x", [-30.0, -8.0, -1.959963984540054, -1e-9, 0.0, 0.3, 2.5, 8.0])

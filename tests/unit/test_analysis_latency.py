@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from harness.analysis.latency import QUANTILES, interval_methods, latency_stats
-from harness.analysis.quantiles import (
+from harness.errors import MeasurementFailed
+from harness.maybe import Unavailable
+from harness.stats.quantiles import (
     Ranks,
     bounding_ranks,
     effective_count,
@@ -24,8 +26,6 @@ from harness.analysis.quantiles import (
     quantile,
     quantile_interval,
 )
-from harness.errors import MeasurementFailed
-from harness.maybe import Unavailable
 
 MS = 1_000_000
 latencies = st.lists(st.integers(1, 10**10), min_size=1, max_size=120)

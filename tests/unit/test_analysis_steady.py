@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.analysis.steady import is_steady
-from harness.analysis.trend import block_medians, spearman, theil_sen_slope
+from harness.stats.trend import block_medians, spearman, theil_sen_slope
 
 FLOOR_S, CHECK_S, MS = 0.5, 0.15, 1_000_000
 

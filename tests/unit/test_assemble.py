@@ -19,23 +19,23 @@ from privileges import nobody
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_energy import COUNTS, FAILURES, READS, SECOND, WINDOW, counter, numbers
 
-from harness.analysis.energy import SourceReadings
-from harness.engine.assemble import assemble
-from harness.engine.evidence import Evidence
-from harness.engine.frames import Header, Opened, Reading, SamplerJob, Tick
-from harness.engine.placement import Placement
-from harness.engine.recorder import Recorder
-from harness.engine.sampling import SamplerProcess
-from harness.engine.timeline import Timeline
-from harness.engine.watch import LaunchRecord
+from harness.analysis.energy.attribute import SourceReadings
+from harness.engine.driver.placement import Placement
+from harness.engine.driver.recorder import Recorder
+from harness.engine.driver.watch import LaunchRecord
+from harness.engine.outcome.assemble import assemble
+from harness.engine.outcome.evidence import Evidence
+from harness.engine.sampler.client import SamplerProcess
+from harness.engine.wire.frames import Header, Opened, Reading, SamplerJob, Tick
+from harness.engine.wire.timeline import Timeline
 from harness.maybe import coded
 from harness.profiles.clocks import ClocksProfiler
 from harness.protocols import Available, ProfilerContext
 from harness.records.result import Check, Result, Verdict
-from harness.sinks.markdown import render_markdown
-from harness.sinks.tensorboard import TensorBoardSink
-from harness.sinks.terminal import render_result, to_text
 from harness.spec import RunSpec
+from harness.tensorboard.live import TensorBoardSink
+from harness.views.markdown import render_markdown
+from harness.views.terminal import render_result, to_text
 
 NOT_THERE = coded("not_present", "no meter", "buy one")
 

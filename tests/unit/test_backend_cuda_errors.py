@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.backends.device_events import EventTimer
-from harness.cuda_errors import cuda_failure
-from harness.engine.worker import _failure
+from harness.engine.worker.main import _failure
 from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed
+from harness.host.cuda_errors import cuda_failure
 
 # runtime -> its wording, as found in its source or seen from it
 OOM = {

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.backends.onnxruntime import OnnxRuntimeBackend
-from harness.backends.onnxruntime_operators import kernel_precision
+from harness.backends.onnxruntime.backend import OnnxRuntimeBackend
+from harness.backends.onnxruntime.operators import kernel_precision
 from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError
 from harness.maybe import Unavailable
 from harness.protocols import Artifact, Available, Session, SessionOptions
@@ -456,7 +456,7 @@ def test_loading_on_the_cpu_looks_at_no_installed_package(monkeypatch: pytest.Mo
     """Listing them takes longer than the load itself; engines alone are kept by their versions."""
     import importlib.metadata
 
-    from harness.models.digits import ASSETS
+    from harness.zoo.shipped import ASSETS
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the installed packages were listed")

@@ -13,17 +13,15 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from harness.backends import (
-    cuda_runtime,
-    onnxruntime,
-    onnxruntime_cuda,
-    onnxruntime_module,
-    onnxruntime_options,
-)
-from harness.backends.onnxruntime import OnnxRuntimeBackend
-from harness.backends.onnxruntime_cuda import CudaSession
-from harness.backends.onnxruntime_operators import read_profile
-from harness.backends.onnxruntime_options import CPU, CUDA, TENSORRT, engines_folder, providers
+from harness.backends import cuda_runtime
+from harness.backends.onnxruntime import backend as onnxruntime
+from harness.backends.onnxruntime import cuda as onnxruntime_cuda
+from harness.backends.onnxruntime import module as onnxruntime_module
+from harness.backends.onnxruntime import options as onnxruntime_options
+from harness.backends.onnxruntime.backend import OnnxRuntimeBackend
+from harness.backends.onnxruntime.cuda import CudaSession
+from harness.backends.onnxruntime.operators import read_profile
+from harness.backends.onnxruntime.options import CPU, CUDA, TENSORRT, engines_folder, providers
 from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError
 from harness.maybe import Unavailable
 from harness.protocols import (
@@ -345,7 +343,7 @@ def test_a_provider_that_does_not_come_up_is_never_replaced(
 def test_nodes_that_fall_back_to_the_cpu_are_named(
     cuda: Bindings, doubler: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.backends.onnxruntime_operators._SHAPE_ELEMENTS", 5)
+    monkeypatch.setattr("harness.backends.onnxruntime.operators._SHAPE_ELEMENTS", 5)
     with pytest.raises(MeasurementFailed, match=r"2 nodes would run on the CPU: .*twice \(Add\)"):
         prepared(doubler, options())
 
@@ -443,7 +441,7 @@ def test_precisions_belong_to_a_device() -> None:
 def test_availability_needs_a_build_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     from test_backend_pytorch_cuda import H200
 
-    monkeypatch.setattr("harness.devices.cuda_device", lambda device, cuda=(0, 0): H200)
+    monkeypatch.setattr("harness.host.gpus.cuda_device", lambda device, cuda=(0, 0): H200)
     found = OnnxRuntimeBackend().availability("cuda:0")
     if CUDA not in ort.get_available_providers():
         assert isinstance(found, Unavailable)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends import pytorch_options
-from harness.backends.pytorch import PyTorchBackend
-from harness.backends.pytorch_operators import count_operators, precision_of
+from harness.backends.pytorch import options as pytorch_options
+from harness.backends.pytorch.backend import PyTorchBackend
+from harness.backends.pytorch.operators import count_operators, precision_of
 from harness.errors import BackendUnavailable, DataError, MeasurementFailed, ModelError, UsageError
 from harness.protocols import Artifact, Available, SessionOptions, TensorSpec, Unavailable
 from harness.testing.contract_backend import BackendContract, Subject, infer
@@ -97,7 +97,7 @@ def factory(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Artifac
 class TestInt8Contract(BackendContract):
     @pytest.fixture
     def subject(self, torch: Any, tmp_path: Path) -> Subject:
-        from harness.models.torch_source import load_module
+        from harness.artifacts.torch_source import load_module
         from harness.quantize.job import QuantizeJob
         from harness.quantize.torch import quantize
 
@@ -129,7 +129,7 @@ class TestInt8Contract(BackendContract):
 
 
 def test_outputs_are_those_of_the_module(torch: Any, digits: Artifact) -> None:
-    from harness.models.torch_source import load_module
+    from harness.artifacts.torch_source import load_module
 
     with torch.inference_mode():
         expected = load_module("zoo:digits", 0)(torch.from_numpy(images(1)["images"]))
@@ -295,7 +295,7 @@ def test_inductor_compiles_in_prepare_and_caches_where_told(
     """In a process of its own, since inductor reads its settings once."""
     script = (
         "import numpy as np\n"
-        "from harness.backends.pytorch import PyTorchBackend\n"
+        "from harness.backends.pytorch.backend import PyTorchBackend\n"
         "from harness.protocols import Artifact, SessionOptions, TensorSpec\n"
         "specs = (TensorSpec('images', 'float32', (2, 1, 8, 8)),)\n"
         "artifact = Artifact('torch', '', 'zoo:digits', 'fp32', '', 0, specs)\n"

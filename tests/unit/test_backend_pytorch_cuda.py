@@ -15,11 +15,13 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from harness.backends import pytorch, pytorch_cuda, pytorch_module
-from harness.backends.pytorch import PyTorchBackend
-from harness.backends.pytorch_cuda import CudaSession, Landing, set_tf32
-from harness.devices import CudaDevice
+from harness.backends.pytorch import backend as pytorch
+from harness.backends.pytorch import cuda as pytorch_cuda
+from harness.backends.pytorch import module as pytorch_module
+from harness.backends.pytorch.backend import PyTorchBackend
+from harness.backends.pytorch.cuda import CudaSession, Landing, set_tf32
 from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError
+from harness.host.gpus import CudaDevice
 from harness.maybe import Unavailable
 from harness.protocols import (
     Artifact,
@@ -336,7 +338,7 @@ def test_a_device_that_is_not_there_is_said_before_torch_is_imported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     absent = Unavailable("not_present: no NVIDIA GPU", "run elsewhere")
-    monkeypatch.setattr("harness.devices.cuda_device", lambda device, cuda=(0, 0): absent)
+    monkeypatch.setattr("harness.host.gpus.cuda_device", lambda device, cuda=(0, 0): absent)
     monkeypatch.setattr(pytorch, "import_framework", mock.Mock(side_effect=AssertionError))
     assert PyTorchBackend().availability("cuda:7") == absent
     with pytest.raises(BackendUnavailable, match=r"^no NVIDIA GPU; run elsewhere$"):
@@ -356,7 +358,7 @@ def test_availability_on_a_machine_with_a_gpu(
         asked.append(cuda)
         return H200
 
-    monkeypatch.setattr("harness.devices.cuda_device", device)
+    monkeypatch.setattr("harness.host.gpus.cuda_device", device)
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
     monkeypatch.setattr(torch.version, "cuda", cuda_version)
     found = PyTorchBackend().availability("cuda:0")
@@ -385,7 +387,7 @@ def test_options_belong_to_a_device(device: str, given: dict[str, str], message:
 
 def test_an_exported_program_is_moved_with_its_constants(tmp_path: Path) -> None:
     """On a device that needs no hardware: what the program creates itself moves as well."""
-    from harness.models.torch_source import load_module
+    from harness.artifacts.torch_source import load_module
 
     class Positions(torch.nn.Module):  # type: ignore[name-defined,misc]
         def forward(self, x: Any) -> Any:
@@ -411,7 +413,7 @@ def test_planned_layers_run_in_int8_and_the_result_says_how(
     cuda: Cuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torchao", reason="torchao is not installed")
-    from harness.models.torch_source import load_module
+    from harness.artifacts.torch_source import load_module
     from harness.quantize.torch_linear import plan, write
 
     (tmp_path / "cuda_layers.py").write_text(LAYERS)

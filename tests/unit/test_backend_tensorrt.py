@@ -17,11 +17,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from harness import devices, registry
-from harness.backends import tensorrt as adapter
-from harness.backends import tensorrt_engine
-from harness.backends.tensorrt import TensorRtBackend, TensorRtSession
-from harness.devices import CudaDevice
+from harness import registry
+from harness.backends.tensorrt import backend as adapter
+from harness.backends.tensorrt import engine as tensorrt_engine
+from harness.backends.tensorrt.backend import TensorRtBackend, TensorRtSession
 from harness.errors import (
     BackendUnavailable,
     DataError,
@@ -30,6 +29,8 @@ from harness.errors import (
     ModelError,
     UsageError,
 )
+from harness.host import gpus as devices
+from harness.host.gpus import CudaDevice
 from harness.maybe import Unavailable
 from harness.protocols import (
     Artifact,
@@ -305,7 +306,7 @@ def test_a_name_that_tensorrt_has_not_fails(gpu: Machine) -> None:
 
 
 def _logger(machine: Machine) -> Any:
-    from harness.backends.tensorrt_log import log_of
+    from harness.backends.tensorrt.log import log_of
 
     return log_of(machine.trt).native
 
@@ -800,7 +801,7 @@ def test_an_inference_that_fails_is_never_a_measurement(machine: Machine, tmp_pa
 )
 def test_errors_of_the_real_cuda_are_ours(name: str, kind: type[HarnessError], told: str) -> None:
     """The texts are those of the real runtime, which knows them without a driver."""
-    from harness.backends.tensorrt_cuda import Cuda
+    from harness.backends.tensorrt.cuda import Cuda
 
     made = Cuda(cuda_runtime, 1).error(getattr(cuda_runtime.cudaError_t, name), "doing it")
     assert type(made) is kind

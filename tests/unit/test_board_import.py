@@ -17,15 +17,16 @@ from test_board_plugin import read
 from test_board_writer import last, metadata
 from test_store import file_size_limit
 
-from harness.board import compression_engine, log_benchmark_results
-from harness.board.figures import ENGINE_FIELDS
-from harness.board.from_results import board_from, export
-from harness.board.importer import EVENTS_NAME
-from harness.board.results import entry_of
+from harness.board import log_benchmark_results
 from harness.cli.main import main
+from harness.compression import engine_file as compression_engine
+from harness.compression.entries import entry_of
+from harness.compression.fields import ENGINE_FIELDS
+from harness.compression.from_results import board_from, export
 from harness.errors import DataError, ResultError
 from harness.maybe import Unavailable
 from harness.spec import RunSpec
+from harness.tensorboard.importer import EVENTS_NAME
 from harness.testing.results import fake_failure, fake_result
 
 FP32 = {"accuracy": 0.91, "f1_score": 0.9, "precision": 0.89, "recall": 0.88, "sensitivity": 0.87,

@@ -19,16 +19,17 @@ from tensorboard.plugins.base_plugin import TBContext
 from test_tensorboard_sink import LATENCIES, feed, progress
 from werkzeug.test import Client
 
-from harness.analysis.compression import with_ratios
-from harness.board import assets, gather, tags
+from harness.board import assets, gather
 from harness.board.gather import Run
-from harness.board.model import METRICS, Board, Entry, Figure
-from harness.board.results import entry_of
 from harness.board.source import Source
-from harness.board.writer import CompressionWriter
+from harness.compression.entries import entry_of
+from harness.compression.model import METRICS, Board, Entry, Figure
+from harness.compression.ratios import with_ratios
 from harness.maybe import Unavailable
-from harness.sinks.board_tags import metadata
-from harness.sinks.tensorboard import TensorBoardSink
+from harness.tensorboard import tags
+from harness.tensorboard.live import TensorBoardSink
+from harness.tensorboard.run_tags import metadata
+from harness.tensorboard.writer import CompressionWriter
 from harness.testing.results import fake_failure, fake_result
 
 with warnings.catch_warnings():
@@ -332,7 +333,7 @@ def test_a_failure_to_load_costs_the_tab_alone(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_histogram_of_a_whole_run_is_the_sum_of_its_moments() -> None:
-    from harness.sinks.histograms import Distribution, histogram_fields
+    from harness.tensorboard.histograms import Distribution, histogram_fields
 
     random = np.random.default_rng(0)
     batches = [random.lognormal(0, 0.3, 500) for _ in range(4)]

@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.board import report_html, report_markdown
-from harness.board.bundle import bundle
-from harness.board.markup import h, join, json_block, raw, script
-from harness.board.report import Report, caveats, gather
 from harness.cli.main import main
 from harness.maybe import Unavailable
 from harness.records.result import Result
+from harness.report import html as report_html
+from harness.report import markdown as report_markdown
+from harness.report.bundle import bundle
+from harness.report.gather import Report, caveats, gather
+from harness.report.markup import h, join, json_block, raw, script
 from harness.spec import RunSpec
 from harness.testing.results import fake_failure, fake_result
 

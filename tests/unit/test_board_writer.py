@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from test_store import file_size_limit
 from test_tensorboard_sink import read, sessions
 
-from harness.analysis.compression import RATIOS
 from harness.board import CompressionWriter
-from harness.board.figures import ENGINE_FIELDS
-from harness.board.model import METRICS
-from harness.board.names import run_name, tag_name
+from harness.compression.fields import ENGINE_FIELDS
+from harness.compression.model import METRICS
+from harness.compression.ratios import RATIOS
 from harness.errors import DataError, ResultError, UsageError
+from harness.host.names import run_name, tag_name
 
 FP32 = {"accuracy": 0.8, "f1_score": 0.75, "loss": -0.5, "latency_mean_ms": 10.0,
         "latency_std_ms": 1.0, "model_size_mb": 40.0, "memory_usage_mb": 200.0,

@@ -14,10 +14,10 @@ import pytest
 
 from harness import maybe
 from harness.cli.main import main
+from harness.compare.policy import read_policy
 from harness.errors import DataError, ResultError, UsageError
 from harness.models.data import read_samples as read_arrays
-from harness.policy import read_policy
-from harness.profiles.external import Table, cells_of
+from harness.profiles.power.external import Table, cells_of
 from harness.records.samples import MAX_RATIO, Samples, read_samples
 from harness.records.store import MAX_BYTES, MAX_LAUNCHES, decode_result, read_bytes
 from harness.sweep.plan import MAX_CELLS, read_plan

@@ -13,15 +13,16 @@ import msgspec
 import pytest
 
 from harness import registry
-from harness.cli import doctor, probe
+from harness.cli import doctor
 from harness.cli import list as list_
 from harness.cli.main import cli, main
+from harness.inspect import probe
 from harness.maybe import Unavailable
 from harness.protocols import Available, Channel, ProfilerContext
 from harness.records.result import Result
-from harness.sinks.rows import size as size_text
-from harness.sinks.terminal import render_result, to_text
 from harness.testing.results import fake_failure, fake_result
+from harness.views.terminal import render_result, to_text
+from harness.views.text import size as size_text
 
 
 def write(results: Path, name: str, result: Result) -> Path:

@@ -6,8 +6,9 @@ from unittest.mock import patch
 
 import pytest
 
-from harness.cli import matrix, probe
-from harness.devices import cuda_devices
+from harness.host.gpus import cuda_devices
+from harness.inspect import meters as matrix
+from harness.inspect import probe
 from harness.maybe import Unavailable
 from harness.testing.nvml import device_of, fake_gpu, load_trace
 
@@ -16,7 +17,7 @@ def listed(trace: str) -> dict[str, list[tuple[str, str]]]:
     """Quantity -> (verdict, detail) of each of its lines."""
     known = load_trace(trace)
     device = device_of(known if known.devices else load_trace("load"))
-    with fake_gpu(trace) as library, patch("harness.cli.probe.cuda_devices", lambda: (device,)):
+    with fake_gpu(trace) as library, patch("harness.inspect.probe.cuda_devices", lambda: (device,)):
         lines = matrix.gpu_lines(probe.gpus())
     assert library.initialized == 0
     found: dict[str, list[tuple[str, str]]] = {}

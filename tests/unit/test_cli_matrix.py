@@ -9,10 +9,11 @@ import pytest
 from privileges import nobody
 from test_powercap import Tree
 
-from harness.cli import doctor, matrix
-from harness.cli.probe import ProfilerStatus
+from harness.cli import doctor
+from harness.inspect import meters as matrix
+from harness.inspect.probe import ProfilerStatus
 from harness.maybe import Unavailable, coded
-from harness.profiles.power import COVERS, SOURCES
+from harness.profiles.power.sources import COVERS, SOURCES
 from harness.protocols import Available, Channel
 
 GONE = coded("not_present", "no sensor", "fit one")

@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 from made_runs import SPREAD, failed, made
 from scipy import stats
 
-from harness.analysis.across import Across, match_across, parse_across
-from harness.analysis.cells import group, match
-from harness.analysis.compare import adjust, night_floor
-from harness.analysis.gate import judge
-from harness.analysis.mcnemar import mcnemar
-from harness.analysis.metrics import METRICS
-from harness.analysis.sets import CellReport, Sets, compare_runs, compare_sets, counts
-from harness.analysis.verdicts import Row, Settings
-from harness.board.report import JUDGED, gather
+from harness.compare.across import Across, match_across, parse_across
+from harness.compare.comparison import CellReport, Sets, compare_runs, compare_sets, counts
+from harness.compare.gate.judge import judge
+from harness.compare.match import group, match
+from harness.compare.verdicts import Row, Settings
 from harness.errors import NothingComparable, UsageError
 from harness.maybe import Unavailable
+from harness.records.metric import METRICS
 from harness.records.result import ModelInfo, Result
-from harness.sinks.comparison import render_pair, render_sets
-from harness.sinks.comparison_matrix import distinct
-from harness.sinks.terminal import to_text
+from harness.report.gather import JUDGED, gather
+from harness.stats.mcnemar import mcnemar
+from harness.stats.two_samples import adjust, night_floor
+from harness.views.comparison import render_pair, render_sets
+from harness.views.comparison_matrix import distinct
+from harness.views.terminal import to_text
 
 CELL = "digits/onnxruntime/cpu/fp32/b1/latency"
 

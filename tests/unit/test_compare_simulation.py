@@ -2,7 +2,7 @@
 
     a launch's figure = level of the build x exp(N(0, launch noise))      5 launches a side
 
-200,000 single comparisons without sets gave the rates in `harness.analysis.compare`; here whole
+200,000 single comparisons without sets gave the rates in `harness.stats.two_samples`; here whole
 sets of cells and metrics go through the adjustment for their number.
 """
 
@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.analysis.compare import Comparison, Question, adjust, estimate, judge
+from harness.stats.two_samples import Comparison, Question, adjust, estimate, judge
 
 ALPHA = 0.01
 

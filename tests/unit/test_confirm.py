@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.analysis.confirm import confirmed, regressed_cells
-from harness.analysis.gate import judge
-from harness.analysis.sets import compare_sets
+from harness.compare.comparison import compare_sets
+from harness.compare.gate.confirm import confirmed, regressed_cells
+from harness.compare.gate.judge import judge
+from harness.compare.policy import Policy, parse_policy
 from harness.errors import UsageError
-from harness.policy import Policy, parse_policy
 from harness.records.result import Result, Timing
 from harness.spec import RunSpec, code_named_by
 from harness.sweep.confirm import Build, measure

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from harness.analysis.culprit import classify
+from harness.compare.culprit import classify
 
 
 def at(*shares: float) -> list[float]:

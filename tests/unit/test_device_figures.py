@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.engine.device_figures import (
+from harness.engine.driver.launch import Launch
+from harness.engine.driver.watch import LaunchRecord
+from harness.engine.outcome.device_figures import (
     device_median_ms,
     device_memory,
     device_method,
     device_ms,
     device_peak_bytes,
 )
-from harness.engine.launch import Launch
-from harness.engine.watch import LaunchRecord
 from harness.maybe import Unavailable
 from harness.protocols import Channel
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import devices
-from harness.devices import CudaDevice, cuda_device, cuda_devices
 from harness.errors import UsageError
+from harness.host import gpus as devices
+from harness.host.gpus import CudaDevice, cuda_device, cuda_devices
 from harness.maybe import Unavailable, code_of, explain
 from harness.testing.cuda import FakeCuda, FakeDevice, fake_uuid, has_compiler
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import maybe
-from harness.analysis.energy import (
+from harness.analysis.energy.attribute import (
     PAUSE_EVERY,
     SourceReadings,
     Window,
@@ -28,8 +28,8 @@ from harness.analysis.energy import (
     resonance_delay,
     window_floor_s,
 )
-from harness.analysis.energy_pool import pool
-from harness.analysis.power_series import (
+from harness.analysis.energy.pool import pool
+from harness.analysis.energy.series import (
     EDGE_SD,
     Figure,
     Load,

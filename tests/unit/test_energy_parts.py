@@ -14,12 +14,12 @@ from test_assemble import result_of
 from test_energy import READS, SECOND, WINDOW, channel, code, counter, energy_of, spread
 from test_powercap import Tree, as_nobody, open_folder, opened  # noqa: F401  (a fixture)
 
-from harness.analysis.energy import SourceReadings, attribute
-from harness.analysis.energy_pool import pool
-from harness.analysis.energy_primary import average_power_w, settled
+from harness.analysis.energy.attribute import SourceReadings, attribute
+from harness.analysis.energy.pool import pool
 from harness.maybe import Maybe, Unavailable, coded, explain
+from harness.records.primary import average_power_w, settled
 from harness.records.result import Energy
-from harness.sinks.rows import rows
+from harness.views.text import rows
 
 FIRST, SECOND_ZONE = "intel-rapl:0", "intel-rapl:1"
 LOAD_W = {FIRST: 100.0, SECOND_ZONE: 60.0}

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from made_runs import NOT_HERE, made
 from pytest_benchmark.stats import Stats
 
-from harness.analysis.measured import measured
-from harness.analysis.metrics import COMPARED, METRICS
 from harness.analysis.rounds import MOST_ROUNDS, rounds_of, statistics_of
 from harness.cli.main import main
+from harness.compare.sides import measured
+from harness.exports.pytest_benchmark.document import full_name
+from harness.exports.pytest_benchmark.storage import machine_id, store
+from harness.records.metric import COMPARED, METRICS
 from harness.records.result import Result
 from harness.records.samples import Samples
-from harness.sinks.pytest_benchmark import full_name
-from harness.sinks.pytest_storage import machine_id, store
 from harness.spec import RunSpec, parse
 from harness.testing.results import fake_failure, fake_result
 

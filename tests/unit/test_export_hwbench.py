@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.pytest_hardware import differences
-from harness.pytest_hwbench import ReplayClock, spec_of
+from harness.pytest_plugin.fixture import ReplayClock, spec_of
+from harness.pytest_plugin.hardware import differences
 from harness.spec import RunSpec, parse
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.energy import SourceReadings, Window, attribute
+from harness.analysis.energy.attribute import SourceReadings, Window, attribute
 from harness.errors import UsageError
 from harness.maybe import Unavailable, code_of
-from harness.profiles import external
-from harness.profiles.external import ExternalSource, Table, WallClock, parse_time_s
-from harness.profiles.power import PowerProfiler
+from harness.profiles.power import external
+from harness.profiles.power.external import ExternalSource, Table, WallClock, parse_time_s
+from harness.profiles.power.sources import PowerProfiler
 from harness.protocols import Available, ProfilerContext
 
 

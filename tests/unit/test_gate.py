@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from made_runs import failed, made
 
-from harness.analysis.gate import Case, GateReport, judge, regressions
+from harness.compare.gate.judge import Case, GateReport, judge, regressions
+from harness.compare.policy import parse_policy
 from harness.errors import NothingComparable, UsageError
-from harness.policy import parse_policy
 from harness.records.result import Result
 
 CELL = "digits/onnxruntime/cpu/fp32/b1/latency"

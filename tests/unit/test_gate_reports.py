@@ -13,26 +13,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import failed, made
 
-from harness.analysis.figures import single
-from harness.analysis.gate import GateReport, judge
-from harness.analysis.metrics import METRICS
-from harness.analysis.verdicts import Row
-from harness.board.report import gather
-from harness.board.report_html import render as html_of
-from harness.board.report_markdown import render as markdown_of
 from harness.cli.main import main
+from harness.compare.gate.judge import GateReport, judge
+from harness.compare.policy import parse_policy
+from harness.compare.verdicts import Row
+from harness.exports.csv import export as csv_of
+from harness.exports.junit import export as junit_of
 from harness.maybe import Unavailable
-from harness.policy import parse_policy
 from harness.records.cell import Cell
+from harness.records.figures import single
+from harness.records.metric import METRICS
 from harness.records.result import Result
-from harness.sinks.comparison import render_sets
-from harness.sinks.csv_export import export as csv_of
-from harness.sinks.gate_markdown import LIMIT_BYTES, direction, render_gate_markdown
-from harness.sinks.gate_terminal import render_gate
-from harness.sinks.junit import render_junit
-from harness.sinks.junit_export import export as junit_of
-from harness.sinks.terminal import to_text
+from harness.report.gather import gather
+from harness.report.html import render as html_of
+from harness.report.markdown import render as markdown_of
 from harness.sweep.folder import Attempt, Manifest
+from harness.views.comparison import render_sets
+from harness.views.gate import render_gate
+from harness.views.gate_junit import render_junit
+from harness.views.gate_markdown import LIMIT_BYTES, direction, render_gate_markdown
+from harness.views.terminal import to_text
 
 EVIL = "]]>\x00\x1b[2J<b>&\"'|\u202e\ufffe`x`"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import git
+from harness.host import git
 from harness.machine import revision
 from harness.sweep.folder import _diff_sha256
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.devices import ORDER
+from harness.host.gpus import ORDER
 from harness.maybe import Unavailable
 from harness.protocols import TensorSpec
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import here
+from harness.host import here
 
 
 def test_the_current_folder_comes_first_for_the_module_and_last_afterwards(

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.changepoints import MIN_NIGHTS, change_points, clipped, segments
-from harness.analysis.history import history
+from harness.compare.history import history
 from harness.errors import NothingComparable
 from harness.maybe import Unavailable
+from harness.stats.changepoints import MIN_NIGHTS, change_points, clipped, segments
 
 WOBBLE = [1.0, 1.01, 0.99, 1.005, 0.995]  # a fixed noise of half a percent
 

@@ -16,8 +16,8 @@ from made_runs import SPREAD, made
 
 from harness.cli.main import main
 from harness.records.result import Result
-from harness.sinks.history import render_histories
-from harness.sinks.terminal import to_text
+from harness.views.history import render_histories
+from harness.views.terminal import to_text
 
 CELL = "digits/onnxruntime/cpu/fp32/b1/latency"
 
@@ -55,8 +55,8 @@ def test_a_list_of_series_cuts_no_figure_off(here: Path, capsys: Any) -> None:
 
 
 def test_on_a_narrow_terminal_the_name_gives_way(here: Path) -> None:
-    from harness.analysis.metrics import metric
-    from harness.records.series import find
+    from harness.compare.series import find
+    from harness.records.metric import metric
 
     text = to_text(render_histories(find(here / "lab", "*", metric("latency_median"))), width=80)
     assert "…" not in text and text.count("regressed +20.0 %  2026-08-11") == 2
@@ -207,10 +207,10 @@ def test_a_model_that_is_built_anew_stays_one_series_with_its_contents_marked(
 
 
 def test_what_was_acknowledged_under_an_older_key_stays_acknowledged(tmp_path: Path) -> None:
-    from harness.analysis.metrics import metric
+    from harness.compare.series import acknowledge, find
     from harness.records import acknowledged
     from harness.records.cell import key_by_stem
-    from harness.records.series import acknowledge, find
+    from harness.records.metric import metric
 
     for number in range(20):
         run = night(number, 1.2 if number >= 10 else 1.0)

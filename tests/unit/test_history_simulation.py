@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.analysis.history import history
+from harness.compare.history import history
 
 NIGHTS, STEP_AT, FIRST = 76, 60, 21
 Noise = Callable[[np.random.Generator], NDArray[np.float64]]

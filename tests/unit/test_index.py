@@ -18,8 +18,8 @@ from privileges import nobody
 from harness.errors import ResultError, UsageError
 from harness.maybe import Unavailable
 from harness.records.cell import cell_of
-from harness.records.index import FILE_NAME, Index, Report
-from harness.records.index_rows import NAMES, read_row
+from harness.records.index.database import FILE_NAME, Index, Report
+from harness.records.index.figures import NAMES, read_row
 from harness.records.lookup import lookup
 from harness.records.refs import resolve
 from harness.records.result import Result
@@ -470,7 +470,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_index import a_result, put
-from harness.records.index import Index
+from harness.records.index.database import Index
 results, first = Path(sys.argv[1]), int(sys.argv[2])
 for number in range(first, first + 40):
     put(results, a_result(number, batch=1 + number % 3), "mine" if number % 2 else "")

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.analysis import power_series
-from harness.engine import loop as loop_module
-from harness.engine.loop import StreamLoop, timed_chunk
-from harness.engine.recorder import Recorder
-from harness.engine.timeline import ABORT, STOP, WINDOW, Timeline
+from harness.analysis.energy import series as power_series
+from harness.engine.driver.recorder import Recorder
+from harness.engine.loads import closed as loop_module
+from harness.engine.loads.closed import StreamLoop, timed_chunk
+from harness.engine.wire.timeline import ABORT, STOP, WINDOW, Timeline
 
 
 @pytest.fixture

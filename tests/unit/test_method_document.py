@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from test_analysis_validity import GOOD
 
-from harness.analysis import energy, validity
-from harness.engine import observer, overhead, sampler
-from harness.profiles.power import SOURCES
-from harness.profiles.powercap import GRANT, UNMASK
+from harness.analysis import validity
+from harness.analysis.energy import attribute as energy
+from harness.engine.driver import observer, overhead
+from harness.engine.sampler import main as sampler
+from harness.profiles.power.powercap import GRANT, UNMASK
+from harness.profiles.power.sources import SOURCES
 from harness.spec import DEFAULT_CAP_S, DEFAULT_FLOOR_S, DEFAULT_GOAL, RunSpec
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from threading import Barrier
 import msgspec
 import pytest
 
-from harness.cache_root import default_root
 from harness.errors import ModelError, QuantizationError, UsageError
+from harness.host.cache_root import default_root
 from harness.models.cache import ABANDONED_S, UNFINISHED, Cache, NeedsBuilder
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from harness.errors import ModelError, UsageError
 from harness.models import model_names, prepare
-from harness.models.digits import ASSETS, FILES, manifest
 from harness.models.onnx_file import read_structure
 from harness.spec import RunSpec
+from harness.zoo.shipped import ASSETS, FILES, manifest
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def test_onnx_equals_torch_and_reaches_the_accuracy(test_split: dict[str, np.nda
     torch = pytest.importorskip(
         "torch", reason="PyTorch is not installed: pip install 'hw-harness[torch]'"
     )
-    from harness.models.torch_source import load_module
+    from harness.artifacts.torch_source import load_module
 
     module = load_module("zoo:digits", seed=0)
     with torch.no_grad():

@@ -17,9 +17,9 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'hw-h
 import torch
 from torch.export import Dim
 
+from harness.artifacts.pt2 import load_program
+from harness.artifacts.torch_source import load
 from harness.errors import ModelError
-from harness.models.pt2 import load_program
-from harness.models.torch_source import load
 
 WITNESS = "witness.txt"
 

@@ -13,6 +13,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'hw-h
 
 import torch
 
+from harness.artifacts.torch_source import load, load_module
 from harness.errors import DataError, ModelError
 from harness.models import Prepared, prepare
 from harness.models.builder import Job, answer
@@ -20,10 +21,9 @@ from harness.models.cache import UNFINISHED
 from harness.models.onnx_export import export_onnx
 from harness.models.sources import find_source
 from harness.models.torch_build import describe
-from harness.models.torch_source import load, load_module
-from harness.models.zoo import ZOO
-from harness.models.zoo.bert import BertBase
 from harness.spec import RunSpec
+from harness.zoo import ZOO
+from harness.zoo.bert import BertBase
 
 FACTORIES = """
 import torch

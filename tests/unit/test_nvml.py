@@ -12,15 +12,15 @@ import msgspec
 import pynvml
 import pytest
 
-from harness.analysis.meters import SourceReadings, group
+from harness.analysis.energy.meters import SourceReadings, group
 from harness.maybe import Unavailable, code_of
-from harness.profiles import nvml_power
 from harness.profiles.clocks import ClocksProfiler
-from harness.profiles.nvml import STRIKES, Gpu
-from harness.profiles.nvml_errors import MEANINGS, NvmlFailure
-from harness.profiles.nvml_memory import used_bytes
-from harness.profiles.nvml_power import NvmlPowerSource, timing
-from harness.profiles.power import PowerProfiler, sources_of
+from harness.profiles.nvml import power as nvml_power
+from harness.profiles.nvml.device import STRIKES, Gpu
+from harness.profiles.nvml.errors import MEANINGS, NvmlFailure
+from harness.profiles.nvml.memory import used_bytes
+from harness.profiles.nvml.power import NvmlPowerSource, timing
+from harness.profiles.power.sources import PowerProfiler, sources_of
 from harness.profiles.utilization import UtilizationProfiler
 from harness.protocols import Available, Channel, Profiler, ProfilerContext
 from harness.testing.nvml import (

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.devices import cuda_device
+from harness.host.gpus import cuda_device
 from harness.machine import fingerprint
 from harness.maybe import Unavailable
-from harness.profiles.nvml_facts import UNKNOWN, device_facts
+from harness.profiles.nvml.facts import UNKNOWN, device_facts
 from harness.testing.nvml import NvmlTrace, fake_gpu, load_trace
 
 

@@ -93,8 +93,8 @@ import json, os, sys
 from harness.profiles import nvml_memory
 from harness.profiles.clocks import ClocksProfiler
 from harness.profiles.memory import MemoryProfiler
-from harness.profiles.nvml_facts import device_facts
-from harness.profiles.nvml_power import NvmlPowerSource
+from harness.profiles.nvml.facts import device_facts
+from harness.profiles.nvml.power import NvmlPowerSource
 from harness.profiles.utilization import UtilizationProfiler
 from harness.protocols import ProfilerContext
 nvml_memory.in_first_pid_namespace = lambda: True

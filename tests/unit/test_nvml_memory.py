@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from harness.maybe import Unavailable, code_of
-from harness.profiles import nvml_memory
 from harness.profiles.memory import MemoryProfiler
-from harness.profiles.nvml_memory import DeviceMemoryProbe
+from harness.profiles.nvml import memory as nvml_memory
+from harness.profiles.nvml.memory import DeviceMemoryProbe
 from harness.protocols import Available, PhaseProbe, ProfilerContext
 from harness.testing.contract_profiler import sleeping_child
 from harness.testing.nvml import DeviceTrace, NvmlTrace, TraceFrame, fake_gpu, load_trace

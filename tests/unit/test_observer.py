@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_store import file_size_limit
 
-from harness.engine.journal import RunJournal
-from harness.engine.observer import RunObserver
+from harness.engine.driver.journal import RunJournal
+from harness.engine.driver.observer import RunObserver
 from harness.records.samples import Stretch, read_samples
 from harness.records.store import RunFolder
 from harness.spec import RunSpec

@@ -23,28 +23,28 @@ from made_runs import made
 from test_assemble import evidence, launch, result_of
 from test_energy import SECOND, counter
 
-from harness.analysis.cells import Side
-from harness.analysis.figures import figures, single, value
-from harness.analysis.limits import absolute_limits
-from harness.analysis.measured import measured
-from harness.analysis.metrics import METRICS
 from harness.analysis.throughput import launch_rate
-from harness.analysis.verdicts import Pairing, Row, Settings, drafts, judge_all
-from harness.board.results import entry_of
-from harness.engine.assemble import assemble
-from harness.engine.recorder import Recorder
-from harness.engine.timeline import Timeline
+from harness.compare.gate.limits import absolute_limits
+from harness.compare.match import Side
+from harness.compare.policy import parse_policy
+from harness.compare.sides import measured
+from harness.compare.verdicts import Pairing, Row, Settings, drafts, judge_all
+from harness.compression.entries import entry_of
+from harness.engine.driver.recorder import Recorder
+from harness.engine.outcome.assemble import assemble
+from harness.engine.wire.timeline import Timeline
+from harness.exports.csv import export as csv_of
+from harness.exports.junit import export as junit_of
+from harness.exports.markdown import export as markdown_of
+from harness.exports.pytest_benchmark.document import export as benchmarks_of
 from harness.maybe import Maybe, Unavailable
-from harness.policy import parse_policy
-from harness.records.index_rows import NAMES, read_row
+from harness.records.figures import figures, single, value
+from harness.records.index.figures import NAMES, read_row
+from harness.records.metric import METRICS
 from harness.records.result import NOT_KEPT, LatencyStats, Launch, Result
-from harness.sinks.csv_export import export as csv_of
-from harness.sinks.junit_export import export as junit_of
-from harness.sinks.markdown_export import export as markdown_of
-from harness.sinks.pytest_benchmark import export as benchmarks_of
-from harness.sinks.rows import rows
-from harness.sinks.tensorboard import HEADLINES, headline_values
+from harness.tensorboard.live import HEADLINES, headline_values
 from harness.testing.results import fake_result
+from harness.views.text import rows
 
 ABSENT = Unavailable("too few iterations", "measure longer")
 HEADLINE_OF = {

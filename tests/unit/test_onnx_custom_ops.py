@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 from onnx_models import floats, measured, prepared, save, value
 
-from harness.engine.messages import Looked
+from harness.engine.wire.messages import Looked
 from harness.errors import HarnessError, ModelError
 from harness.records.result import Fidelity
 from harness.spec import code_named_by, parse

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import FLOAT, INT64, floats, measured, save, value
 
-from harness.engine.messages import Looked
+from harness.engine.wire.messages import Looked
 from harness.errors import HarnessError
 from harness.records.result import Fidelity
 

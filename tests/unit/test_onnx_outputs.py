@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from onnx_models import FLOAT, INT64, STRING, floats, measured, prepared, save, value
 
 from harness import registry
-from harness.engine.messages import Looked, Verified
+from harness.engine.wire.messages import Looked, Verified
 from harness.errors import ModelError
 from harness.maybe import Unavailable
 from harness.protocols import SessionOptions, Unseen

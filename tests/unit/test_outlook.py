@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.engine.launch import Launch
-from harness.engine.outlook import Left, Outlook
-from harness.engine.watch import WindowPlan
+from harness.engine.driver.launch import Launch
+from harness.engine.driver.outlook import Left, Outlook
+from harness.engine.driver.watch import WindowPlan
 from harness.spec import RunSpec
 
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from harness.engine.pipeline import Lane, PipelinedLoop
-from harness.engine.recorder import Recorder
-from harness.engine.timeline import ABORT, STOP, WARM_UP, WINDOW, Timeline
+from harness.engine.driver.recorder import Recorder
+from harness.engine.loads.pipelined import Lane, PipelinedLoop
+from harness.engine.wire.timeline import ABORT, STOP, WARM_UP, WINDOW, Timeline
 
 STREAMS = 3
 WORK_NS = 1_000_000

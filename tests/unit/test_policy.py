@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.metrics import METRICS
-from harness.errors import UsageError
-from harness.policy import (
+from harness.compare.policy import (
     Confirm,
     Expect,
     Limit,
@@ -24,6 +22,8 @@ from harness.policy import (
     parse_policy,
     read_policy,
 )
+from harness.errors import UsageError
+from harness.records.metric import METRICS
 
 FULL = """
 alpha = 0.005

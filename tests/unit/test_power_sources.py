@@ -12,9 +12,9 @@ import pytest
 
 from harness import registry
 from harness.errors import UsageError
+from harness.host.procfs import is_virtual
 from harness.maybe import Unavailable, code_of
-from harness.procfs import is_virtual
-from harness.profiles.power import PowerProfiler, sources_of
+from harness.profiles.power.sources import PowerProfiler, sources_of
 from harness.protocols import Available, Profiler, ProfilerContext
 
 
@@ -189,7 +189,7 @@ IN_NAMESPACE = """
 import json, os, subprocess, sys, logging
 from pathlib import Path
 from harness.maybe import Unavailable, code_of
-from harness.profiles.pyrapl import PyRaplSource
+from harness.profiles.power.pyrapl import PyRaplSource
 from harness.protocols import ProfilerContext
 
 RANGE = 262_143_328_850

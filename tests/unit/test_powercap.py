@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.maybe import Unavailable, code_of
-from harness.profiles.powercap import PowercapSource
+from harness.profiles.power.powercap import PowercapSource
 from harness.protocols import Available, ProfilerContext
 
 RANGE_UJ = 262_143_328_850  # (2^32 - 1) x 2^-14 J, what most Intel processors say

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.host.procfs import KernelFile, cpu_list, fields, why
 from harness.maybe import Unavailable, code_of, coded
-from harness.procfs import KernelFile, cpu_list, fields, why
 
 MISSING = coded("not_present", "there is no such sensor", "plug it in")
 

@@ -54,7 +54,7 @@ def test_a_larger_batch_has_more_rows() -> None:
 
 
 def test_the_planned_layers_run_in_integer_kernels(tmp_path: Path) -> None:
-    from harness.backends.pytorch_operators import operators_of
+    from harness.backends.pytorch.operators import operators_of
 
     module, x = Encoder().eval().requires_grad_(False), tokens()
     found = torch_linear.plan(module, (x,), "encoder")

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.devices import cuda_device
+from harness.host.gpus import cuda_device
 from harness.maybe import Unavailable
 from harness.profiles.clocks import ClocksProfiler
-from harness.profiles.nvml_power import NvmlPowerSource
+from harness.profiles.nvml.power import NvmlPowerSource
 from harness.protocols import ProfilerContext
 from harness.testing.nvml import FakeNvml, NvmlTrace, device_of, fake_gpu, load_trace
 

@@ -14,19 +14,19 @@ from test_assemble import sampled
 from test_energy import counter
 from test_saving import recorded, run_of
 
-from harness import scratch
 from harness.cli.main import main
-from harness.engine.assemble import assemble
-from harness.engine.evidence import Evidence
-from harness.engine.frames import Header, Opened, Reading, Tick
-from harness.engine.frames import pack as frame
-from harness.engine.journal import Begun, Installed, Ready, RunJournal, Seen
-from harness.engine.messages import Looked, Verified
-from harness.engine.recover import recover
-from harness.engine.sampling import SamplerProcess
-from harness.engine.saving import stretches
-from harness.engine.watch import LaunchRecord
+from harness.engine.driver.journal import Begun, Installed, Ready, RunJournal, Seen
+from harness.engine.driver.recover import recover
+from harness.engine.driver.saving import stretches
+from harness.engine.driver.watch import LaunchRecord
+from harness.engine.outcome.assemble import assemble
+from harness.engine.outcome.evidence import Evidence
+from harness.engine.sampler.client import SamplerProcess
+from harness.engine.wire.frames import Header, Opened, Reading, Tick
+from harness.engine.wire.frames import pack as frame
+from harness.engine.wire.messages import Looked, Verified
 from harness.errors import ResultError
+from harness.host import scratch
 from harness.models import Prepared
 from harness.protocols import Artifact, Description, TensorSpec
 from harness.records.result import Machine, ModelInfo, Result, Software

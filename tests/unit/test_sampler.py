@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from harness import registry
-from harness.engine import sampler as sampler_module
-from harness.engine.frames import Failed, Frame, Header, Opened, SamplerJob, Tick, pack, unpack
-from harness.engine.sampler import Sampler, default_rate_hz, next_deadline_ns
-from harness.engine.sampling import SamplerProcess
+from harness.engine.sampler import main as sampler_module
+from harness.engine.sampler.client import SamplerProcess
+from harness.engine.sampler.main import Sampler, default_rate_hz, next_deadline_ns
+from harness.engine.wire.frames import Failed, Frame, Header, Opened, SamplerJob, Tick, pack, unpack
 from harness.errors import ResultError
 from harness.maybe import Unavailable
 from harness.protocols import Channel, Profiler, ProfilerContext
@@ -268,8 +268,8 @@ def test_unknown_profilers_are_absent_with_the_reason() -> None:
 
 _DRIVER = """
 import os, sys, time
-from harness.engine.frames import SamplerJob
-from harness.engine.sampling import SamplerProcess
+from harness.engine.wire.frames import SamplerJob
+from harness.engine.sampler.client import SamplerProcess
 from harness.protocols import ProfilerContext
 process = SamplerProcess()
 process.start(SamplerJob(profilers=("memory",), context=ProfilerContext(os.getpid()), rate_hz=10))

@@ -12,13 +12,13 @@ import pytest
 from test_assemble import evidence, sampled
 from test_energy import counter
 
-from harness.engine import saving
-from harness.engine.evidence import Evidence
-from harness.engine.journal import RunJournal
-from harness.engine.recorder import Recorder
-from harness.engine.saving import Saving
-from harness.engine.timeline import Timeline, capacity_for
-from harness.engine.watch import LaunchRecord
+from harness.engine.driver import saving
+from harness.engine.driver.journal import RunJournal
+from harness.engine.driver.recorder import Recorder
+from harness.engine.driver.saving import Saving
+from harness.engine.driver.watch import LaunchRecord
+from harness.engine.outcome.evidence import Evidence
+from harness.engine.wire.timeline import Timeline, capacity_for
 from harness.records.result import Result
 from harness.records.samples import SamplesJournal, read_samples
 from harness.records.store import RunFolder, read_result

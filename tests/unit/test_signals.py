@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from harness.engine.signals import interruptible
-from harness.engine.watch import Interrupt
+from harness.engine.driver.signals import interruptible
+from harness.engine.driver.watch import Interrupt
 
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

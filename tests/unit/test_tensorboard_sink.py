@@ -23,9 +23,9 @@ from test_store import file_size_limit
 from harness.maybe import Unavailable
 from harness.protocols import Progress
 from harness.records.lookup import lookup
-from harness.sinks.markdown import render_markdown
-from harness.sinks.tensorboard import HEADLINES, TensorBoardSink, histogram_fields
+from harness.tensorboard.live import HEADLINES, TensorBoardSink, histogram_fields
 from harness.testing.results import fake_failure, fake_result
+from harness.views.markdown import render_markdown
 
 LATENCIES = [(1.0, 1.004, 1.02, 9.5), (1.01, 1.02, 1.03)]
 
@@ -256,7 +256,7 @@ def test_the_feed_leaves_torch_unimported_and_importable(tmp_path: Path) -> None
     code = (
         "import importlib.util, pathlib, sys\n"
         "from harness.protocols import Progress\n"
-        "from harness.sinks.tensorboard import TensorBoardSink\n"
+        "from harness.tensorboard.live import TensorBoardSink\n"
         "from harness.spec import RunSpec\n"
         "assert 'tensorboardX' not in sys.modules and 'numpy' not in sys.modules\n"
         "sink = TensorBoardSink(pathlib.Path(sys.argv[1]), RunSpec())\n"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.backends.tensorrt_cache import (
+from harness.backends.tensorrt.cache import (
     EngineCache,
     EngineKey,
     Platform,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.backends.tensorrt_inspect import operators, read_layers, shown
+from harness.backends.tensorrt.inspect import operators, read_layers, shown
 from harness.protocols import Layer
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorrt_names import installed_names, signatures
 
-from harness.backends.tensorrt_options import PRECISIONS
+from harness.backends.tensorrt.options import PRECISIONS
 
 HERE = Path(__file__).parent
 
@@ -72,9 +72,9 @@ def test_a_tensorrt_without_a_driver_is_one_clear_error(tmp_path: Path) -> None:
     """The real classes construct nothing over stubs, as they do where CUDA does not start."""
     printed = python(
         """
-from harness.backends.tensorrt_build import Request, build, open_runtime
-from harness.backends.tensorrt_log import log_of
-from harness.backends.tensorrt_options import settings
+from harness.backends.tensorrt.build import Request, build, open_runtime
+from harness.backends.tensorrt.log import log_of
+from harness.backends.tensorrt.options import settings
 from harness.errors import BackendUnavailable
 from harness.protocols import SessionOptions
 
@@ -100,8 +100,8 @@ def test_the_listeners_are_real_ones(tmp_path: Path) -> None:
     printed = python(
         """
 from contextlib import ExitStack
-from harness.backends.tensorrt_io import _allocator
-from harness.backends.tensorrt_log import log_of
+from harness.backends.tensorrt.io import _allocator
+from harness.backends.tensorrt.log import log_of
 
 log = log_of(trt)
 log.native.log(trt.ILogger.WARNING, "a doubt")
@@ -128,7 +128,7 @@ print(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED), trt.DataType.H
 def test_the_profiler_is_a_real_one(tmp_path: Path) -> None:
     printed = python(
         """
-from harness.backends.tensorrt_inspect import PASSES, profile
+from harness.backends.tensorrt.inspect import PASSES, profile
 
 class Context:
     profiler = None

@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 
 from harness.analysis.fidelity import fidelity
-from harness.analysis.sets import compare_runs
+from harness.compare.comparison import compare_runs
 from harness.maybe import Unavailable
 from harness.protocols import Progress, Proof
 from harness.records.result import NOT_REACHED, Check, ErrorInfo, PrecisionInfo
-from harness.sinks.comparison import render_pair
-from harness.sinks.headline import headline
-from harness.sinks.markdown import render_markdown
-from harness.sinks.pipe import PipeSink
-from harness.sinks.rows import number, plain, quantity, rows
-from harness.sinks.terminal import (
+from harness.spec import RunSpec
+from harness.testing.results import fake_failure, fake_result
+from harness.views.comparison import render_pair
+from harness.views.headline import headline
+from harness.views.markdown import render_markdown
+from harness.views.pipe import PipeSink
+from harness.views.terminal import (
     TerminalSink,
     live_line,
     render_result,
     render_table,
     to_text,
 )
-from harness.spec import RunSpec
-from harness.testing.results import fake_failure, fake_result
+from harness.views.text import number, plain, quantity, rows
 
 DATA = Path(__file__).parents[1] / "data" / "renderings"
 

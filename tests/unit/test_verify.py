@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.analysis.fidelity_check import fidelity_check
-from harness.backends.onnxruntime import OnnxRuntimeBackend
-from harness.engine import verify as verifying
-from harness.engine.messages import Drawn, Job, Verified
-from harness.engine.verify import BATCHES, _disagreement, verify
+from harness.backends.onnxruntime.backend import OnnxRuntimeBackend
+from harness.engine.wire.messages import Drawn, Job, Verified
+from harness.engine.worker import verify as verifying
+from harness.engine.worker.verify import BATCHES, _disagreement, verify
 from harness.maybe import Unavailable
 from harness.protocols import Artifact, SessionOptions, TensorSpec
 from harness.records.result import Fidelity, OutputFidelity

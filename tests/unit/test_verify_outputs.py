@@ -11,8 +11,8 @@ import pytest
 from onnx import helper
 from onnx_models import floats, measured, prepared, save, value
 
-from harness.engine.messages import Job, Looked
-from harness.engine.verify import verify
+from harness.engine.wire.messages import Job, Looked
+from harness.engine.worker.verify import verify
 from harness.errors import DataError, MeasurementFailed, UsageError
 from harness.maybe import Unavailable
 from harness.protocols import Artifact, SessionOptions

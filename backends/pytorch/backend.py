@@ -1,0 +1,353 @@
+"""PyTorch, eager, compiled by inductor, or quantized; here on the CPU.
+
+    artifact "torch"              its source rebuilds the module; cast, laid out, compiled as asked
+    artifact "torch-int8"         CPU: the integer program that `harness.quantize.torch` saved
+    artifact "torch-int8-linear"  CUDA: like "torch", its linear layers as `torch_linear` planned
+
+On a CUDA device `harness.backends.pytorch.cuda` takes over. On the CPU ``enqueue`` computes in the
+calling thread, so ``synchronize`` finds nothing to wait for. With ``boundary=transfer`` the casts
+and layout changes between the caller's arrays and what the module takes and gives are part of
+``enqueue``; with ``compute`` they happen in ``bind`` and ``outputs``. Where there are none, as in
+fp32, the two boundaries are the same on a CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from harness.backends.common import (
+    cuda_version,
+    find_cuda,
+    import_framework,
+    is_cuda,
+    nothing,
+    refuse_closed,
+    unavailable,
+)
+from harness.backends.pytorch.module import Loaded, check, claim_inductor_cache, line, mapped
+from harness.backends.pytorch.operators import operators_of
+from harness.backends.pytorch.options import runnable, settings
+from harness.errors import MeasurementFailed, ModelError, UsageError
+from harness.maybe import Maybe, Unavailable
+from harness.protocols import Artifact, Available, Description, SessionOptions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from harness.backends.pytorch.cuda import CudaSession
+    from harness.protocols import Arrays
+
+_PIP = "pip install 'hw-harness[torch]'"
+_PIP_CUDA = "pip uninstall torch && pip install torch (a CUDA build: pytorch.org/get-started)"
+
+# TorchScript rewrites a program during its first calls, with operators that later ones do not run.
+_SETTLING_RUNS = 3
+
+
+class PyTorchBackend:
+    """Sessions of one backend object share the loaded module, each with tensors of its own."""
+
+    name = "pytorch"
+
+    def __init__(self) -> None:
+        self._loaded: weakref.WeakValueDictionary[bytes, Loaded] = weakref.WeakValueDictionary()
+
+    def availability(self, device: str) -> Available | Unavailable:
+        if device == "cpu":
+            torch: Any = import_framework("torch", "PyTorch", _PIP)
+            if isinstance(torch, Unavailable):
+                return torch
+            capability = torch.backends.cpu.get_cpu_capability()
+            return Available({"version": str(torch.__version__), "cpu_capability": capability})
+        return _cuda_availability(device)
+
+    def artifact_format(self, precision: str, options: SessionOptions) -> str:
+        chosen = settings(options)
+        precisions = runnable(options.device)
+        if precision not in precisions:
+            raise UsageError(
+                f"pytorch has no {precision} arithmetic on this {options.device}",
+                f"use --precision {' or '.join(precisions)}",
+            )
+        if precision != "int8":
+            return "torch"
+        if is_cuda(options):
+            return "torch-int8-linear"
+        if chosen["compile"] != "off":
+            raise UsageError(
+                "--option compile=inductor with --precision int8",
+                "leave it out: the int8 program is a graph with its kernels already chosen",
+            )
+        return "torch-int8"
+
+    def prepare(
+        self, artifact: Artifact, inputs: Arrays, options: SessionOptions
+    ) -> PyTorchSession | CudaSession:
+        available = self.availability(options.device)
+        if isinstance(available, Unavailable):
+            raise unavailable(available)
+        mine = ("torch", "torch-int8-linear" if is_cuda(options) else "torch-int8")
+        if artifact.format not in mine:
+            raise ModelError(f"pytorch runs torch artifacts, not {artifact.format!r}")
+        _set_threads(options)
+        claim_inductor_cache()
+        if not is_cuda(options):
+            loaded = self._load(artifact, options)
+            _set_threads(options)  # a model's own code may have set others
+            return PyTorchSession(loaded, inputs)
+        from harness.backends.pytorch.cuda import CudaSession, set_up
+
+        set_up(artifact.precision, options)
+        return CudaSession(self._load(artifact, options), inputs)
+
+    def _load(self, artifact: Artifact, options: SessionOptions) -> Loaded:
+        key = msgspec.json.encode((artifact, options))
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            loaded = self._loaded[key] = Loaded(artifact, options)
+        return loaded
+
+
+def _cuda_availability(device: str) -> Available | Unavailable:
+    """The device before the framework: without one there is nothing to import seconds for."""
+    found = find_cuda("pytorch", device)
+    if isinstance(found, Unavailable):
+        return found
+    torch: Any = import_framework("torch", "PyTorch", _PIP)
+    if isinstance(torch, Unavailable):
+        return torch
+    if not torch.backends.cuda.is_built() or torch.version.cuda is None:
+        return Unavailable(f"PyTorch {torch.__version__} is built without CUDA", _PIP_CUDA)
+    found = find_cuda("pytorch", device, cuda_version(torch.version.cuda))
+    if isinstance(found, Unavailable):
+        return found
+    return Available(
+        {
+            "version": str(torch.__version__),
+            "cuda": torch.version.cuda,
+            "device": found.name,
+            "compute_capability": found.compute_capability,
+        }
+    )
+
+
+def _set_threads(options: SessionOptions) -> None:
+    import torch
+
+    torch.set_num_threads(options.threads)
+    if torch.get_num_interop_threads() != options.inter_threads:
+        # refused once that pool has started: `describe` tells the number in force
+        with contextlib.suppress(RuntimeError):
+            torch.set_num_interop_threads(options.inter_threads)
+
+
+class PyTorchSession:
+    """One stream: its own input tensors over a shared module.
+
+    After the first inference ``enqueue`` raises foreign exceptions: mapping them would cost a
+    Python frame inside the timed interval.
+    """
+
+    enqueue: Callable[[], None]
+    synchronize: Callable[[], None]
+
+    def __init__(self, loaded: Loaded, inputs: Arrays) -> None:
+        self._loaded: Loaded | None = loaded
+        self._specs = loaded.artifact.inputs
+        check(self._specs, inputs)
+        self._results: list[Any] = [None]
+        self._pristine: list[Any] | None = None  # the inputs of a model that works in place
+        self._guard = _inference_guard()
+        with mapped("PyTorch cannot take the inputs", ModelError):
+            self._take(inputs)
+        self.enqueue = self._first
+        self.synchronize = nothing
+        if loaded.settings["compile"] == "inductor":
+            self._compile()
+
+    def _tensors(self, inputs: Arrays) -> list[Any]:
+        import numpy as np
+        import torch
+
+        loaded = self._open()
+        made = [torch.from_numpy(np.array(inputs[spec.name])) for spec in self._specs]
+        transfer = loaded.options.boundary == "transfer"
+        return made if transfer else [loaded.tensor(tensor) for tensor in made]
+
+    def _compile(self) -> None:
+        from torch._inductor import config
+
+        # Freezing packs weights for oneDNN; as an option of torch.compile it has no effect (torch
+        # 2.13). Precompiled headers go to the system's temporary folder, whatever the cache's is.
+        with config.patch(freezing=True, cpp_cache_precompile_headers=False):
+            self._first()
+
+    def _take(self, inputs: Arrays) -> None:
+        loaded = self._open()
+        with self._guard(True):
+            self._bound = self._tensors(inputs)
+        self._run = _runner(loaded, self._bound, self._results, self._guard)
+
+    def _first(self) -> None:
+        """The first inference, which shows what a model does beside computing its outputs."""
+        loaded = self._open()
+        pristine = [tensor.clone() for tensor in self._bound]
+        with mapped("PyTorch failed to run the model", MeasurementFailed):
+            try:
+                self._run()
+            except RuntimeError as error:
+                if not re.search("require grad|[Ii]nference tensor", str(error)):
+                    raise
+                self._admit_gradients(pristine)
+            _set_threads(loaded.options)
+            if any(not _equal(a, b) for a, b in zip(pristine, self._bound, strict=True)):
+                self._renew_inputs(pristine)
+        self.enqueue = self._run
+
+    def _admit_gradients(self, pristine: list[Any]) -> None:
+        """For a forward that differentiates, which inference mode does not let it."""
+        self._guard = _no_gradients
+        # tensors made in inference mode stay so; their copies elsewhere do not
+        self._bound = [tensor.clone() for tensor in pristine]
+        self._run = _runner(self._open(), self._bound, self._results, self._guard)
+        self._run()
+
+    def _renew_inputs(self, pristine: list[Any]) -> None:
+        """For a forward that changes its inputs: each inference is to have the same ones."""
+        self._pristine = pristine
+        bound, run, guard = self._bound, self._run, self._guard
+
+        def renewed() -> None:
+            with guard(True):
+                for tensor, given in zip(bound, pristine, strict=True):
+                    tensor.copy_(given)
+            run()
+
+        self._run = renewed
+        renewed()
+
+    def bind(self, inputs: Arrays) -> None:
+        """Copy ``inputs`` over the bound ones. Raises `DataError`."""
+        self._open()
+        check(self._specs, inputs)
+        with self._guard(True):
+            targets = self._bound if self._pristine is None else self._pristine
+            for target, fresh in zip(targets, self._tensors(inputs), strict=True):
+                target.copy_(fresh)
+
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        import numpy as np
+
+        loaded = self._open()
+        named = loaded.outputs(self._results[0])
+        return {name: np.array(tensor.detach().numpy()) for name, tensor in named.items()}
+
+    def describe(self) -> Description:
+        loaded = self._open()
+        operators: Maybe[dict[str, dict[str, int]]]
+        kept = self._results[0]
+        try:
+            for _ in range(_SETTLING_RUNS):
+                self._run()
+            operators = operators_of(self._run)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            operators = Unavailable(f"a profiled inference failed: {line(error)}")
+        self._results[0] = kept
+        return Description({**_runtime_facts(loaded), **self._habits()}, operators)
+
+    def _habits(self) -> dict[str, str]:
+        """What the model does that a reader of its figures has to know."""
+        import torch
+
+        asked, found = self._open().options.threads, torch.get_num_threads()
+        habits = {}
+        if found != asked:
+            habits["threads"] = f"{found}: the model sets them as it runs; asked for {asked}"
+        if self._pristine is not None:
+            habits["inputs"] = "changed in place by the model; copied anew inside each timed run"
+        if self._guard is _no_gradients:
+            habits["gradients"] = "the model differentiates: run without inference mode"
+        return habits
+
+    def close(self) -> None:
+        if self._loaded is None:
+            return
+        self._loaded = None
+        self.enqueue = self.synchronize = self._run = refuse_closed
+        self._bound.clear()
+        self._results.clear()
+
+    def _open(self) -> Loaded:
+        if self._loaded is None:
+            refuse_closed()
+        return self._loaded
+
+
+def _inference_guard() -> Any:
+    """Inference mode belongs to a thread, and threads come and go: so every call enters it, through
+    the guard itself, which costs half of what its Python wrapper does."""
+    import torch
+
+    return getattr(torch._C, "_InferenceMode", torch.inference_mode)
+
+
+def _no_gradients(_: bool) -> Any:
+    import torch
+
+    return torch.no_grad()
+
+
+def _equal(before: Any, after: Any) -> bool:
+    import torch
+
+    if torch.equal(before, after):
+        return True
+    nan = before.isnan() & after.isnan()
+    same: bool = torch.equal(before.masked_fill(nan, 0), after.masked_fill(nan, 0))
+    return same
+
+
+def _runner(
+    loaded: Loaded, bound: Sequence[Any], results: list[Any], guard: Any
+) -> Callable[[], None]:
+    """The timed call."""
+    module = loaded.call
+
+    def compute() -> None:
+        with guard(True):
+            results[0] = module(*bound)
+
+    def transfer() -> None:
+        with guard(True):
+            results[0] = loaded.outputs(module(*map(loaded.tensor, bound)))
+
+    return transfer if loaded.options.boundary == "transfer" else compute
+
+
+def _runtime_facts(loaded: Loaded) -> dict[str, str]:
+    import torch
+
+    chosen = loaded.settings
+    facts = {
+        "version": str(torch.__version__),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "onednn": "on" if torch.backends.mkldnn.is_available() else "off",
+        "openmp": "on" if torch.backends.openmp.is_available() else "off",
+        "threads": str(torch.get_num_threads()),
+        "interop_threads": str(torch.get_num_interop_threads()),
+        "compile": chosen["compile"],
+        "channels_last": "on" if loaded.channels_last else "off",
+        "dtype": str(loaded.dtype or "as the model").removeprefix("torch."),
+        "boundary": loaded.options.boundary,
+    }
+    if loaded.artifact.format == "torch-int8":
+        facts["quantized_engine"] = torch.backends.quantized.engine
+    if chosen["compile"] == "inductor":
+        facts["fused_kernels"] = "run as C++ of inductor's own, not among the operators"
+    return facts

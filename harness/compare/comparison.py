@@ -1,0 +1,295 @@
+"""Two runs, or two sets of results: every cell and metric of them, judged together.
+
+    two runs, of whatever ──> compare_runs: one match ─┐
+    two sets              ──> compare_sets: by cell  ──┼── Match, ... ──> verdicts ──> Sets
+    one field differs     ──> compare_sets(across=..) ─┘
+
+Nothing is left out in silence: a cell that only one side has, one whose runs failed, and one that
+was measured on other hardware are listed with the reason, as *not comparable*.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+import msgspec
+
+from harness.compare.across import Across, match_across
+from harness.compare.match import (
+    Apart,
+    Match,
+    Side,
+    doubts,
+    group,
+    hardware_differences,
+    hardware_name,
+    match,
+    same_night,
+)
+from harness.compare.verdicts import Pairing, Row, Settings, drafts, judge_all
+from harness.maybe import Unavailable
+from harness.records.cell import cell_of
+from harness.records.figures import single
+from harness.records.result import Result
+
+_TOGETHER = 0.5  # share of a machine's cells that move alike before the machine is suspected
+_ENOUGH_CELLS = 4
+_SPEEDS = ("latency_median", "throughput")
+# what a latency means depends on these; nothing of two runs compares where they differ
+_MUST_MATCH = ("scenario", "boundary", "device")
+# of two runs these have a row even where both lack them: the reason is worth reading
+_ALWAYS = ("latency_median", "throughput", "energy_per_inference", "memory_peak", "file_size")
+# Schema history: harness.comparison/1, the first that pairs and sets share
+SCHEMA = "harness.comparison/1"
+
+
+class Runs(msgspec.Struct, frozen=True, kw_only=True):
+    """One side of a cell. ``failed``: run id -> what went wrong, listed and not counted."""
+
+    ids: tuple[str, ...]
+    launches: int
+    failed: dict[str, str]
+    doubts: str
+
+
+class CellReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell on one machine. ``apart`` and ``reason``: why it has no verdicts."""
+
+    cell: str
+    key: str
+    reference: str  # the cell that A measured, where it is another one
+    fingerprint: str
+    hardware: str
+    a: Runs | None
+    b: Runs | None
+    apart: Apart
+    reason: str
+    rows: tuple[Row, ...]
+    one_night: bool | None  # None: a side is missing
+    differences: dict[str, tuple[str, str]]
+
+
+class Sets(msgspec.Struct, frozen=True, kw_only=True):
+    """``comparisons``: how many p values were adjusted for each other."""
+
+    schema: str = SCHEMA
+    a: str
+    b: str
+    alpha: float
+    comparisons: int
+    cells: tuple[CellReport, ...]
+    environment: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+
+
+def compare_runs(
+    a: Result, b: Result, settings: Settings | None = None, *, other_hardware: bool = False
+) -> Sets:
+    """Compare ``b`` with the reference ``a``: one cell, be the two of one model and precision or
+    not; that is what they are put side by side for, and ``differences`` names it."""
+    pair = _pair(a, b)
+    found = _compared([pair], settings or Settings(), other_hardware, (a.id, b.id), always=_ALWAYS)
+    (report,) = found.cells
+    if report.apart and not report.rows:
+        return found
+    if all(_incomplete(row) for row in report.rows):
+        broken = next((run for run in (a, b) if isinstance(run.timing, Unavailable)), a)
+        why = broken.error.message if broken.error else broken.status
+        told = f"the two runs share no figure: {broken.id} is {why}"
+        report = msgspec.structs.replace(report, apart="failed", reason=told, rows=())
+    else:
+        report = msgspec.structs.replace(report, rows=(*report.rows, *_shown(a, b)))
+    return msgspec.structs.replace(found, cells=(report,))
+
+
+def compare_sets(
+    a: Iterable[Result],
+    b: Iterable[Result],
+    settings: Settings | None = None,
+    *,
+    across: Across | None = None,
+    other_hardware: bool = False,
+    names: tuple[str, str] = ("A", "B"),
+    problems: Sequence[str] = (),
+) -> Sets:
+    """Compare every cell of ``b`` with that of the reference ``a``.
+
+    With ``other_hardware`` cells from different machines show their ratios, and have no verdicts.
+    """
+    matches = match_across(a, b, across) if across else match(group(a), group(b))
+    found = _compared(matches, settings or Settings(), other_hardware, names)
+    return msgspec.structs.replace(found, problems=tuple(problems))
+
+
+def _compared(
+    matches: Sequence[Match],
+    settings: Settings,
+    other_hardware: bool,
+    names: tuple[str, str],
+    always: Collection[str] = (),
+) -> Sets:
+    rows, comparisons = _verdicts(matches, settings, other_hardware, always)
+    reports = tuple(_report(m, judged) for m, judged in zip(matches, rows, strict=True))
+    return Sets(
+        a=names[0],
+        b=names[1],
+        alpha=settings.alpha,
+        comparisons=comparisons,
+        cells=reports,
+        environment=tuple(_environment(reports)),
+    )
+
+
+def _pair(a: Result, b: Result) -> Match:
+    """Two runs as they are, whatever became of them: what was measured stands."""
+    apart, reason = _obstacle(a, b)
+    cells = cell_of(a), cell_of(b)
+    return Match(
+        cell=cells[1].name,
+        key=cells[1].key,
+        fingerprint=b.machine.fingerprint,
+        a=Side((a,)),
+        b=Side((b,)),
+        reference="" if cells[0] == cells[1] else cells[0].name,
+        apart=apart,
+        reason=reason,
+    )
+
+
+def _obstacle(a: Result, b: Result) -> tuple[Apart, str]:
+    if a.machine.fingerprint != b.machine.fingerprint:
+        told = f"the machines differ: {hardware_differences(a, b)}; measure both on one machine"
+        return "other hardware", told
+    for name in _MUST_MATCH:
+        ours, theirs = getattr(a.spec, name), getattr(b.spec, name)
+        if ours != theirs:
+            told = f"the runs differ in {name}: {ours} and {theirs}; measure both alike"
+            return "another benchmark", told
+    return "", ""
+
+
+def _incomplete(row: Row) -> bool:
+    return isinstance(row.a, Unavailable) or isinstance(row.b, Unavailable)
+
+
+def _shown(a: Result, b: Result) -> list[Row]:
+    """Macro F1: both values, without a verdict."""
+    values = single(a, "f1"), single(b, "f1")
+    if all(isinstance(value, Unavailable) for value in values):
+        return []
+    why = "shown, not tested"
+    return [Row(metric="f1", unit="", better="higher", verdict=None, reason=why, a=values[0],
+                b=values[1])]  # fmt: skip
+
+
+def _verdicts(
+    matches: Sequence[Match], settings: Settings, other_hardware: bool, always: Collection[str]
+) -> tuple[list[list[Row]], int]:
+    """The rows of each match, and how many p values they share. Other hardware is no company."""
+    found = [drafts(_pairing(m), settings, always) if not m.apart else [] for m in matches]
+    family = judge_all([one for drafted in found for one in drafted], settings.alpha)
+    rest = iter(family)
+    rows = [[next(rest) for _ in drafted] for drafted in found]
+    for index, m in enumerate(matches):
+        if other_hardware and m.apart == "other hardware":
+            alone = judge_all(drafts(_pairing(m), settings, always), settings.alpha)
+            rows[index] = [_without_verdict(row, m.reason) for row in alone]
+    return rows, sum(not isinstance(row.p, Unavailable) for row in family)
+
+
+def counts(found: Sets) -> dict[str, int]:
+    """How many cells have what as their worst verdict; cells without any are not comparable."""
+    return dict(Counter(worst(report) for report in found.cells))
+
+
+def worst(report: CellReport) -> str:
+    """The verdict of a cell as a whole: the one that needs most attention."""
+    verdicts = {row.verdict for row in report.rows}
+    order = ("regressed", "inconclusive", "improved", "unchanged")
+    return next((verdict for verdict in order if verdict in verdicts), "not comparable")
+
+
+def _pairing(m: Match) -> Pairing:
+    assert m.a is not None and m.b is not None
+    return Pairing(cell=m.cell, a=m.a, b=m.b)
+
+
+def _report(m: Match, rows: Sequence[Row]) -> CellReport:
+    either = m.b or m.a
+    assert either is not None
+    both = m.a is not None and m.b is not None
+    finished = both and bool(m.a and m.a.finished and m.b and m.b.finished)
+    return CellReport(
+        cell=m.cell,
+        key=m.key,
+        reference=m.reference,
+        fingerprint=m.fingerprint,
+        hardware=hardware_name(either.first),
+        a=_runs(m.a),
+        b=_runs(m.b),
+        apart=m.apart,
+        reason=m.reason,
+        rows=tuple(rows),
+        one_night=same_night(m.a, m.b) if finished and m.a and m.b else None,
+        differences=differences(m.a.first, m.b.first) if m.a and m.b else {},
+    )
+
+
+def differences(a: Result, b: Result) -> dict[str, tuple[str, str]]:
+    """Spec, model, versions, commit and settings that differ, by name."""
+    sides = [_conditions(run) for run in (a, b)]
+    names = {**sides[0], **sides[1]}
+    found = {name: (sides[0].get(name, "absent"), sides[1].get(name, "absent")) for name in names}
+    return {name: values for name, values in found.items() if values[0] != values[1]}
+
+
+def _conditions(run: Result) -> dict[str, str]:
+    spec = {
+        name: str(value)
+        for name, value in msgspec.structs.asdict(run.spec).items()
+        if name not in ("out", "tags", "timeout_s")
+    }
+    settings = {name: run.machine.context.get(name, "absent") for name in ("kernel", "governor")}
+    model = {} if isinstance(run.model, Unavailable) else {"model file": run.model.sha256[:12]}
+    commit = {"commit": run.software.commit[:12]} if run.software.commit else {}
+    return {**spec, **model, **settings, **commit, **run.software.versions}
+
+
+def _runs(side: Side | None) -> Runs | None:
+    if side is None:
+        return None
+    timings = [run.timing for run in side.finished]
+    return Runs(
+        ids=tuple(run.id for run in side.finished),
+        launches=sum(len(one.launches) for one in timings if not isinstance(one, Unavailable)),
+        failed={run.id: run.error.message if run.error else run.status for run in side.failed},
+        doubts=doubts(side) if side.finished else "",
+    )
+
+
+def _without_verdict(row: Row, reason: str) -> Row:
+    return msgspec.structs.replace(row, verdict="not comparable", reason=reason)
+
+
+def _environment(reports: Iterable[CellReport]) -> list[str]:
+    """Machines on which at least half of the cells moved the same way: more than code does."""
+    by_machine: dict[str, list[CellReport]] = {}
+    for report in reports:
+        if report.rows and not report.apart:
+            by_machine.setdefault(report.fingerprint, []).append(report)
+    told: list[str] = []
+    for cells in by_machine.values():
+        moved = Counter(_speed(report) for report in cells)
+        for way, word in (("regressed", "slower"), ("improved", "faster")):
+            if len(cells) >= _ENOUGH_CELLS and moved[way] >= _TOGETHER * len(cells):
+                told.append(
+                    f"environment suspected: {moved[way]} of {len(cells)} cells on "
+                    f"{cells[0].hardware} ({cells[0].fingerprint}) are {word} together"
+                )
+    return told
+
+
+def _speed(report: CellReport) -> str | None:
+    verdicts = {row.metric: row.verdict for row in report.rows}
+    return next((verdicts[name] for name in _SPEEDS if name in verdicts), None)

@@ -1,0 +1,1 @@
+"""The gate: a comparison held against a policy."""

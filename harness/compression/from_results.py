@@ -1,0 +1,155 @@
+"""Results of ``harness run`` as a board, and as a file of the compression engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from harness.compression import engine_file as compression_engine
+from harness.compression.entries import entry_of
+from harness.compression.model import Board, Entry, Figure, Histogram
+from harness.compression.ratios import with_ratios
+from harness.errors import ResultError
+from harness.host.names import told_apart
+from harness.maybe import Unavailable
+from harness.records.figures import single
+from harness.records.lookup import lookup
+from harness.records.result import Result
+from harness.records.samples import read_samples
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# bins of equal ratio up to this quantile, at most so many; then so many to the slowest of all
+_BULK, _BULK_BINS, _TAIL_BINS = 0.95, 60, 12
+_FEW = 200  # samples, of which no tail is told apart
+_UNITS = {
+    "energy_consumption_mw": "average power over the timed window, in mW; no energy",
+    "energy_per_inference_j": "joules per inference over the timed window, gross of idle",
+    "memory_usage_mb": "peak of the worker in the timed window; 1 MB is 10^6 bytes",
+    "model_size_mb": "the model's file; 1 MB is 10^6 bytes",
+    "latency_mean_ms": "mean over all iterations; latency_median_ms is the median",
+    "accuracy": "top-1, a share of 1",
+}
+
+
+def board_from(results: Sequence[Result], folders: Sequence[Path | None] = ()) -> Board:
+    """One entry per result, oldest first, with ratios and scores.
+
+    ``folders`` (one per result) hold the samples, for the distributions of latency.
+    """
+    paired = list(zip(results, folders or [None] * len(results), strict=True))
+    paired.sort(key=lambda one: one[0].started_at)
+    problems: list[str] = []
+    entries = [entry_of(result, _latencies(result, folder, problems)) for result, folder in paired]
+    notes = _summed_up(problems, len(paired))
+    return Board(entries=with_ratios(told_apart(entries)), notes=notes)
+
+
+def _summed_up(problems: Sequence[str], total: int) -> tuple[str, ...]:
+    if len(problems) < 2:
+        return tuple(problems)
+    return (f"{len(problems)} of {total} runs show no distribution of latency; {problems[0]}",)
+
+
+def export(results: Sequence[Result]) -> bytes:
+    """The compression engine's file: means and milliwatts as it has them, joules beside them."""
+    ordered = sorted(results, key=lambda result: result.started_at)
+    entries = told_apart([_exported(result) for result in ordered])
+    names = compression_engine.unique_names(entries)
+    extra: dict[str, dict[str, Any]] = {}
+    for name, result in zip(names, ordered, strict=True):
+        about = extra.setdefault(name, {"model_info": _model_info(result)})
+        about["benchmark_time_seconds"] = (
+            about.get("benchmark_time_seconds", 0.0) + result.duration_s
+        )
+    named = [
+        msgspec.structs.replace(entry, model=name)
+        for entry, name in zip(entries, names, strict=True)
+    ]
+    return compression_engine.dump(Board(entries=tuple(named), extra=extra))
+
+
+def _model_info(result: Result) -> dict[str, Any]:
+    model = result.model
+    if isinstance(model, Unavailable):
+        return {"library": result.spec.backend}
+    random = ", random weights" if model.random_weights else ""
+    return {
+        "library": result.spec.backend,
+        "category": model.source,
+        "input_shape": list(model.inputs[0].shape) if model.inputs else [],
+        "description": f"{model.name}{random}, inputs from {model.input_data}",
+    }
+
+
+def _exported(result: Result) -> Entry:
+    """The entry with the mean for the median; its figures of our own as extra fields."""
+    entry = entry_of(result)
+    figures = dict(entry.figures)
+    extra: dict[str, Any] = {}
+    if (median := figures.pop("latency_ms", None)) is not None:
+        extra["latency_median_ms"] = median.value
+    mean = lookup(result, "timing.latency_ms.mean")
+    if not isinstance(mean, Unavailable):
+        bounds = lookup(result, "timing.latency_ms.ci95.mean")
+        low, high = (None, None) if isinstance(bounds, Unavailable) else bounds
+        figures["latency_ms"] = Figure(mean, low, high)
+    watts = single(result, "power_average")
+    if not isinstance(watts, Unavailable):
+        figures["power_mw"] = Figure(watts * 1e3)
+    own = compression_engine.Own(
+        run=result.id,
+        status=result.status,
+        random_weights=entry.random_weights,
+        units=_UNITS,
+        intervals={
+            name: (figure.low, figure.high)
+            for name, figure in figures.items()
+            if figure.low is not None and figure.high is not None
+        },
+        missing=entry.missing,
+        info=entry.info | {"latency_statistic": "mean"},
+    )
+    place = f"{entry.info['backend']} on {entry.info['device']}"
+    extra |= {"evaluated_on": place, "harness": msgspec.to_builtins(own)}
+    return msgspec.structs.replace(entry, figures=figures, extra=extra)
+
+
+def _latencies(result: Result, folder: Path | None, problems: list[str]) -> Histogram | None:
+    """Of the timed iterations, from the samples beside the result."""
+    if folder is None or isinstance(result.timing, Unavailable):
+        return None
+    import numpy as np
+
+    try:
+        samples = read_samples(folder)
+    except ResultError as error:
+        problems.append(f"{result.id}: no distribution of latency: {error}")
+        return None
+    timed = samples.timed == 1
+    values = (samples.end_ns[timed] - samples.start_ns[timed]) / 1e6
+    if not len(values):
+        return None
+    counts, edges = np.histogram(values, bins=_edges(values))
+    return Histogram(tuple(edges.tolist()), tuple(float(count) for count in counts))
+
+
+def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bin edges that hold every value, narrow where most of them lie."""
+    import numpy as np
+
+    tiny = float(np.finfo(np.float64).tiny)  # a latency of zero has no logarithm
+    low, high = max(float(values.min()), tiny), max(float(values.max()), tiny)
+    bulk = max(float(np.quantile(values, _BULK)), low) if len(values) >= _FEW else high
+    bins = int(np.clip(2 * np.sqrt(len(values)), 4, _BULK_BINS))
+    edges = np.geomspace(low, bulk, bins + 1)
+    if high > bulk * 1.001:
+        edges = np.concatenate([edges, np.geomspace(bulk, high, _TAIL_BINS + 1)[1:]])
+    edges = np.unique(edges)
+    edges[0], edges[-1] = min(float(values.min()), low), high
+    return edges if len(edges) > 1 else np.array([low, low * 1.001])

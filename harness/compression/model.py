@@ -1,0 +1,125 @@
+"""What the Compression Board shows, whichever way it came in: event files, results or an import.
+
+    Board ── Entry (one model at one precision, from one source)
+               ├─ figures: metric name -> Figure, value with its interval
+               ├─ missing: metric name -> why there is none
+               └─ ratios against the reference precision, the AURORA score with its components
+
+Pure records. `harness.compression.ratios` computes the ratios and the score; the TensorBoard tab
+and the report draw a board as JSON and compute nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """A column of the board. ``tag`` is its step in a TensorBoard tag, ``{model}/{tag}/int8``."""
+
+    name: str
+    tag: str
+    title: str
+    unit: str
+    better: str  # lower | higher | none
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "accuracy", "Accuracy", "", "higher"),
+        Metric("f1_score", "f1_score", "F1 score", "", "higher"),
+        Metric("precision", "precision", "Precision", "", "higher"),
+        Metric("recall", "recall", "Recall", "", "higher"),
+        Metric("sensitivity", "sensitivity", "Sensitivity", "", "higher"),
+        Metric("specificity", "specificity", "Specificity", "", "higher"),
+        Metric("loss", "loss", "Loss", "", "lower"),
+        Metric("latency_ms", "latency", "Latency", "ms", "lower"),
+        Metric("latency_std_ms", "latency_std", "Latency std", "ms", "lower"),
+        Metric("throughput_per_s", "throughput", "Throughput", "1/s", "higher"),
+        Metric("model_size_mb", "model_size", "Model size", "MB", "lower"),
+        Metric("memory_mb", "memory", "Memory", "MB", "lower"),
+        Metric("gpu_memory_mb", "gpu_memory", "GPU memory", "MB", "lower"),
+        Metric("energy_j", "energy", "Energy per inference", "J", "lower"),
+        Metric("power_mw", "energy", "Power", "mW", "lower"),
+    )
+}
+
+
+# Nothing that was measured has these at 0: a 0 stands for a meter or a column that was not there.
+NEVER_ZERO = (
+    "latency_ms",
+    "throughput_per_s",
+    "model_size_mb",
+    "memory_mb",
+    "energy_j",
+    "power_mw",
+)
+
+
+# What else must be alike, where both entries give it, for one to be the reference of the other.
+# The content is that of the FP32 source: an INT8 model knows what it was made from.
+PAIRED_BY = (
+    "backend", "device", "machine", "batch_size", "scenario", "boundary", "concurrency", "threads",
+    "latency_statistic", "model_sha256",
+)  # fmt: skip
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A value, in the unit of its metric, with its 95 % interval where one is known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """Latencies counted in bins: ``counts[i]`` lies between ``edges_ms[i]`` and the next edge."""
+
+    edges_ms: tuple[float, ...]
+    counts: tuple[float, ...]
+
+
+class Aurora(msgspec.Struct, frozen=True):
+    """The score is never shown without its components (ratios, above 1 is better).
+
+    ``weights`` are those used, adding up to 1; ``penalty`` (0 to 1, a factor of the score) is below
+    1 where more accuracy was lost than is tolerated. `harness.compression.ratios.aurora`.
+    """
+
+    score: float
+    components: dict[str, float]
+    missing: tuple[str, ...] = ()
+    weights: dict[str, float] = {}
+    penalty: float = 1.0
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One model at one precision. ``ratios`` are against ``reference``, a precision."""
+
+    model: str
+    precision: str
+    run: str  # the TensorBoard run, the run id or the imported file
+    status: str = "complete"  # running | complete | degraded | failed | interrupted | imported
+    random_weights: bool = False
+    figures: dict[str, Figure] = {}
+    missing: dict[str, str] = {}
+    derived: dict[str, str] = {}  # metric name -> how the figure was computed from others
+    latencies: Histogram | None = None
+    reference: str | None = None
+    reference_run: str | None = None  # which of several runs it was compared with
+    ratios: dict[str, float] = {}  # size_ratio, speedup, accuracy_drop, energy_ratio, ...
+    aurora: Aurora | None = None
+    info: dict[str, str] = {}  # `PAIRED_BY`, and library, category, input_shape, method, ...
+    extra: dict[str, Any] = {}  # of an imported file: the fields that are no figures, verbatim
+
+
+class Board(msgspec.Struct, frozen=True, kw_only=True):
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()  # what could not be read, and why; what not to believe at sight
+    # Of an imported file, verbatim: what it says of each model beside its precisions, and beside
+    # its models.
+    extra: dict[str, dict[str, Any]] = {}
+    file_extra: dict[str, Any] = {}

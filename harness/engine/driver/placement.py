@@ -1,0 +1,84 @@
+"""Where worker, driver and sampler run: threads, processors, environment. Decided beforehand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from harness.engine.driver.process import WorkerProcess
+from harness.engine.wire.timeline import capacity_for
+from harness.errors import UsageError
+from harness.machine import physical_cores, usable_cpus
+from harness.spec import RunSpec
+
+# Read by the libraries when they are loaded, hence set before the worker starts.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """``threads`` per stream. ``rest``: processors left for driver and sampler, None: no choice."""
+
+    threads: int
+    cpus: tuple[int, ...] | None
+    rest: tuple[int, ...] | None
+    usable: int
+
+    def environment(self) -> dict[str, str]:
+        """What is set in the worker beside the user's own variables."""
+        return dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+
+
+def place(spec: RunSpec) -> Placement:
+    """Decide. Raises `UsageError` for processors that this process may not use."""
+    allowed = usable_cpus()
+    if spec.cpus is not None and not set(spec.cpus) <= set(allowed):
+        wrong = ",".join(str(cpu) for cpu in spec.cpus if cpu not in allowed)
+        given = ",".join(map(str, allowed))
+        raise UsageError(f"--cpus names {wrong}", f"this process may use {given}")
+    mine = spec.cpus if spec.cpus is not None else allowed
+    cores = min(len(mine), physical_cores()) if spec.cpus is None else len(mine)
+    threads = spec.threads or max(1, cores // spec.concurrency)
+    rest = tuple(cpu for cpu in allowed if spec.cpus is not None and cpu not in spec.cpus)
+    return Placement(threads, spec.cpus, rest or None, len(mine))
+
+
+def boot(worker: WorkerProcess, spec: RunSpec, placement: Placement) -> None:
+    """Have ``worker`` import the runtime where and how ``placement`` says."""
+    environment = placement.environment()
+    if spec.device != "cpu":
+        from harness.host.gpus import ORDER, device_order  # 7 ms that a CPU does without
+
+        # All of Harness's processes must mean the same device by cuda:N.
+        environment[ORDER] = device_order()
+    worker.boot(
+        spec.backend,
+        spec.device,
+        environment,
+        streams=spec.concurrency,
+        cpus=placement.cpus,
+        capacity=capacity_for(spec.concurrency),
+    )
+
+
+def booted(spec: RunSpec, placement: Placement) -> WorkerProcess:
+    """A fresh worker, importing its runtime."""
+    worker = WorkerProcess()
+    boot(worker, spec, placement)
+    return worker
+
+
+@contextmanager
+def stand_aside(placement: Placement) -> Iterator[None]:
+    """Keep this process off the worker's processors for a while, where the user named those."""
+    if placement.rest is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, placement.rest)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

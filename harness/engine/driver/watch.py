@@ -1,0 +1,278 @@
+"""How the driver waits for one worker: for its events, its timeline, its end, or Ctrl-C."""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from harness.engine.driver.process import WorkerProcess, raised
+from harness.engine.sampler.client import SamplerProcess
+from harness.engine.wire.messages import Event, Verified
+from harness.engine.wire.timeline import ABORT, STOP
+from harness.errors import HarnessError, MeasurementFailed
+from harness.maybe import Maybe, Unavailable
+from harness.records.result import ErrorInfo
+from harness.spec import RunSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.analysis.stopping import IntervalTracker
+    from harness.engine.driver.launch import Launch
+    from harness.engine.driver.recorder import Recorder
+
+TICK_S = 0.1
+_STOP_GRACE_S = 3.0
+
+
+class Interrupt:
+    """Set by the driver's signal handler; looked at between two sleeps."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.measuring = False  # from now on there is something to lose
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stretch of the load, with everybody watching or not, in ns."""
+
+    start_ns: int
+    end_ns: int
+    watched: bool
+
+
+@dataclass
+class LaunchRecord:
+    """What one launch left behind. Times are ns on the common clock."""
+
+    load_s: float = 0.0
+    first_inference_ms: float = 0.0
+    warmup_end: str = ""
+    stop_reason: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    idle: dict[str, tuple[int, int]] = field(default_factory=dict)  # before | after
+    window_ns: tuple[int, int] | None = None
+    pause_s: float = 0.0  # longest random pause between iterations
+    # phase just finished -> figures
+    memory: dict[str, dict[str, Maybe[float]]] = field(default_factory=dict)
+    # the same phases -> what the framework allocated on the device, in bytes
+    device_memory: dict[str, dict[str, Maybe[int]]] = field(default_factory=dict)
+    # device time in ms of the timed iterations, by stream; events may have run out before the end
+    device_ms: list[NDArray[np.float64]] = field(default_factory=list)
+    device_untimed: Unavailable | None = None  # why that is empty, where it should not be
+    pipelined: bool = False  # one thread kept an inference in flight on each stream
+    verified: Verified | None = None
+    unverified: str = ""  # what ended the worker while it verified
+    error: ErrorInfo | None = None
+    raised: HarnessError | None = None
+    recorders: list[Recorder] = field(default_factory=list)
+    overhead: list[Block] = field(default_factory=list)
+
+
+class WindowPlan(msgspec.Struct, frozen=True):
+    """What the meters on this machine ask of a window, in seconds."""
+
+    floor_s: float = 0.0
+    guard_s: float = 0.0  # of the same load afterwards
+    pause_s: float = 0.0  # longest random pause between iterations
+    settle_s: float = 0.0  # of reading on at the end, for what is published late
+
+
+class Observer(Protocol):
+    """Told what happens, so that journal, terminal and TensorBoard can follow."""
+
+    def tick(self, launch: Launch) -> None:
+        """About ten times a second, and at each change of phase."""
+        ...
+
+    metered: bool  # there may be a power meter: sampling begins before the warm-up
+
+    def start_sampler(self, pid: int) -> SamplerProcess | None:
+        """Start to read the sensors; None: not at all."""
+        ...
+
+    def idle_s(self) -> float:
+        """How long to idle before and after, asked when the model is ready."""
+        ...
+
+    def window_plan(self, iteration_s: float) -> WindowPlan:
+        """Asked after the warm-up, which has shown how long an iteration takes."""
+        ...
+
+
+class Ended(Exception):
+    """The launch is over before its end; the record says why."""
+
+
+class Watch:
+    """What `harness.engine.driver.launch.Launch` listens with. Public attributes are for observers."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        worker: WorkerProcess,
+        tick: Callable[[], None],
+        interrupt: Interrupt,
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        self.spec = spec
+        self.worker = worker
+        self.sampler: SamplerProcess | None = None  # from the first inference on
+        self.record = LaunchRecord()
+        self.tracker: IntervalTracker | None = None  # from the warm-up on
+        # (stream, timed, starts, ends) that came since the last tick
+        self.fresh: list[tuple[int, bool, NDArray[np.int64], NDArray[np.int64]]] = []
+        self.phase = "load"
+        self.phase_began_ns = clock()
+        self.aside = False  # leave the worker alone but for its timeline
+        self.doing = "importing the runtime"
+        self._tick = tick
+        self._interrupt = interrupt
+        self._interrupted_ns = 0
+        self._clock = clock
+        self._events: list[Event] = []
+        self._last_progress_ns = clock()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(worker.peer.sock, selectors.EVENT_READ, self._on_event)
+        self._selector.register(worker.output_fd, selectors.EVENT_READ, self._on_output)
+
+    def _wait(self, phase: str) -> Event:
+        while (event := self._taken(phase)) is None:
+            self._pump(TICK_S)
+        return event
+
+    def _taken(self, phase: str) -> Event | None:
+        for index, event in enumerate(self._events):
+            if event.phase == phase:
+                del self._events[: index + 1]
+                return event
+        return None
+
+    def now_ns(self) -> int:
+        return self._clock()
+
+    def pump_for(self, seconds: float) -> None:
+        """Listen for so long."""
+        end_ns = self._clock() + round(seconds * 1e9)
+        while (left_ns := end_ns - self._clock()) > 0:
+            self._pump(min(TICK_S, left_ns / 1e9))
+
+    def _pump(self, timeout_s: float) -> None:
+        for key, _ in self._selector.select(timeout_s):
+            key.data()
+        self._drain()
+        if not self.aside:
+            if self.sampler is not None:
+                self.sampler.drain()
+            self._tick()
+        self._check_failed()
+        self._check_time()
+        self._check_interrupt()
+
+    def _drain(self) -> None:
+        self.fresh = []
+        for index, recorder in enumerate(self.record.recorders):
+            starts, ends, timed = recorder.drain()
+            if not len(starts):
+                continue
+            self._last_progress_ns = self._clock()
+            if self.tracker is not None:
+                self.tracker.update((ends - starts)[timed])
+            bounds = sorted({0, timed.start, timed.stop, len(starts)})
+            for low, high in pairwise(bounds):
+                inside = timed.start <= low < timed.stop
+                self.fresh.append((index, inside, starts[low:high], ends[low:high]))
+
+    def _on_event(self) -> None:
+        events = self.worker.events()
+        if events is None:
+            self._selector.unregister(self.worker.peer.sock)
+            self._events.append(Event("gone"))
+            return
+        self._last_progress_ns = self._clock()
+        self._events.extend(events)
+
+    def _on_output(self) -> None:
+        if not self.worker.read_output():
+            self._selector.unregister(self.worker.output_fd)
+
+    # -- what can go wrong ----------------------------------------------------------------------
+
+    def _check_failed(self) -> None:
+        for event in self._events:
+            if event.failure is not None:
+                self._end(event)
+            if event.phase == "gone" and not any(e.phase == "verified" for e in self._events):
+                self._end(None)
+
+    def _end(self, event: Event | None) -> None:
+        doing = self.doing
+        self.worker.close()
+        self._cut_short("failed")
+        if event is not None and event.failure is not None:
+            tail = self.worker.stderr_tail()
+            self.record.raised, self.record.error = raised(event.failure, doing, tail)
+        else:
+            self.record.error = self.worker.death(doing)
+            self.record.raised = MeasurementFailed(
+                self.record.error.message, self.record.error.remedy
+            )
+        raise Ended
+
+    def _cut_short(self, why: str) -> None:
+        self.record.stop_reason = self.record.stop_reason or why
+        self.record.window_ns = self._window_bounds()
+
+    def _check_time(self) -> None:
+        silent_s = (self._clock() - self._last_progress_ns) / 1e9
+        if silent_s > self.spec.timeout_s:
+            self.worker.kill(f"no progress for {self.spec.timeout_s:g} s while {self.doing}")
+            self._last_progress_ns = self._clock()
+
+    def _check_interrupt(self) -> None:
+        if not self._interrupt.requested:
+            return
+        if self.phase == "window" and self._interrupted_ns == 0:
+            if self.worker.timeline.command < STOP:
+                self.record.stop_reason = "interrupted"
+            self.worker.timeline.command = ABORT
+            self._interrupted_ns = self._clock()
+        elif self.phase != "window" or self._clock() - self._interrupted_ns > _STOP_GRACE_S * 1e9:
+            self._cut_short("interrupted")
+            self._interrupted()
+
+    def _interrupted(self) -> None:
+        self.record.error = ErrorInfo(
+            kind="interrupted",
+            message=f"interrupted while {self.doing}",
+            remedy="",
+            phase=self.doing,
+            stderr_tail="",
+        )
+        raise Ended
+
+    def _enter(self, phase: str, doing: str) -> None:
+        self.phase = phase
+        self.doing = doing
+        self.phase_began_ns = self._last_progress_ns = self._clock()
+        self.fresh = []
+        self._tick()
+
+    def _window_bounds(self) -> tuple[int, int] | None:
+        return window_bounds(self.record.recorders)
+
+
+def window_bounds(recorders: Sequence[Recorder]) -> tuple[int, int] | None:
+    """First start and last end over all streams; None unless each of them timed something."""
+    windows = [recorder.window() for recorder in recorders]
+    if not windows or not all(len(starts) for starts, _ in windows):
+        return None
+    return min(int(s[0]) for s, _ in windows), max(int(e[-1]) for _, e in windows)

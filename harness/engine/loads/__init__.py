@@ -1,0 +1,1 @@
+"""How inferences follow one another: the timed loops."""

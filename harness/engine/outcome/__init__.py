@@ -1,0 +1,1 @@
+"""From what a run gathered to its result."""

@@ -1,0 +1,385 @@
+"""From what a run gathered to its Result: every figure comes out of `harness.analysis`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import machine
+from harness.analysis import channels as shares
+from harness.analysis.blocks import blocks
+from harness.analysis.drift import Diagnosis, diagnose
+from harness.analysis.energy import attribute as joules
+from harness.analysis.energy.pool import pool
+from harness.analysis.latency import interval_methods, latency_stats
+from harness.analysis.overhead import Round, overhead
+from harness.analysis.profiles import merge
+from harness.analysis.throughput import launch_rate, throughput
+from harness.analysis.validity import checks, lacking, worst
+from harness.engine.driver.watch import LaunchRecord
+from harness.engine.outcome.device_figures import (
+    device_median_ms,
+    device_memory,
+    device_method,
+    device_ms,
+    device_peak_bytes,
+)
+from harness.engine.outcome.facts import Pair, validity_facts
+from harness.engine.sampler.client import SamplerProcess
+from harness.maybe import Maybe, Unavailable, present
+from harness.records import result as records
+from harness.records.primary import average_power_w, settled
+from harness.records.result import NOT_ASKED, NOT_REACHED, Result
+from harness.spec import RunSpec
+
+if TYPE_CHECKING:
+    from harness.engine.outcome.evidence import Evidence
+
+CLOCK = "time.perf_counter_ns (CLOCK_MONOTONIC on Linux), read in the worker around each inference"
+T = TypeVar("T")
+
+
+def assemble(evidence: Evidence) -> Result:
+    """The Result of one run, complete or not."""
+    timed = _timed(evidence)
+    windows = [_latencies(record) for record, _ in timed]
+    energies = settled(
+        [_launch_energy(evidence, record, sampler) for record, sampler in timed],
+        evidence.spec.device,
+    )
+    diagnosis = diagnose(windows) if windows else None
+    timing = _timing(evidence, windows, diagnosis, energies) if diagnosis else NOT_REACHED
+    profiles = _merged_profiles(timed)
+    verified = next((r.verified for r in evidence.launches if r.verified), None)
+    validity = checks(validity_facts(evidence, timed, timing, diagnosis, profiles))
+    spec = evidence.spec
+    result = Result(
+        id=evidence.id,
+        status=_status(evidence, worst(validity)),
+        started_at=evidence.started_at,
+        duration_s=((evidence.ended_ns or time.perf_counter_ns()) - evidence.began_ns) / 1e9,
+        spec=spec,
+        model=evidence.prepared.model if evidence.prepared else NOT_REACHED,
+        precision=_precision(evidence),
+        accuracy=(verified.accuracy if verified else None) or NOT_REACHED,
+        machine=evidence.machine or machine.fingerprint(device=spec.device),
+        software=msgspec.structs.replace(
+            evidence.installed.software if evidence.installed else machine.software(),
+            runtime=verified.description.runtime if verified else _facts_of(evidence),
+        ),
+        timing=timing,
+        throughput=throughput(
+            _bounds(timed),
+            spec.batch_size,
+            spec.concurrency,
+            pipelined=any(record.pipelined for record, _ in timed),
+        )
+        if windows
+        else NOT_REACHED,
+        energy=pool(energies) if timed else NOT_REACHED,
+        memory=_memory(evidence),
+        profiles=profiles,
+        validity=validity,
+        overhead=_overhead(evidence),
+        error=_error(evidence),
+        tags=spec.tags,
+    )
+    return with_files(result, evidence)
+
+
+def with_files(result: Result, evidence: Evidence) -> Result:
+    """``result`` with the files that there are now, and a word on iterations that none holds."""
+    kept = tuple(check for check in result.validity if check.name != "samples")
+    validity = (*kept, *([lacking(evidence.unsaved)] if evidence.unsaved else []))
+    return msgspec.structs.replace(
+        result,
+        validity=validity,
+        status=_status(evidence, worst(validity)),
+        artifacts=evidence.files,
+    )
+
+
+def _timed(evidence: Evidence) -> list[Pair]:
+    """The launches that timed anything, each with its sampler."""
+    pairs = zip(evidence.launches, evidence.samplers, strict=True)
+    return [(record, sampler) for record, sampler in pairs if record.window_ns is not None]
+
+
+def _latencies(record: LaunchRecord) -> NDArray[np.int64]:
+    """Iteration times in ns over all streams, in the order in which they ended."""
+    windows = [recorder.window() for recorder in record.recorders]
+    if len(windows) == 1:
+        ((starts, ends),) = windows
+        return ends - starts
+    order = np.argsort(np.concatenate([ends for _, ends in windows]), kind="stable")
+    return np.concatenate([ends - starts for starts, ends in windows])[order]
+
+
+def _bounds(timed: Sequence[Pair]) -> list[list[tuple[NDArray[np.int64], NDArray[np.int64]]]]:
+    return [_streams(record) for record, _ in timed]
+
+
+def _streams(record: LaunchRecord) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    return [recorder.window() for recorder in record.recorders]
+
+
+def _timing(
+    evidence: Evidence,
+    windows: Sequence[NDArray[np.int64]],
+    diagnosis: Diagnosis,
+    energies: Sequence[Maybe[records.Energy]],
+) -> records.Timing:
+    spec = evidence.spec
+    timed = _timed(evidence)
+    launches = tuple(
+        _launch(pair, window, energy, spec)
+        for pair, window, energy in zip(timed, windows, energies, strict=True)
+    )
+    of_launches = [record for record, _ in timed]
+    return records.Timing(
+        scenario=spec.scenario,
+        boundary=spec.boundary,
+        clock=CLOCK,
+        mode=_mode(evidence),
+        warmup_end=_common([launch.warmup_end for launch in launches]),
+        stop_reason=_common([launch.stop_reason for launch in launches]),
+        iterations=sum(launch.iterations for launch in launches),
+        window_s=sum(launch.window_s for launch in launches),
+        latency_ms=latency_stats(windows),
+        device_ms=device_ms(of_launches, spec.device),
+        autocorrelation=diagnosis.autocorrelation,
+        effective_samples=diagnosis.effective_samples,
+        outliers=diagnosis.outliers,
+        outlier_rule=diagnosis.outlier_rule,
+        drift=diagnosis.drift,
+        launches=launches,
+        between_launch_cv=diagnosis.between_launch_cv,
+        method={**interval_methods(len(windows)), **device_method(of_launches)},
+    )
+
+
+def _mode(evidence: Evidence) -> str:
+    pause_s = max(record.pause_s for record in evidence.launches)
+    paused = (
+        f", random pauses of up to {pause_s * 1e3:.1f} ms between iterations for the power meter"
+    )
+    return "closed_loop" + (paused if pause_s else "")
+
+
+def _launch(
+    pair: Pair, window: NDArray[np.int64], energy: Maybe[records.Energy], spec: RunSpec
+) -> records.Launch:
+    record, sampler = pair
+    assert record.window_ns is not None
+    stats = latency_stats([window])
+    return records.Launch(
+        iterations=len(window),
+        warmup_iterations=sum(len(recorder.warm_up()[0]) for recorder in record.recorders),
+        warmup_end=record.warmup_end,
+        stop_reason=record.stop_reason,
+        window_s=(record.window_ns[1] - record.window_ns[0]) / 1e9,
+        median_ms=stats.median,
+        first_inference_ms=record.first_inference_ms,
+        load_s=record.load_s,
+        mean_ms=stats.mean,
+        p90_ms=stats.p90,
+        p95_ms=stats.p95,
+        p99_ms=stats.p99,
+        device_median_ms=device_median_ms(record, spec.device),
+        joules_per_inference=_of(energy, _joules_per_inference),
+        average_power_w=_of(energy, average_power_w),
+        memory_peak_bytes=_peak(record, sampler, "window")[1],
+        device_memory_peak_bytes=device_peak_bytes(record, spec.device),
+        inferences_per_s=launch_rate(_streams(record), spec.batch_size),
+    )
+
+
+def _of(energy: Maybe[records.Energy], read: Callable[[records.Energy], Maybe[T]]) -> Maybe[T]:
+    return energy if isinstance(energy, Unavailable) else read(energy)
+
+
+def _joules_per_inference(energy: records.Energy) -> Maybe[float]:
+    found = energy.joules_per_inference
+    return found if isinstance(found, Unavailable) else found.value
+
+
+def _common(values: Sequence[str]) -> str:
+    return values[0] if len(set(values)) == 1 else "mixed: " + ", ".join(dict.fromkeys(values))
+
+
+def _precision(evidence: Evidence) -> Maybe[records.PrecisionInfo]:
+    prepared = evidence.prepared
+    if prepared is None:
+        return NOT_REACHED
+    verified = next((r.verified for r in evidence.launches if r.verified), None)
+    artifact, reference = prepared.artifact, prepared.reference
+    no_reference = Unavailable("this run is the FP32 reference")
+    return records.PrecisionInfo(
+        requested=evidence.spec.precision,
+        quantization=artifact.quantization,
+        operators=verified.description.operators if verified else NOT_REACHED,
+        fidelity=(verified.fidelity if verified else None) or NOT_REACHED,
+        file_size_bytes=artifact.size_bytes,
+        fp32_file_size_bytes=reference.size_bytes if reference else no_reference,
+        size_ratio=reference.size_bytes / artifact.size_bytes if reference else no_reference,
+        layers=verified.description.layers if verified else NOT_REACHED,
+    )
+
+
+def _merged_profiles(timed: Sequence[Pair]) -> Maybe[records.Profiles]:
+    if not timed:
+        return NOT_REACHED
+    found = [
+        _profiles(index, record, sampler)
+        for index, (record, sampler) in enumerate(timed)
+        if sampler is not None
+    ]
+    if not found:
+        return Unavailable("sampling was switched off", "give --sample-rate above 0")
+    return merge(found)
+
+
+def _profiles(index: int, record: LaunchRecord, sampler: SamplerProcess) -> records.Profiles:
+    assert record.window_ns is not None
+    windows = [recorder.window() for recorder in record.recorders]
+    starts, ends = windows[0]
+    if len(windows) > 1:
+        starts = np.concatenate([starts for starts, _ in windows])
+        ends = np.concatenate([ends for _, ends in windows])
+    cut = blocks(index, starts, ends, sampler.series(), sampler.channels)
+    return msgspec.structs.replace(sampler.profiles(*record.window_ns), blocks=cut)
+
+
+def _launch_energy(
+    evidence: Evidence, record: LaunchRecord, sampler: SamplerProcess | None
+) -> Maybe[records.Energy]:
+    if sampler is None:
+        return Unavailable("sampling was switched off", "give --sample-rate above 0")
+    assert record.window_ns is not None
+    start_ns, end_ns = record.window_ns
+    series = sampler.series()
+    meters = [channel for channel in sampler.channels if channel.unit in ("J", "W")]
+    silent = sampler.unavailable()
+    if not any(channel.name not in silent for channel in meters):
+        reasons = [silent[c.name] for c in meters if c.name in silent] or [
+            silent[name] for name in ("power",) if name in silent
+        ]
+        return reasons[0] if reasons else Unavailable("no power meter was found", "harness doctor")
+    starts, ends = record.recorders[0].all()
+    spec = evidence.spec
+    window = joules.Window(
+        start_ns,
+        end_ns,
+        iterations=sum(len(recorder.window()[0]) for recorder in record.recorders),
+        batch_size=spec.batch_size,
+        concurrency=spec.concurrency,
+        guard_before_s=(start_ns - int(starts[0])) / 1e9,
+        guard_after_s=(int(ends[-1]) - end_ns) / 1e9,
+        idle_before=record.idle.get("before"),
+        idle_after=record.idle.get("after"),
+        load=(int(starts[0]), start_ns),
+        random_phase=record.pause_s > 0,
+        latency_s=float(_latencies(record).mean()) / 1e9,
+    )
+    foreign = shares.foreign_share(series, start_ns, end_ns, evidence.placement.usable)
+    return joules.attribute(
+        [joules.SourceReadings(c, *series[c.name]) for c in sampler.channels],  # type: ignore[arg-type]
+        window,
+        device=spec.device.partition(":")[0],
+        foreign_cpu_share=present(foreign),
+        sockets=_sockets(evidence.machine),
+    )
+
+
+def _sockets(found: records.Machine | None) -> int:
+    """How many the kernel names; 1 where it names none."""
+    told = found.factors.get("sockets", "") if found else ""
+    return int(told) if told.isdecimal() else 1
+
+
+def _overhead(evidence: Evidence) -> Maybe[records.Overhead]:
+    """Of the first launch that was checked."""
+    record = next((record for record in evidence.launches if record.overhead), None)
+    if record is None:
+        return NOT_ASKED
+    starts, ends = (
+        np.concatenate(parts) for parts in zip(*(r.all() for r in record.recorders), strict=True)
+    )
+    rounds = []
+    for pair in zip(record.overhead[::2], record.overhead[1::2], strict=False):
+        inside = {
+            block.watched: (starts >= block.start_ns) & (ends <= block.end_ns) for block in pair
+        }
+        rounds.append(Round(*((ends - starts)[inside[watched]] for watched in (True, False))))
+    first = record.overhead[0]
+    return overhead(rounds, (first.end_ns - first.start_ns) / 1e9)
+
+
+def _memory(evidence: Evidence) -> Maybe[records.Memory]:
+    """Of the first launch: the others repeat it."""
+    if not evidence.launches or not evidence.launches[0].memory:
+        return NOT_REACHED
+    record, sampler = evidence.launches[0], evidence.samplers[0]
+    (_, warmup_peak), (kind, window_peak) = (
+        _peak(record, sampler, phase) for phase in ("warm-up", "window")
+    )
+    return records.Memory(
+        kind=kind,
+        baseline_bytes=_figure(record, "imported", "rss_bytes"),
+        loaded_bytes=_figure(record, "loaded", "rss_bytes"),
+        warmup_peak_bytes=warmup_peak,
+        window_peak_bytes=window_peak,
+        window_uss_bytes=_figure(record, "window", "uss_bytes"),
+        window_pss_bytes=_figure(record, "window", "pss_bytes"),
+        device=device_memory(record, evidence.spec.device),
+    )
+
+
+def _peak(
+    record: LaunchRecord, sampler: SamplerProcess | None, phase: str
+) -> tuple[str, Maybe[int]]:
+    """What kind of peak a phase has, and the peak in bytes."""
+    peak = _figure(record, phase, "peak_bytes")
+    if isinstance(peak, Unavailable) and phase in record.memory:
+        return "host_rss_sampled", _sampled_peak(record, sampler, phase) or peak
+    return "host_rss_hwm", peak
+
+
+def _figure(record: LaunchRecord, phase: str, name: str) -> Maybe[int]:
+    value = record.memory.get(phase, {}).get(name, NOT_REACHED)
+    return value if isinstance(value, Unavailable) else round(value)
+
+
+def _sampled_peak(record: LaunchRecord, sampler: SamplerProcess | None, phase: str) -> int | None:
+    """The largest RSS that the sampler saw in a phase: a lower bound of the peak."""
+    if sampler is None or record.window_ns is None:
+        return None
+    times_ns, values = sampler.series().get("rss_bytes", (np.empty(0), np.empty(0)))
+    start_ns, end_ns = record.window_ns
+    inside = (times_ns >= start_ns) & (times_ns <= end_ns)
+    if phase == "warm-up":
+        inside = times_ns < start_ns
+    seen = values[inside & np.isfinite(values)]
+    return round(float(seen.max())) if len(seen) else None
+
+
+def _facts_of(evidence: Evidence) -> dict[str, str]:
+    return evidence.launches[0].facts if evidence.launches else {}
+
+
+def _error(evidence: Evidence) -> records.ErrorInfo | None:
+    return next((record.error for record in evidence.launches if record.error), None)
+
+
+def _status(evidence: Evidence, verdict: records.Verdict) -> records.Status:
+    error = _error(evidence)
+    if error is not None:
+        return "interrupted" if error.kind == "interrupted" else "failed"
+    if verdict == "fail":
+        return "failed"
+    return "degraded" if verdict == "warn" else "complete"

@@ -1,0 +1,173 @@
+"""What the validity checks look at, gathered from a run's evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from harness.analysis import channels as shares
+from harness.analysis.drift import Diagnosis
+from harness.analysis.validity import Facts
+from harness.engine.driver.watch import LaunchRecord
+from harness.engine.outcome.facts_gpu import gpu_facts
+from harness.engine.sampler.client import SamplerProcess
+from harness.engine.wire.messages import Verified
+from harness.maybe import Maybe, Unavailable
+from harness.records import result as records
+from harness.records.result import NOT_REACHED
+
+if TYPE_CHECKING:
+    from harness.engine.outcome.evidence import Evidence
+
+Pair = tuple[LaunchRecord, SamplerProcess | None]
+
+
+def validity_facts(
+    evidence: Evidence,
+    timed: Sequence[Pair],
+    timing: Maybe[records.Timing],
+    diagnosis: Diagnosis | None,
+    profiles: Maybe[records.Profiles],
+) -> Facts:
+    spec = evidence.spec
+    verified = next((r.verified for r in evidence.launches if r.verified), None)
+    operators = verified.description.operators if verified else NOT_REACHED
+    looked = verified.looked if verified else NOT_REACHED
+    why_not = next((r.unverified for r in evidence.launches if r.unverified), "")
+    model = evidence.prepared.model if evidence.prepared else None
+    sampled = profiles if isinstance(profiles, Unavailable) else profiles.sampler
+    return Facts(
+        warmup_ends=[record.warmup_end for record, _ in timed],
+        max_warmup_s=spec.max_warmup_s,
+        goal=spec.goal,
+        half_width=_half_width(timing),
+        drift=diagnosis.drift if diagnosis else NOT_REACHED,
+        drift_p=diagnosis.trend_p if diagnosis else NOT_REACHED,
+        foreign_share=_worst_share(timed, shares.foreign_share),
+        steal_share=_worst_share(timed, shares.steal_share),
+        throttle_events=_throttles(profiles),
+        disturbed_blocks=_disturbed(profiles),
+        clock_drift=_clock_drift(profiles),
+        threads=evidence.placement.threads,
+        concurrency=spec.concurrency,
+        usable_cpus=evidence.placement.usable,
+        sampler_cpu_share=sampled if isinstance(sampled, Unavailable) else sampled.cpu_share,
+        sampler_gap_s=sampled if isinstance(sampled, Unavailable) else sampled.gap_max_s,
+        sampler_period_s=0.0 if isinstance(sampled, Unavailable) else 1 / sampled.requested_rate_hz,
+        timer_share=NOT_REACHED
+        if isinstance(timing, Unavailable)
+        else _clock_cost_ms(evidence) / max(timing.latency_ms.median, 1e-9),
+        nan=looked if isinstance(looked, Unavailable) else looked.nan,
+        infinite=() if isinstance(looked, Unavailable) else looked.infinite,
+        unseen={} if isinstance(looked, Unavailable) else looked.unseen,
+        allow_infinite=spec.allow_infinite,
+        drawn=model is not None and model.input_data.startswith("drawn"),
+        integer_nodes=operators
+        if isinstance(operators, Unavailable)
+        else sum(counts.get(spec.precision, 0) for counts in operators.values()),
+        precision=spec.precision,
+        fidelity=_fidelity(evidence, verified),
+        unverified=why_not,
+        labelled=verified is not None and isinstance(verified.accuracy, records.Accuracy),
+        gpu=gpu_facts(spec.device, timed),
+    )
+
+
+def _fidelity(evidence: Evidence, verified: Verified | None) -> Maybe[records.Fidelity] | None:
+    if evidence.prepared is None or evidence.prepared.reference is None:
+        return None
+    return (verified.fidelity if verified else None) or NOT_REACHED
+
+
+def _disturbed(profiles: Maybe[records.Profiles]) -> Maybe[tuple[int, int]]:
+    """How many blocks were disturbed, of how many."""
+    if isinstance(profiles, Unavailable):
+        return profiles
+    if not profiles.blocks:
+        return Unavailable("the window was not cut into blocks", "lengthen --duration")
+    for block in profiles.blocks:
+        if isinstance(block.disturbed, Unavailable):
+            return block.disturbed
+    return sum(block.disturbed is True for block in profiles.blocks), len(profiles.blocks)
+
+
+def _half_width(timing: Maybe[records.Timing]) -> Maybe[float]:
+    if isinstance(timing, Unavailable):
+        return timing
+    interval, median = timing.latency_ms.ci95["median"], timing.latency_ms.median
+    if isinstance(interval, Unavailable):
+        return interval
+    return (interval[1] - interval[0]) / 2 / median if median else 0.0
+
+
+def _worst_share(timed: Sequence[Pair], share: Callable[..., Maybe[float]]) -> Maybe[float]:
+    """The largest of the launches' shares, of one core; the first absence where none is known."""
+    found = [
+        share(sampler.series(), *record.window_ns)
+        for record, sampler in timed
+        if sampler is not None and record.window_ns is not None
+    ]
+    known = [value for value in found if not isinstance(value, Unavailable)]
+    if known:
+        return max(known)
+    return found[0] if found else Unavailable("nothing was sampled", "give --sample-rate above 0")
+
+
+_THROTTLE_CHANNELS = ("core_throttles", "package_throttles", "cgroup_throttles")
+
+
+def _throttles(profiles: Maybe[records.Profiles]) -> Maybe[float]:
+    """Throttle events of every counter that could be read, absent where none could."""
+    if isinstance(profiles, Unavailable):
+        return profiles
+    absent: Unavailable | None = None
+    counted: list[float] = []
+    for name in _THROTTLE_CHANNELS:
+        channel = profiles.channels.get(name)
+        if isinstance(channel, Unavailable):
+            absent = absent or channel
+        elif channel is not None:
+            counted.append(channel.last - channel.first)  # type: ignore[operator]
+    if counted:
+        return float(sum(counted))
+    return absent or Unavailable("this machine shows no throttle counters", "see harness doctor")
+
+
+# The busiest core's clock tells about the worker; idle cores pull these up and down as they like.
+_IDLE_CLOCKS = ("cpu_mean_mhz", "cpu_min_mhz")
+
+
+def _clock_drift(profiles: Maybe[records.Profiles]) -> Maybe[float]:
+    """Largest relative change of a busy clock between the window's two ends."""
+    if isinstance(profiles, Unavailable):
+        return profiles
+    found = profiles.channels.items()
+    clocks = {
+        n: c
+        for n, c in found
+        if n.endswith("_mhz") and n not in _IDLE_CLOCKS and not n.startswith("gpu")
+    }  # a GPU's clock has a check of its own
+    read = [c for c in clocks.values() if not isinstance(c, Unavailable)]
+    if read:
+        return max(abs(float(c.last) / float(c.first) - 1) for c in read)  # type: ignore[arg-type]
+    absent = next((c for c in clocks.values() if isinstance(c, Unavailable)), None)
+    return absent or Unavailable("this machine shows no clocks", "see harness doctor")
+
+
+def _clock_cost_ms(evidence: Evidence) -> float:
+    return evidence.installed.clock_cost_ms if evidence.installed else clock_cost_ms()
+
+
+def clock_cost_ms(reads: int = 1000) -> float:
+    """What one clock reading adds to a measured interval, in ms: the least of several trials."""
+    clock = time.perf_counter_ns
+    best = min(_trial(clock, reads) for _ in range(5))
+    return best / reads / 1e6
+
+
+def _trial(clock: Callable[[], int], reads: int) -> int:
+    began = clock()
+    for _ in range(reads):
+        clock()
+    return clock() - began

@@ -1,0 +1,1 @@
+"""The sampling process, and the driver's handle on it."""

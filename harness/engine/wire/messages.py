@@ -1,0 +1,157 @@
+"""What driver and worker say to each other: JSON lines over a socket pair.
+
+    driver                                    worker (fresh process)
+      Boot(backend, device, ...)   ────────>    sets its environment, imports the runtime
+                                   <────────  imported
+      Job(artifact, inputs, ...)   ────────>    loads the model
+                                   <────────  loaded
+      Go                           ────────>    first inference
+                                   <────────  ready
+      Go                           ────────>    warms up           } the timeline carries
+                                   <────────  steady               } commands meanwhile
+      Go                           ────────>    the timed window   }
+                                   <────────  timed
+      Go                           ────────>    verifies outputs, describes itself
+                                   <────────  verified
+
+Every wait of the worker lets the driver take a phase snapshot while nothing moves.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TypeVar
+
+import msgspec
+
+from harness.maybe import Maybe, Unavailable, decode
+from harness.protocols import Artifact, Description, SessionOptions
+from harness.records.result import Accuracy, Fidelity
+
+T = TypeVar("T")
+
+
+class Boot(msgspec.Struct, frozen=True):
+    """Comes with the timeline's descriptor. ``environment`` is set before the runtime loads."""
+
+    backend: str
+    device: str
+    environment: dict[str, str]
+    cpus: tuple[int, ...] | None
+    streams: int
+    capacity: int
+
+
+class Drawn(msgspec.Struct, frozen=True):
+    """How further inputs are drawn where there are no labelled ones: see `harness.models.data`."""
+
+    ranges: dict[str, tuple[int, int]]
+    seed: int
+
+
+class Job(msgspec.Struct, frozen=True):
+    artifact: Artifact
+    inputs_path: str
+    options: SessionOptions
+    batch_size: int
+    arm_iterations: int = 0  # device events are wanted for so many iterations of a stream at most
+    arm_s: float = 0.0  # and for a window of this length
+    reference: Artifact | None = None
+    evaluation_path: str | None = None
+    evaluation_name: str = ""
+    evaluation_sha256: str = ""
+    drawn: Drawn | None = None
+    scores: str | None = None  # the output that accuracy is of
+
+
+class Go(msgspec.Struct, frozen=True):
+    """Carry on; with ``finish``, skip what is left and leave."""
+
+    finish: bool = False
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """Names of outputs with NaN and with infinities; what the outputs are that none could read."""
+
+    nan: tuple[str, ...] = ()
+    infinite: tuple[str, ...] = ()
+    unseen: dict[str, str] = {}
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What the worker found after the window."""
+
+    description: Description
+    looked: Maybe[Looked]
+    fidelity: Maybe[Fidelity] | None = None
+    accuracy: Maybe[Accuracy] | None = None
+
+
+def unverified(why: Unavailable) -> Verified:
+    """What is known where nothing could be found out."""
+    return Verified(Description({}, why), why, why, why)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An exception that ended the worker's work. ``kind``: its class in harness.errors, if any."""
+
+    kind: str
+    message: str
+    remedy: str
+    traceback: str
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Worker to driver. ``phase`` is what has just been finished."""
+
+    phase: str  # imported | loaded | ready | steady | timed | verified | failed
+    seconds: float = 0.0
+    facts: dict[str, str] = {}
+    pipelined: bool = False  # of `loaded`: one thread keeps an inference in flight on each stream
+    device_memory: dict[str, Maybe[int]] = {}  # the framework's own view, in bytes
+    device_times_path: str = (
+        ""  # of `timed`: an .npz that `harness.engine.worker.device_times` reads
+    )
+    device_untimed: Unavailable | None = None  # why there is none, where it should have been
+    verified: Verified | None = None
+    failure: Failure | None = None
+
+
+class Peer:
+    """One end of the socket pair."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = b""
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Raises `OSError` when the other end is gone."""
+        self.sock.sendall(msgspec.json.encode(message) + b"\n")
+
+    def send_with_fd(self, message: msgspec.Struct, fd: int) -> None:
+        """`send`, with a file descriptor that the other end gets a copy of."""
+        socket.send_fds(self.sock, [msgspec.json.encode(message) + b"\n"], [fd])
+
+    def receive_with_fd(self, kind: type[T]) -> tuple[T, int]:
+        """The first message and its file descriptor. Raises `EOFError`."""
+        data, fds, _, _ = socket.recv_fds(self.sock, 1 << 16, 1)
+        if not fds:
+            raise EOFError("the other end is gone")
+        return decode(data, kind), fds[0]
+
+    def receive(self) -> list[bytes] | None:
+        """Whole lines that have arrived, waiting for some. None: the other end has closed."""
+        data = self.sock.recv(1 << 20)
+        if not data:
+            return None
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return lines
+
+    def wait_for(self, kind: type[T]) -> T:
+        """Block until one message of ``kind``. Raises `EOFError` when the other end is gone."""
+        while True:
+            lines = self.receive()
+            if lines is None:
+                raise EOFError("the other end is gone")
+            if lines:
+                return decode(lines[0], kind)

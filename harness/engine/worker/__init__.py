@@ -1,0 +1,1 @@
+"""The measured process: it loads the model and loops."""

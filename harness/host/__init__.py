@@ -1,0 +1,1 @@
+"""The machine as the kernel and the driver show it, and what belongs to no single room."""

@@ -1,0 +1,1 @@
+"""What this machine, its backends and its meters can do here."""

@@ -1,0 +1,117 @@
+"""A report as Markdown for a pull request: the tables, short enough for a comment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from harness import __version__
+from harness.compare.verdicts import Row
+from harness.compression.model import Entry
+from harness.maybe import Unavailable
+from harness.report import gather as reports
+from harness.report.gather import Judged, Report
+from harness.views.compression import HEADER, Cell, Settings, aurora_note, cells, missing_lines
+from harness.views.text import count, number, plain
+
+LIMIT = 60_000  # characters; GitHub takes 65,536 in a comment
+_LONGEST_TEXT = 300  # of one text that is not ours
+_LONGEST_PART = 14_000  # of a table or list
+_LEFT = ("model", "precision", "runtime", "status", "comparison", "quantity", "verdict")
+_NAMES = {"latency_median": "latency", "energy_per_inference": "energy", "top1": "accuracy"}
+
+
+def render(report: Report) -> bytes:
+    """The whole file, UTF-8, of at most `LIMIT` characters."""
+    entries, settings = report.board.entries, Settings(report.board.entries)
+    where = [machine.factors.get("cpu", "") for machine, _ in reports.machines(report.results)]
+    blocks = [
+        f"## {escape(report.title)}",
+        escape(f"{count(len(report.results), 'run')} on {'; '.join(where)}"),
+        _table(
+            ("model", "precision", "runtime", *HEADER[2:], "status"),
+            (_figures(entry, settings) for entry in entries),
+        ),
+        _table(
+            ("comparison", "quantity", "ratio", "95 % interval", "verdict"),
+            (line for judged in report.judged for line in _verdicts(judged, settings)),
+        ),
+        escape(f"{report.undecided}." if str(report.undecided) else ""),
+        _list("Caveats", (f"**{escape(a)}**: {escape(b)}" for a, b in reports.caveats(report))),
+        _list("Missing", map(escape, missing_lines(entries))),
+        _list("AURORA", (_score(entry, settings) for entry in entries if entry.aurora)),
+        f"Made by harness {__version__}, {report.made_at}.",
+    ]
+    return ("\n\n".join(filter(None, blocks)) + "\n").encode(errors="replace")
+
+
+def escape(text: str) -> str:
+    """One line of plain text: no markup, no mention of a user, no reference to an issue."""
+    short = plain(text)
+    short = short if len(short) <= _LONGEST_TEXT else f"{short[:_LONGEST_TEXT]}..."
+    marked = re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", short)
+    return re.sub(r"(@|://|www\.)", "\\1\u200b", marked)  # a space of no width breaks links
+
+
+def _figures(entry: Entry, settings: Settings) -> Sequence[str]:
+    model, precision, *others = cells(entry)
+    return [model.text, precision.text, settings.of(entry), *map(_figure, others), entry.status]
+
+
+def _figure(cell: Cell) -> str:
+    if cell.text == "n/a" or not cell.note.startswith("95 %"):
+        return cell.text
+    return f"{cell.text} ({cell.note.removeprefix('95 % interval ')})"
+
+
+def _verdicts(judged: Judged, settings: Settings) -> Iterable[Sequence[str]]:
+    entry = judged.entry
+    name = f"{entry.model} {entry.precision} / {judged.reference.precision}"
+    name += f", {settings.of(entry)}"
+    if judged.refusal:
+        yield name, "all", "", "", f"not comparable: {judged.refusal}"
+    for row in judged.rows:
+        yield name, _NAMES.get(row.metric, row.metric.replace("_", " ")), *_ratio(row)
+
+
+def _ratio(row: Row) -> tuple[str, str, str]:
+    ratio = "" if isinstance(row.ratio, Unavailable) else number(row.ratio)
+    bounds = row.interval
+    interval = "" if isinstance(bounds, Unavailable) else " to ".join(map(number, bounds))
+    return ratio, interval, row.verdict or ""
+
+
+def _score(entry: Entry, settings: Settings) -> str:
+    score = entry.aurora.score if entry.aurora else 0.0
+    name = f"{entry.model}, {entry.precision}, {settings.of(entry)}"
+    return f"{escape(name)}: **{score:.1f}** of {escape(aurora_note(entry))}"
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(map(escape, line))} |" for line in body]
+    if not lines:
+        return ""
+    rule = "|".join(":--" if name in _LEFT else "--:" for name in head)
+    return "\n".join([f"| {' | '.join(head)} |", f"|{rule}|", *_bounded(lines)])
+
+
+def _list(heading: str, items: Iterable[str]) -> str:
+    """Folded away: a comment is read from the top."""
+    lines = _bounded([f"- {item}" for item in items])
+    if not lines:
+        return ""
+    summary = f"<details><summary>{heading}</summary>"
+    return "\n".join([summary, "", *lines, "", "</details>"])
+
+
+def _bounded(lines: Sequence[str]) -> list[str]:
+    """As many lines as fit into a part, and how many more there are."""
+    kept: list[str] = []
+    room = _LONGEST_PART
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            more = f"and {len(lines) - len(kept)} more"
+            return [*kept, f"| {more} |" if line.startswith("|") else f"- {more}"]
+        kept.append(line)
+    return kept

@@ -1,0 +1,267 @@
+"""The sections of an HTML report that show figures.
+
+A section is a function of the report; None where it has nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.compression.model import Entry
+from harness.compression.ratios import AURORA_TOLERANCE, AURORA_WEIGHTS
+from harness.records.result import Machine
+from harness.report import gather as reports
+from harness.report.gather import Judged, Report
+from harness.report.markup import Html, h, join
+from harness.views.compression import HEADER, Cell, Settings, cell, cells, value_text
+from harness.views.text import count, number, plain
+
+_COMPONENTS = tuple(name.replace("_", " ") for name in AURORA_WEIGHTS)
+_NUMBERS = {*HEADER, *_COMPONENTS, "score", "kept of it"} - {"model", "precision"}
+_MOST_CARDS = 24
+# ratio -> the words for more than 1 and for less
+_WORDS = {
+    "speedup": ("faster", "slower"),
+    "size_ratio": ("smaller", "larger"),
+    "energy_ratio": ("less energy", "more energy"),
+}
+
+
+def subtitle(report: Report) -> str:
+    """How many runs, from when to when, where."""
+    results = report.results
+    first, last = results[0].started_at[:10], results[-1].started_at[:10]
+    when = first if first == last else f"{first} to {last}"
+    where = [_processor(machine) for machine, _ in reports.machines(results)]
+    return f"{count(len(results), 'run')}, {when}, on {'; '.join(where)}"
+
+
+def _processor(machine: Machine) -> str:
+    factors = machine.factors
+    device = factors.get("gpu") or factors.get("device_name")
+    return plain(" with ".join(filter(None, (factors.get("cpu", machine.fingerprint), device))))
+
+
+# -- at a glance -----------------------------------------------------------------------------------
+
+
+def glance(report: Report) -> Html | None:
+    """One card per comparison: what compression gained and cost."""
+    settings = Settings(report.board.entries)
+    found = [_card(judged, settings) for judged in report.judged[:_MOST_CARDS]]
+    more = len(report.judged) - len(found)
+    rest = h("p", f"and {count(more, 'comparison')} more, in the tables", class_="dim")
+    return join(h("div", *found, class_="cards"), rest if more else None) if found else None
+
+
+def _card(judged: Judged, settings: Settings) -> Html:
+    entry, reference = judged.entry, judged.reference
+    verdicts = {row.metric: row.verdict for row in judged.rows}
+    lines = [
+        _change("Latency", entry, "latency_ms", "speedup", verdicts.get("latency_median")),
+        _change("Energy", entry, "energy_j", "energy_ratio", verdicts.get("energy_per_inference")),
+        _change("Size", entry, "model_size_mb", "size_ratio", None),
+        _memory(entry, verdicts.get("memory_peak")),
+        _accuracy(entry, verdicts.get("top1")),
+    ]
+    backend, *others = settings.of(entry).split(", ")
+    where = ", ".join([f"{backend} on {plain(entry.info.get('device', ''))}", *others])
+    against = f"{plain(entry.precision)} against {plain(reference.precision)}, {where}"
+    return h(
+        "article", h("h3", plain(entry.model)), h("small", against),
+        h("ul", *lines), _score(entry), class_="card",
+    )  # fmt: skip
+
+
+def _change(label: str, entry: Entry, metric: str, ratio: str, verdict: str | None) -> Html | None:
+    value = entry.ratios.get(ratio)
+    if value is None:
+        return _absent(label, entry, metric)
+    more, less = _WORDS[ratio]
+    if number(value, 3) == "1.00":
+        return _fact(label, "the same", "", verdict)
+    text = f"{number(value, 3)}× {more}" if value >= 1 else f"{number(1 / value, 3)}× {less}"
+    return _fact(label, text, "better" if value >= 1 else "worse", verdict)
+
+
+def _memory(entry: Entry, verdict: str | None) -> Html | None:
+    saved = entry.ratios.get("memory_reduction_mb")
+    if saved is None:
+        return None
+    if saved == 0:
+        return _fact("Memory", "the same", "", verdict)
+    text = f"{value_text(abs(saved), 'memory_mb')} {'less' if saved > 0 else 'more'}"
+    return _fact("Memory", text, "better" if saved > 0 else "worse", verdict)
+
+
+def _accuracy(entry: Entry, verdict: str | None) -> Html:
+    drop = entry.ratios.get("accuracy_drop")
+    if drop is None:
+        return _absent("Accuracy", entry, "accuracy")
+    points = drop * (100 if entry.figures["accuracy"].value <= 1 else 1)
+    kept = cell(entry, "accuracy").text
+    if abs(points) < 0.005:
+        return _fact("Accuracy", f"{kept}, nothing lost", "", verdict)
+    word, better = ("lost", "worse") if points > 0 else ("gained", "better")
+    return _fact("Accuracy", f"{kept}, {abs(points):.2f} points {word}", better, verdict)
+
+
+def _fact(label: str, text: str, better: str, verdict: str | None) -> Html:
+    """A line of a card. What was tested and is not certain has no colour."""
+    certain = verdict in (None, "improved", "regressed")
+    value = h("b", text, class_=better if certain else "")
+    return h("li", h("span", label), h("span", _maybe_chip(verdict), " ", value))
+
+
+def _absent(label: str, entry: Entry, metric: str) -> Html:
+    why = plain(entry.missing.get(metric, "not measured for both"))
+    return h("li", h("span", label), h("span", "n/a", title=why, class_="absent"))
+
+
+def _maybe_chip(verdict: str | None) -> Html | None:
+    return None if verdict is None else chip(verdict)
+
+
+def _score(entry: Entry) -> Html:
+    if entry.aurora is None:
+        why = plain(entry.missing.get("aurora", ""))
+        return h("div", h("small", f"No AURORA score: {why}"), class_="score")
+    left = ", ".join(name.replace("_", " ") for name in entry.aurora.missing)
+    note = f"of {', '.join(name.replace('_', ' ') for name in entry.aurora.components)}"
+    return h(
+        "div", h("span", "AURORA", h("small", f" {note}{'; without ' + left if left else ''}")),
+        h("b", f"{entry.aurora.score:.0f}"), class_="score",
+    )  # fmt: skip
+
+
+# -- charts and tables -----------------------------------------------------------------------------
+
+
+def charts(report: Report) -> Html:
+    """Filled by the script."""
+    return h("div", class_="charts")
+
+
+def figures(report: Report) -> Html:
+    """Every model at every precision, with intervals and reasons."""
+    notes, settings = Notes(), Settings(report.board.entries)
+    body = [_row(entry, settings.of(entry), notes) for entry in report.board.entries]
+    head = (*HEADER[:2], "runtime", *HEADER[2:], "status")
+    return join(
+        h(
+            "p",
+            "Latency is the median, memory the peak of the worker in the timed window, size that of"
+            " the model's file (1 MB is 10⁶ bytes), energy gross of idle. Speedup, size and AURORA"
+            " are against the reference.",
+            class_="dim",
+        ),
+        table(head, body, "Models and precisions", "wide stack"),
+        notes.html(),
+    )
+
+
+class Notes:
+    """Reasons, each once, numbered in the order of their first use."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, int] = {}
+
+    def mark(self, text: str) -> Html:
+        """The number of ``text``, as a link to it."""
+        number = self._texts.setdefault(text, len(self._texts) + 1)
+        return h("sup", h("a", str(number), href=f"#note-{number}", title=text))
+
+    def html(self) -> Html | None:
+        items = (h("li", text, id=f"note-{number}") for text, number in self._texts.items())
+        return h("ol", *items, class_="notes") if self._texts else None
+
+
+def _row(entry: Entry, runtime: str, notes: Notes) -> Html:
+    model, precision, *others = cells(entry)
+    return h(
+        "tr",
+        h("th", model.text, scope="row"),
+        td("precision", precision.text),
+        td("runtime", runtime),
+        *(_figure(name, one, notes) for name, one in zip(HEADER[2:], others, strict=True)),
+        td("status", _status(entry.status)),
+    )
+
+
+def _figure(name: str, one: Cell, notes: Notes) -> Html:
+    if not one.text:
+        return h("td", class_="number", data_label=name)
+    if one.text == "n/a":
+        content = h("span", one.text, notes.mark(one.note))
+        return h("td", content, class_="number absent", data_label=name)
+    note = one.note.replace("95 % interval ", "95 %: ")
+    small = h("small", note) if note and name != "AURORA" else None
+    return h("td", h("span", one.text, small), class_="number", data_label=name)
+
+
+def td(label: str, content: str, kind: str = "") -> Html:
+    """Nothing at all where there is no content: a phone shows no empty line then."""
+    if not content:
+        return h("td", class_=kind, data_label=label)
+    return h("td", h("span", content), class_=kind, data_label=label)
+
+
+def _status(status: str) -> Html:
+    return h("span", plain(status), class_=f"chip {plain(status)}")
+
+
+def table(head: Iterable[str], body: Sequence[Html], label: str, kind: str = "") -> Html:
+    """A table that scrolls sideways where it must; `_NUMBERS` are the heads of its figures."""
+    columns = (
+        h("th", name, scope="col", class_="number" if name in _NUMBERS else "") for name in head
+    )
+    return h(
+        "div", h("table", h("thead", h("tr", *columns)), h("tbody", *body), class_=kind),
+        class_="panel", role="region", aria_label=label, tabindex="0",
+    )  # fmt: skip
+
+
+def chip(text: str) -> Html:
+    return h("span", text, class_=f"chip {text.split()[0]}")
+
+
+def aurora(report: Report) -> Html | None:
+    """Each score with its components and weights."""
+    scored = [entry for entry in report.board.entries if entry.aurora is not None]
+    if not scored:
+        return None
+    settings = Settings(report.board.entries)
+    head = ("model", "score", *_COMPONENTS, "kept of it")
+    weights = ", ".join(f"{k.replace('_', ' ')} {number(w, 2)}" for k, w in AURORA_WEIGHTS.items())
+    return join(
+        h(
+            "p",
+            "The weighted geometric mean of what was kept and gained against the reference, times"
+            f" 100: the reference itself has 100. Weights: {weights}; where one is missing, the"
+            " others share its weight. Beyond a loss of"
+            f" {AURORA_TOLERANCE:.0%} of the accuracy the score falls off (last column).",
+            class_="dim",
+        ),
+        table(
+            head,
+            [_components(entry, settings.of(entry)) for entry in scored],
+            "AURORA scores",
+            "wide stack",
+        ),
+    )
+
+
+def _components(entry: Entry, runtime: str) -> Html:
+    score = entry.aurora
+    assert score is not None
+    parts = [
+        td(head, number(score.components[name], 3), "number")
+        if name in score.components
+        else td(head, "missing", "number absent")
+        for name, head in zip(AURORA_WEIGHTS, _COMPONENTS, strict=True)
+    ]
+    label = f"{plain(entry.model)}, {plain(entry.precision)} ({runtime})"
+    return h(
+        "tr", h("th", label, scope="row"), td("score", h("b", f"{score.score:.1f}"), "number"),
+        *parts, td("kept of it", f"{score.penalty:.0%}", "number"),
+    )  # fmt: skip

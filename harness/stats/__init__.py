@@ -1,0 +1,1 @@
+"""Statistics over plain arrays: no result, no file, no clock."""

@@ -1,0 +1,1 @@
+"""TensorBoard's event files: the one writer, the tags, and what feeds them."""

@@ -1,0 +1,63 @@
+"""Many cells at a glance: a line a cell, a column a metric, and in it B / A with its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness.compare.comparison import CellReport
+from harness.compare.verdicts import Row
+from harness.maybe import present
+from harness.views.aligned import Aligned
+from harness.views.terminal import style_of
+from harness.views.text import number, plain
+
+_MARKS = {"improved": "+", "regressed": "!", "inconclusive": "?", "unchanged": "="}
+_LEGEND = "B / A. ! regressed, ? inconclusive, + improved, = unchanged"
+# what eight columns leave room for beside a name
+_SHORT = {
+    "latency_median": "median", "latency_p99": "p99", "throughput": "/s",
+    "energy_per_inference": "energy", "memory_peak": "memory", "file_size": "size",
+    "top1": "top-1", "f1": "F1",
+}  # fmt: skip
+
+
+def render_matrix(reports: Sequence[CellReport]) -> RenderableType:
+    """``reports`` in their order. A metric that no cell was judged by has no column."""
+    metrics = _judged(reports)
+    names = distinct([plain(one.cell) for one in reports])
+    header = [Text(_SHORT.get(name, name), style="bold") for name in metrics]
+    body = [
+        [*(_entry(one, metric) for metric in metrics), Text(name)]
+        for one, name in zip(reports, names, strict=True)
+    ]
+    table = Aligned([[*header, Text("cell", style="bold")], *body], frozenset(range(len(metrics))))
+    return Group(table, Text(_LEGEND, style="dim"))
+
+
+def distinct(cells: Sequence[str]) -> list[str]:
+    """The names, without the parts that they all share; whole where that leaves nothing."""
+    parts = [cell.split("/") for cell in cells]
+    if len(set(cells)) < 2 or len({len(one) for one in parts}) > 1:
+        return list(cells)
+    told = [index for index, column in enumerate(zip(*parts, strict=True)) if len(set(column)) > 1]
+    return ["/".join(one[index] for index in told) for one in parts]
+
+
+def _judged(reports: Sequence[CellReport]) -> list[str]:
+    return list(dict.fromkeys(row.metric for one in reports for row in one.rows if _mark(row)))
+
+
+def _mark(row: Row) -> str:
+    return _MARKS.get(row.verdict or "", "")
+
+
+def _entry(report: CellReport, metric: str) -> Text:
+    row = next((row for row in report.rows if row.metric == metric), None)
+    if row is None or not _mark(row):
+        return Text("")
+    ratio = present(row.ratio)
+    shown = "" if ratio is None else f"{number(ratio, 3)} "
+    return Text(shown + _mark(row), style=style_of(row.verdict or ""))

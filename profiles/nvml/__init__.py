@@ -1,0 +1,1 @@
+"""NVML: the GPU under test as its driver shows it."""
