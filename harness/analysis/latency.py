@@ -37,8 +37,8 @@ from harness.stats.quantiles import (
     quantile_interval,
     too_few,
 )
+from harness.stats.two_samples import MIN_LAUNCHES
 
-MIN_LAUNCHES = 5
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 _NS_PER_MS = 1e6
 _UPPER = 0.975

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.latency import MIN_LAUNCHES, launch_estimate
+from harness.analysis.latency import launch_estimate
 from harness.maybe import Maybe, Unavailable
 from harness.records.result import Throughput
 from harness.stats.distributions import student_t_ppf
 from harness.stats.quantiles import BATCHED_FROM, batch_means
+from harness.stats.two_samples import MIN_LAUNCHES
 
 # One (starts, ends) pair of int64 ns arrays per stream.
 Streams = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]

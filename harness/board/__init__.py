@@ -15,9 +15,12 @@ __all__ = ["CompressionWriter", "log_benchmark_results"]
 
 
 def __getattr__(name: str) -> Any:
-    import importlib
+    if name == "CompressionWriter":
+        from harness.tensorboard.writer import CompressionWriter
 
-    modules = {"CompressionWriter": "writer", "log_benchmark_results": "importer"}
-    if name not in modules:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{modules[name]}"), name)
+        return CompressionWriter
+    if name == "log_benchmark_results":
+        from harness.tensorboard.importer import log_benchmark_results
+
+        return log_benchmark_results
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ import msgspec
 from harness.compression.fields import SHARES
 from harness.compression.model import METRICS, NEVER_ZERO, Board, Entry, Figure, Histogram
 from harness.compression.ratios import RATIOS, with_ratios
-from harness.host.names import told_apart
+from harness.compression.apart import told_apart
 from harness.tensorboard.tags import HIGH, LATENCIES, LOW, Tag, of_the_board
 
 # A run that wrote nothing for so long is over, whatever it said last.
@@ -89,9 +89,12 @@ class _Model(msgspec.Struct):
     facts: dict[str, Any]
 
     def precisions(self) -> list[str]:
-        stated = self.facts.get("precision")
+        one, several = self.facts.get("precision"), self.facts.get("precisions")
+        stated = {one} if isinstance(one, str) and one else set()
+        if isinstance(several, dict):
+            stated |= several.keys()
         found = {t.last for t in self.tags.values() if t.step not in ("metadata", "compression")}
-        return sorted(found | {stated} if isinstance(stated, str) and stated else found)
+        return sorted(found | stated)
 
     def scalars(self, last: str) -> dict[str, float]:
         """step -> value of the tags that end in ``last``."""

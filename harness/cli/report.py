@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,5 +54,8 @@ def _renderer(form: str) -> Callable[[Report], bytes]:
     from harness.spec import parse_choice
 
     name = parse_choice("--format", form, FORMATS)
-    found: Callable[[Report], bytes] = import_module(f"harness.board.report_{name}").render
-    return found
+    if name == "html":
+        from harness.report.html import render
+    else:
+        from harness.report.markdown import render
+    return render

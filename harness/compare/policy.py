@@ -25,10 +25,10 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from harness.analysis.latency import MIN_LAUNCHES
 from harness.errors import UsageError
 from harness.records.cell import fits
 from harness.records.metric import COMPARED, METRICS
+from harness.stats.two_samples import MIN_LAUNCHES
 
 DEFAULT_FLOOR = 0.99  # of FP32's accuracy, as the MLPerf rules ask of a quantized model
 _ACCURACY = "top1"

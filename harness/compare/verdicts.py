@@ -24,7 +24,6 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from harness.analysis.latency import MIN_LAUNCHES
 from harness.compare.match import Side, doubts, same_night
 from harness.errors import NothingComparable
 from harness.maybe import Maybe, Unavailable, explain
@@ -34,6 +33,7 @@ from harness.records.metric import COMPARED, METRICS, Better, Metric
 from harness.records.result import Accuracy
 from harness.stats.mcnemar import Paired, mcnemar
 from harness.stats.two_samples import (
+    MIN_LAUNCHES,
     Adjusted,
     Estimate,
     Question,

@@ -33,7 +33,7 @@ from harness.compression.fields import ENGINE_FIELDS, figures
 from harness.compression.model import Board, Entry, Figure
 from harness.compression.ratios import mixed_scales, with_ratios
 from harness.errors import DataError
-from harness.tensorboard.model_run import fact
+from harness.host.names import fact
 
 _GREATEST_BYTES = 512 * 1024 * 1024
 _FORMAT = re.compile(r"(?i)(?:fp|bf|tf|nf|float|bfloat|u?int|w|q|mxfp|nvfp)\d[A-Za-z0-9_.+-]{0,27}")

@@ -1,6 +1,6 @@
 """Ask the CUDA driver what devices it has, and print the answer as JSON.
 
-    python -I -S harness/host/gpus_query.py       run by `harness.host.gpus`, in a process of its own
+    python -I -S harness/host/gpus_query.py    run by `harness.host.gpus`, in a process of its own
 
 Standard library alone: the interpreter comes up in milliseconds and imports nothing of ours. No
 context is created, so no memory is taken and a device in exclusive use answers as well.

@@ -1,19 +1,17 @@
-"""Folder and tag names from model names, which are untrusted text."""
+"""Names of folders, tags and facts from untrusted text."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-
-import msgspec
-
-from harness.compression.model import Entry
+from collections.abc import Mapping
+from typing import Any
 
 _TAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=@-]{0,99}")
 _DIGEST = re.compile(r".*-[0-9a-f]{10}")
 _LONGEST_TAG = 200
+_LONGEST_TEXT = 2_000  # of one fact about a model: an event is no place for a book
 
 
 def run_name(model: str) -> str:
@@ -41,38 +39,18 @@ def tag_name(model: str) -> str:
     return name or f"model-{_digest(model)}"
 
 
-def told_apart(entries: Sequence[Entry]) -> list[Entry]:
-    """Model files of one name and different contents under names of their own.
-
-    With its folder where that is enough to tell a content from the others, else with the beginning
-    of the content's hash. An entry that does not know its content yet has that of its folder.
-    """
-    named: defaultdict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        if "model_path" in entry.info:
-            named[entry.model].append(entry)
-    names = {id(entry): name for alike in named.values() for entry, name in _names(alike)}
-    return [
-        msgspec.structs.replace(entry, model=names.get(id(entry), entry.model)) for entry in entries
-    ]
-
-
-def _names(alike: Sequence[Entry]) -> Iterator[tuple[Entry, str]]:
-    """Each entry of one file name with what tells its content apart."""
-    contents = {e.info["model_path"]: e.info["model_sha256"] for e in alike
-                if "model_sha256" in e.info}  # fmt: skip
-    paths: defaultdict[str, set[str]] = defaultdict(set)
-    found = []
-    for entry in alike:
-        path = entry.info["model_path"]
-        content = entry.info.get("model_sha256") or contents.get(path, path)
-        paths[content].add(path)
-        found.append((entry, content))
-    times = Counter(path for those in paths.values() for path in those)
-    for entry, content in found:
-        path = min(paths[content], key=lambda one: (times[one], len(one), one))
-        told = path if times[path] == 1 else f"{path}@{content[:8]}"
-        yield entry, entry.model if len(paths) == 1 else told
+def fact(value: Any) -> str:
+    """Whatever is said about a model, as one short text: [1, 3, 8, 8] is 1x3x8x8."""
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, list | tuple) and value and all(type(v) is int for v in value):
+        text = "x".join(map(str, value))
+    elif isinstance(value, Mapping | list | tuple):
+        text = json.dumps(value, default=str)
+    else:
+        text = str(value)
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
 
 
 def _digest(text: str) -> str:

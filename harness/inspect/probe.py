@@ -1,7 +1,7 @@
 """Ask backends and profilers what they can do here, without letting one take the command down.
 
 Asking a backend imports its framework, and a broken driver or wheel may end the process that does.
-So each is asked in a process of its own (``python -P -m harness.inspect.probe NAME``), all at one time.
+So each is asked in a process of its own (``python -P -m harness.inspect.probe NAME``), all at once.
 """
 
 from __future__ import annotations

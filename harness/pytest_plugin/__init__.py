@@ -5,8 +5,9 @@
         assert result.timing.latency_ms.median < 1.0
 
 Every pytest run of an environment that holds Harness loads this module, so it imports pytest alone.
-What measures comes in with the first test that asks for it (`harness.pytest_plugin.fixture`); without
-pytest-benchmark such a test fails with the line that installs it, and no other test is touched.
+What measures comes in with the first test that asks for it (`harness.pytest_plugin.fixture`);
+without pytest-benchmark such a test fails with the line that installs it, and no other test is
+touched.
 
 A project may have a package of its own called ``harness``. This module is loaded before pytest
 knows where that lies, so it takes itself out of ``sys.modules`` again: whoever imports ``harness``

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.analysis.latency import MIN_LAUNCHES
 from harness.compare.comparison import compare_runs
 from harness.compare.undecided import Undecided, undecided
 from harness.compare.verdicts import NightSd, Row, Settings
@@ -16,6 +15,7 @@ from harness.compression.from_results import board_from
 from harness.compression.model import Board, Entry
 from harness.maybe import Unavailable
 from harness.records.result import Check, Machine, Result
+from harness.stats.two_samples import MIN_LAUNCHES
 
 # the quantities whose difference is judged, of those that `harness compare` judges
 JUDGED = ("latency_median", "throughput", "energy_per_inference", "memory_peak", "top1")

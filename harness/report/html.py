@@ -14,6 +14,7 @@ from importlib.resources import files
 import msgspec
 
 from harness import __version__
+from harness.board import assets
 from harness.compression.model import METRICS
 from harness.report import evidence
 from harness.report import sections as parts
@@ -37,7 +38,7 @@ _SECTIONS = (
 
 def render(report: Report) -> bytes:
     """The whole file, UTF-8."""
-    scripts = (_asset("static/vendor/echarts.min.js"), bundle("report.js", _module))
+    scripts = (assets.read("vendor/echarts.min.js").decode(), bundle("report.js", _module))
     found = [(name, title, draw(report)) for name, title, draw in _SECTIONS]
     shown = [(name, title, content) for name, title, content in found if content is not None]
     page = h(
@@ -77,7 +78,7 @@ def _head(report: Report, scripts: Sequence[str]) -> Html:
         h("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         h("meta", name_="color-scheme", content="light dark"),
         h("title", report.title),
-        h("style", raw(_asset("report_assets/report.css"))),
+        h("style", raw(_own("report.css"))),
     )
 
 
@@ -123,9 +124,9 @@ def _data(report: Report) -> bytes:
 
 
 def _module(name: str) -> str:
-    folder = "report_assets" if name == "report.js" else "static"
-    return _asset(f"{folder}/{name}")
+    """The report's own script, or one of the page that the board is drawn with."""
+    return _own(name) if name == "report.js" else assets.read(name).decode()
 
 
-def _asset(path: str) -> str:
-    return files("harness.board").joinpath(*path.split("/")).read_text("utf-8")
+def _own(name: str) -> str:
+    return files("harness.report").joinpath("assets", name).read_text("utf-8")

@@ -40,12 +40,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.latency import MIN_LAUNCHES
 from harness.errors import NothingComparable
 from harness.maybe import Maybe, Unavailable
 from harness.records.metric import Better
 from harness.stats.distributions import student_t_cdf, student_t_ppf
 
+MIN_LAUNCHES = 5  # below it the spread between processes is not known well enough to judge by
 Outcome = Literal["improved", "regressed", "unchanged", "inconclusive"]
 Values = Sequence[float] | NDArray[Any]
 

@@ -4,14 +4,13 @@ The events lie in the run folder itself, so ``tensorboard --logdir results`` sho
 
     live    latency/ms (histogram), latency/median_ms, throughput/per_s, one scalar per sensor
     final   `HEADLINES` as scalars, an hparams row of them against what was asked, a text summary;
-            the tags of the Compression Board, by model and precision (`harness.tensorboard.run_tags`)
+            the tags of the Compression Board, by model and precision (`harness.tensorboard.tags`)
 
 A step is a millisecond since the first event: it grows through every phase and launch, and two runs
 laid over each other start together. Sensor readings cover all phases, latencies the timed windows.
 
-Writing is synchronous, with tensorboardX's own record writer. Its `SummaryWriter` hands events to a
-thread that dies on a full disk, after which every further call blocks for good. Here an event that
-cannot be written ends the feed, `problem` says why, and the run goes on.
+An event that cannot be written ends the feed, `TensorBoardSink.problem` says why, and the run goes
+on.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.compression.entries import entry_of
 from harness.maybe import Unavailable
 from harness.records.lookup import lookup
 from harness.records.result import Result
 from harness.spec import RunSpec
+from harness.tensorboard.events import EventFile, Feed
 from harness.tensorboard.histograms import Distribution, histogram_fields
-from harness.tensorboard.run_tags import write_entry, write_running
-from harness.tensorboard.tensorboardx import part
+from harness.tensorboard.tags import write_run, write_running
 from harness.views.markdown import render_markdown
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class TensorBoardSink:
         self.folder = folder
         self.spec = spec
         self.problem: str | None = None  # why the feed ended early
-        self._writer: Any = None
+        self._file: EventFile | None = None
         self._start_s: float | None = None
         self._step = -1
         self._latencies = Distribution()  # of all windows
@@ -83,72 +82,39 @@ class TensorBoardSink:
         if progress.phase in ("build", "load"):
             return  # the import would compete with the worker's own
         self._latencies.add(progress.new_latencies_ms)
-        self._write(progress.wall_time_s, partial(self._follow, progress, self._writer is None))
+        self._write(progress.wall_time_s, partial(self._follow, progress, self._file is None))
 
     def close(self, result: Result | None) -> None:
         """Write the final figures of ``result`` and close the file."""
         if result is not None:
             self._write(time.time(), lambda feed: _write_result(feed, result, self._latencies))
-        if self._writer is not None:
+        if self._file is not None:
             with contextlib.suppress(OSError):  # what is left to flush could not be written before
-                self._writer.close()
-            self._writer = None
+                self._file.close()
+            self._file = None
 
-    def _follow(self, progress: Progress, first: bool, feed: _Feed) -> None:
+    def _follow(self, progress: Progress, first: bool, feed: Feed) -> None:
         if first:
             write_running(feed, self.spec)
         _write_progress(feed, progress)
 
-    def _write(self, wall_time_s: float, write: Callable[[_Feed], None]) -> None:
+    def _write(self, wall_time_s: float, write: Callable[[Feed], None]) -> None:
         """One batch of events at one step; nothing once the feed has ended."""
         if self.problem is not None:
             return
         started_s = wall_time_s if self._start_s is None else self._start_s
         try:
-            if self._writer is None:
-                self._writer = _open(self.folder, wall_time_s)
+            if self._file is None:
+                self._file = _open(self.folder, wall_time_s)
             # the wall clock may be set back meanwhile, a step never goes back
             self._step = max(self._step + 1, round((wall_time_s - started_s) * 1e3))
-            write(_Feed(self._writer, self._step, wall_time_s))
-            if not self.folder.exists():
-                raise FileNotFoundError(f"the run folder {str(self.folder)!r} is gone")
-            self._writer.flush()
+            write(self._file.at(self._step, wall_time_s))
+            self._file.flush()
         except (OSError, ImportError) as error:
             self.problem = f"TensorBoard events end here: {error}"
 
 
-class _Feed:
-    """Events that share a step and a wall time."""
-
-    def __init__(self, writer: Any, step: int, wall_time_s: float) -> None:
-        self._writer = writer
-        self._step = step
-        self._wall_time_s = wall_time_s
-
-    def add(self, summary: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-
-        event = Event(summary=summary, step=self._step, wall_time=self._wall_time_s)
-        self._writer.write(event.SerializeToString())
-
-    def scalar(self, tag: str, value: float | None) -> None:
-        from tensorboardX.summary import scalar
-
-        if value is not None:
-            self.add(scalar(tag, value))
-
-    def histogram(self, tag: str, fields: dict[str, Any]) -> None:
-        from tensorboardX.summary import histogram_raw
-
-        self.add(histogram_raw(tag, **fields))
-
-    def text(self, tag: str, markdown: str) -> None:
-        from tensorboardX.summary import text
-
-        self.add(text(tag, markdown))
-
-
-def _write_progress(feed: _Feed, progress: Progress) -> None:
+def _write_progress(feed: Feed, progress: Progress) -> None:
     if len(progress.new_latencies_ms) and progress.median_ms is not None:
         cut_ms = _CUT_MEDIANS * progress.median_ms
         feed.histogram("latency/ms", histogram_fields(progress.new_latencies_ms, cut_ms))
@@ -159,19 +125,16 @@ def _write_progress(feed: _Feed, progress: Progress) -> None:
         feed.scalar(tag, value)
 
 
-def _write_result(feed: _Feed, result: Result, latencies: Distribution) -> None:
-    from tensorboardX.summary import hparams
-
-    write_entry(feed, entry_of(result), latencies.fields())
+def _write_result(feed: Feed, result: Result, latencies: Distribution) -> None:
+    write_run(feed, entry_of(result), latencies.fields())
 
     for tag, value in headline_values(result).items():
         feed.scalar(tag, value)
     feed.text("summary", render_markdown(result))
-    if result.status == "failed":  # tensorboardX can only say that a session succeeded
+    if result.status == "failed":
         return
     # TensorBoard takes the columns of the whole table from one of its runs, so each names them all
-    for summary in hparams(_hyperparameters(result), dict.fromkeys(HEADLINES, 0.0)):
-        feed.add(summary)
+    feed.hparams(_hyperparameters(result), dict.fromkeys(HEADLINES, 0.0))
 
 
 def headline_values(result: Result) -> dict[str, float]:
@@ -195,12 +158,8 @@ def _hyperparameters(result: Result) -> dict[str, str | float]:
     }
 
 
-def _open(folder: Path, wall_time_s: float) -> Any:
+def _open(folder: Path, wall_time_s: float) -> EventFile:
     """An event file in ``folder``, begun. Raises `OSError` or `ImportError`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"the run folder {str(folder)!r} is gone")
-    path = folder.absolute() / f"events.out.tfevents.{wall_time_s:.0f}.harness"
-    event = part("proto.event_pb2").Event
-    writer = part("record_writer").RecordWriter(str(path))
-    writer.write(event(wall_time=wall_time_s, file_version="brain.Event:2").SerializeToString())
-    return writer
+    return EventFile(folder / f"events.out.tfevents.{wall_time_s:.0f}.harness", wall_time_s)

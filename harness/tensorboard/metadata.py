@@ -1,8 +1,6 @@
 """What an event file says about a model beside its scalars: ``{model}/metadata/info``.
 
-A text event holding JSON in a fenced block, which TensorBoard's TEXT tab shows as it is. This is
-the form for a run with several precisions; ``harness run``, which has one, writes that one's facts
-beside ``model`` (`harness.tensorboard.run_tags`):
+A text event holding JSON in a fenced block, which TensorBoard's TEXT tab shows as it is:
 
     {"schema": "harness.board/1", "model": "resnet18",
      "precisions": {"int8": {"status": "imported", "random_weights": false,
@@ -12,8 +10,10 @@ beside ``model`` (`harness.tensorboard.run_tags`):
                              "info": {"library": "torchvision", "evaluated_on": "cpu"},
                              "aurora": null}}}
 
-``units`` goes by tag, ``missing`` and ``derived`` by metric. The model's name here is the true one;
-in a tag it has no control characters and no great length.
+A run writes it twice: with its first event (status ``running``), and at its end. Older ones, which
+had one precision, wrote its facts beside ``model``. ``units`` goes by tag, ``missing`` and
+``derived`` by metric. The model's name here is the true one; in a tag it has no control characters
+and no great length.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 import msgspec
 
 from harness.compression.model import METRICS, Entry
-from harness.tensorboard.run_tags import SCHEMA
 
+SCHEMA = "harness.board/1"
 TAG = "metadata/info"
 
 

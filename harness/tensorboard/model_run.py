@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from harness.compression.model import METRICS, Aurora, Entry
+from harness.compression.model import Aurora, Entry
 from harness.compression.ratios import with_ratios
 from harness.errors import ResultError
-from harness.host.names import run_name, tag_name
-from harness.tensorboard import metadata
+from harness.host.names import run_name
+from harness.tensorboard import metadata, tags
 from harness.tensorboard.events import EventFile
-
-_LONGEST_TEXT = 2_000  # of one fact about a model: an event is no place for a book
 
 
 class ModelRun:
@@ -29,7 +25,6 @@ class ModelRun:
 
     def __init__(self, logdir: Path, model: str, file_name: Callable[[], str]) -> None:
         self.model = model
-        self.tag = tag_name(model)
         self.folder = logdir / run_name(model)
         self.info: dict[str, str] = {}
         self.reference = "fp32"
@@ -73,15 +68,15 @@ class ModelRun:
         """Every figure of ``precisions``, and the ratios."""
         for entry in self.entries():
             if entry.precision in precisions:
-                write_figures(self.file, self.tag, entry, step)
+                tags.write_figures(self.file.at(step), entry)
         if (compressed := self.compressed()) is not None:
-            write_ratios(self.file, self.tag, compressed, step)
+            tags.write_ratios(self.file.at(step), compressed)
 
     def write_metadata(self, step: int) -> None:
         """The text event, where it says something new."""
         said = metadata.encode(self.model, self.entries(), self.info)
         if said != self._said:
-            self.file.text(f"{self.tag}/{metadata.TAG}", said, step)
+            tags.write_metadata(self.file.at(step), self.model, said)
             self._said = said
 
     @property
@@ -107,36 +102,6 @@ class ModelRun:
         file, self._file = self._file, None
         if file is not None:
             file.close()
-
-
-def write_figures(file: EventFile, tag: str, entry: Entry, step: int) -> None:
-    """The scalars of one precision, each with its interval where there is one."""
-    for name in metadata.written_figures(entry):
-        figure, stem = entry.figures[name], f"{tag}/{METRICS[name].tag}"
-        file.scalar(f"{stem}/{entry.precision}", figure.value, step)
-        file.scalar(f"{stem}_ci_low/{entry.precision}", figure.low, step)
-        file.scalar(f"{stem}_ci_high/{entry.precision}", figure.high, step)
-
-
-def write_ratios(file: EventFile, tag: str, entry: Entry, step: int) -> None:
-    for name, value in entry.ratios.items():
-        file.scalar(f"{tag}/compression/{name}", value, step)
-    if entry.aurora is not None:
-        file.scalar(f"{tag}/compression/aurora", entry.aurora.score, step)
-
-
-def fact(value: Any) -> str:
-    """Whatever is said about a model, as one short text: [1, 3, 8, 8] is 1x3x8x8."""
-    if isinstance(value, str):
-        text = value
-    elif isinstance(value, list | tuple) and value and all(type(v) is int for v in value):
-        text = "x".join(map(str, value))
-    elif isinstance(value, Mapping | list | tuple):
-        text = json.dumps(value, default=str)
-    else:
-        text = str(value)
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
 
 
 @contextlib.contextmanager

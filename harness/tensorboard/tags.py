@@ -3,15 +3,27 @@
 A training run may well log ``resnet/accuracy/val``. So a last step counts as a precision where it
 looks like a number format (int8, fp16, bf16, nf4, w8a8, ...), or where the run itself declares its
 model by ``{model}/metadata/info`` or ``{model}/compression/...``.
+
+    {model}/latency/{precision}  [ms]        and _ci_low, _ci_high beside it where there is one
+    {model}/latency_distribution/{precision}
+    {model}/compression/{ratio}
+    {model}/metadata/info                    see `harness.tensorboard.metadata`
+
+Whoever writes them writes them here: runs, imports and `CompressionWriter`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from harness.compression.model import METRICS
+from harness.compression.entries import model_of, spec_info
+from harness.compression.model import METRICS, Entry
+from harness.host.names import tag_name
+from harness.spec import RunSpec
+from harness.tensorboard import metadata
+from harness.tensorboard.events import Feed
 
 LOW, HIGH = "_ci_low", "_ci_high"
 LATENCIES = "latency_distribution"
@@ -19,7 +31,7 @@ _STEPS = {metric.tag for metric in METRICS.values()}
 _FORMAT = re.compile(
     r"(?i)(?:^|[^a-z])(?:u?int|fp|float|bf|bfloat|tf|nf|mxfp|nvfp|w|q)\d|binary|ternary|mixed"
 )
-_TEXT_SUFFIX = "/text_summary"  # tensorboardX adds it to the tag of every text
+_TEXT_SUFFIX = "/text_summary"  # tensorboardX adds it to the tag of every text, and we once did
 
 
 class Tag(NamedTuple):
@@ -54,3 +66,51 @@ def of_the_board(tags: Iterable[str]) -> dict[str, Tag]:
 
 def _declares(tag: Tag) -> bool:
     return tag.step in ("metadata", "compression")
+
+
+def write_running(feed: Feed, spec: RunSpec) -> None:
+    """Say which model and precision is being measured, so that the tab can show it live."""
+    entry = Entry(
+        model=model_of(spec), precision=spec.precision, run="", status="running",
+        info=spec_info(spec),
+    )  # fmt: skip
+    write_metadata(feed, entry.model, metadata.encode(entry.model, [entry], {}))
+
+
+def write_run(feed: Feed, entry: Entry, latencies: dict[str, Any] | None) -> None:
+    """All that one run has to say: figures, distribution (a histogram's fields), metadata."""
+    write_figures(feed, entry)
+    if latencies is not None:
+        write_latencies(feed, entry.model, entry.precision, latencies)
+    write_metadata(feed, entry.model, metadata.encode(entry.model, [entry], {}))
+
+
+def write_figures(feed: Feed, entry: Entry) -> None:
+    """The scalars of one precision, each with its interval where there is one."""
+    for name in metadata.written_figures(entry):
+        figure, stem = entry.figures[name], f"{tag_name(entry.model)}/{METRICS[name].tag}"
+        feed.scalar(f"{stem}/{entry.precision}", figure.value)
+        feed.scalar(f"{stem}{LOW}/{entry.precision}", figure.low)
+        feed.scalar(f"{stem}{HIGH}/{entry.precision}", figure.high)
+
+
+def write_ratios(feed: Feed, entry: Entry) -> None:
+    """What ``entry`` gained and cost against its reference."""
+    for name, value in entry.ratios.items():
+        feed.scalar(f"{tag_name(entry.model)}/compression/{name}", value)
+    if entry.aurora is not None:
+        write_aurora(feed, entry.model, entry.aurora.score)
+
+
+def write_aurora(feed: Feed, model: str, score: float) -> None:
+    feed.scalar(f"{tag_name(model)}/compression/aurora", score)
+
+
+def write_latencies(feed: Feed, model: str, precision: str, fields: dict[str, Any]) -> None:
+    """``fields`` as `harness.tensorboard.histograms.histogram_fields` gives them."""
+    feed.histogram(f"{tag_name(model)}/{LATENCIES}/{precision}", fields)
+
+
+def write_metadata(feed: Feed, model: str, said: str) -> None:
+    """``said`` as `harness.tensorboard.metadata.encode` gives it."""
+    feed.text(f"{tag_name(model)}/{metadata.TAG}", said)

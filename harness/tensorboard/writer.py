@@ -27,7 +27,9 @@ from harness.compression.fields import FIELDS, figures, finite
 from harness.compression.model import Aurora, Entry
 from harness.compression.ratios import AURORA_TOLERANCE, AURORA_WEIGHTS, aurora, with_ratios
 from harness.errors import DataError, ResultError, UsageError
-from harness.tensorboard.model_run import ModelRun, fact, mapped, write_ratios
+from harness.host.names import fact
+from harness.tensorboard import tags
+from harness.tensorboard.model_run import ModelRun, mapped
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -50,9 +52,9 @@ class CompressionWriter:
     """What is logged about a model adds up: ratios use the latest figures of each precision.
 
     Metrics go by the board's names (``latency_ms``, ``energy_j``) or by the compression engine's
-    (``latency_mean_ms``, ``energy_consumption_mw``): `harness.compression.fields.FIELDS`. Methods raise
-    `DataError` for figures that are no measurements, `UsageError` for a name or step that makes no
-    sense, and `ResultError` where the folder cannot be written.
+    (``latency_mean_ms``, ``energy_consumption_mw``): `harness.compression.fields.FIELDS`. Methods
+    raise `DataError` for figures that are no measurements, `UsageError` for a name or step that makes
+    no sense, and `ResultError` where the folder cannot be written.
     """
 
     def __init__(self, logdir: str | Path) -> None:
@@ -115,7 +117,7 @@ class CompressionWriter:
         pair = [_entry(model_name, precision, metrics) for precision, metrics in both.items()]
         compared, at = with_ratios(pair, reference=precisions[0])[1], _step(step)
         with self._writing(model_name) as model:
-            write_ratios(model.file, model.tag, compared, at)
+            tags.write_ratios(model.file.at(at), compared)
         return compared.ratios
 
     def log_energy_comparison(
@@ -156,8 +158,7 @@ class CompressionWriter:
         at = _step(step)
         with self._writing(model_name) as model:
             for precision, fields in found.items():
-                tag = f"{model.tag}/latency_distribution/{precision}"
-                model.file.histogram(tag, fields, at)
+                tags.write_latencies(model.file.at(at), model.model, precision, fields)
 
     def log_model_metadata(
         self, model_name: str, model_info: Mapping[str, Any], step: int = 0
@@ -187,7 +188,7 @@ class CompressionWriter:
             score = aurora(entry.ratios, weights, tolerance) if entry else None
             if score is not None:
                 model.scores[precision] = score
-                model.file.scalar(f"{model.tag}/compression/aurora", score.score, at)
+                tags.write_aurora(model.file.at(at), model.model, score.score)
                 model.write_metadata(at)
         return score
 
@@ -211,9 +212,10 @@ class CompressionWriter:
         }
         columns = [f"headline/{name}" for name in dict.fromkeys((*HEADLINES, *values))]
         with self._writing(model_name) as model:
+            feed = model.file.at(0)
             for name, value in values.items():
-                model.file.scalar(f"headline/{name}", value)
-            model.file.hparams(row, dict.fromkeys(columns, 0.0))
+                feed.scalar(f"headline/{name}", value)
+            feed.hparams(row, dict.fromkeys(columns, 0.0))
 
     def log_entries(self, entries: Sequence[Entry], step: int = 0) -> None:
         """Entries as `harness.tensorboard.importer` or `from_results` makes them."""

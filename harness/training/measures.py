@@ -183,6 +183,12 @@ class Bins(msgspec.Struct, frozen=True):
     limits: tuple[float, ...]
     counts: tuple[int, ...]
 
+    def fields(self) -> dict[str, object]:
+        """As `harness.tensorboard.events.histogram` takes them."""
+        return {"min": self.low, "max": self.high, "num": sum(self.counts), "sum": self.total,
+                "sum_squares": self.squares, "bucket_limits": self.limits,
+                "bucket_counts": self.counts}  # fmt: skip
+
 
 def bins(values: Array, number: int = 30) -> Bins | None:
     """Equal-width bins over the finite ones of ``values``; None where there are none.

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from harness.errors import DataError, ResultError, UsageError
-from harness.training import arrays
+from harness.tensorboard import events
+from harness.training import arrays, pictures
 from harness.training.alerts import Alarms, Alert, TrainingAlert
-from harness.training.events import EventFile
+from harness.training.events import QuietEventFile
 from harness.training.measures import Array, bins
-from harness.training.pictures import Picture
 
 _CELL_LENGTH = 500  # characters of a value in a table
 
@@ -84,13 +84,15 @@ class Recorder:
         """Of at most `arrays.SAMPLE` of ``values``; those that are not finite are left out."""
         found = bins(arrays.sample(values))
         if found is not None:
-            self.events.histogram(self._tag(name), found, step)
+            self.events.add(self._tag(name), events.histogram(found.fields()), step)
 
     def text(self, name: str, markdown: str, step: int) -> None:
-        self.events.text(self._tag(name), markdown, step)
+        self.events.add(self._tag(name), events.text(markdown), step)
 
-    def image(self, name: str, image: Picture, step: int) -> None:
-        self.events.image(self._tag(name), image, step)
+    def image(self, name: str, image: pictures.Picture, step: int) -> None:
+        height, width = image.shape[:2]
+        value = events.image(pictures.png(image), height, width)
+        self.events.add(self._tag(name), value, step)
 
     def finite(self, name: str, values: Any, step: int) -> Array | None:
         """``values`` as an array; None and an alert where some are not finite."""
@@ -159,13 +161,13 @@ def folder_name(name: str, length: int = 60) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", name)[:length].strip("-._") or "unnamed"
 
 
-def _begin(logdir: Path, model: str) -> tuple[Path, EventFile]:
+def _begin(logdir: Path, model: str) -> tuple[Path, QuietEventFile]:
     """A new folder ``training-MODEL-TIME`` in ``logdir``, and its event file."""
     name = f"training-{folder_name(model)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     try:
         logdir.mkdir(parents=True, exist_ok=True)
         folder = _new_folder(logdir.absolute(), name)
-        return folder, EventFile(folder)
+        return folder, QuietEventFile(folder)
     except (OSError, ValueError) as error:  # a null character in the path
         cause = getattr(error, "strerror", None) or str(error)
         raise ResultError(

@@ -22,7 +22,7 @@ from harness.compression.ratios import (
     with_ratios,
 )
 from harness.errors import UsageError
-from harness.host.names import told_apart
+from harness.compression.apart import told_apart
 
 
 def entry(precision: str = "int8", model: str = "net", **figures: float) -> Entry:

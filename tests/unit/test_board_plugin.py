@@ -28,7 +28,7 @@ from harness.compression.ratios import with_ratios
 from harness.maybe import Unavailable
 from harness.tensorboard import tags
 from harness.tensorboard.live import TensorBoardSink
-from harness.tensorboard.run_tags import metadata
+from harness.tensorboard.metadata import encode
 from harness.tensorboard.writer import CompressionWriter
 from harness.testing.results import fake_failure, fake_result
 
@@ -57,9 +57,13 @@ def read(logdir: Path) -> Board:
 def run_of(entry: Entry, **scalars: float) -> Run:
     return Run(
         scalars={f"{entry.model}/{name}/{entry.precision}": v for name, v in scalars.items()},
-        texts={f"{entry.model}/metadata/info/text_summary": metadata(entry)},
+        texts={f"{entry.model}/metadata/info": metadata(entry)},
         seen_s=NOW_S,
     )
+
+
+def metadata(entry: Entry) -> str:
+    return encode(entry.model, [entry], {})
 
 
 # -- tags -----------------------------------------------------------------------------------------

@@ -107,12 +107,12 @@ def test_a_failed_run_writes_no_headline_and_no_session(tmp_path: Path) -> None:
     feed(tmp_path, fake_failure())
     tags = read(tmp_path).Tags()
     assert not set(tags["scalars"]) & (set(HEADLINES) - {"latency/median_ms", "throughput/per_s"})
-    assert tags["tensors"] == ["digits/metadata/info/text_summary", "summary/text_summary"]
+    assert tags["tensors"] == ["digits/metadata/info", "summary"]
 
 
 def test_the_summary_is_the_markdown_table(tmp_path: Path) -> None:
     feed(tmp_path, fake_result())
-    (event,) = read(tmp_path).Tensors("summary/text_summary")
+    (event,) = read(tmp_path).Tensors("summary")
     assert event.tensor_proto.string_val[0].decode() == render_markdown(fake_result())
 
 

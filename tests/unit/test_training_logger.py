@@ -23,7 +23,8 @@ from test_store import file_size_limit
 from harness import registry
 from harness.errors import DataError, ResultError, UsageError
 from harness.protocols import Available, Channel
-from harness.training import TrainingLogger, arrays, events, pictures
+from harness.tensorboard.events import _Messages
+from harness.training import TrainingLogger, arrays, pictures
 from harness.training.measures import Calibration
 
 
@@ -458,7 +459,7 @@ def test_numpy_alone_needs_no_torch_and_no_tensorboard(tmp_path: Path) -> None:
 def test_checksums_are_those_of_tensorboardx() -> None:
     from tensorboardX.record_writer import masked_crc32c
 
-    ours = events._Protocol().checksum
+    ours = _Messages().checksum
     for data in (b"", b"a", b"123456789", bytes(range(256)) * 3):
         assert ours(data) == masked_crc32c(data)
 

@@ -113,7 +113,7 @@ class Ended(Exception):
 
 
 class Watch:
-    """What `harness.engine.driver.launch.Launch` listens with. Public attributes are for observers."""
+    """What a `Launch` listens with. Public attributes are for observers."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The worker: a fresh process that loads one model and loops. Started by `harness.engine.driver.launch`.
+"""The worker: a fresh process that loads one model and loops. The driver starts it.
 
 Nothing else may live here: no logging, no sampling, no TensorBoard, and no thread but one per
 stream in the throughput scenario, where the sessions work in the calling thread. Its environment is
