@@ -53,8 +53,8 @@ class CompressionWriter:
 
     Metrics go by the board's names (``latency_ms``, ``energy_j``) or by the compression engine's
     (``latency_mean_ms``, ``energy_consumption_mw``): `harness.compression.fields.FIELDS`. Methods
-    raise `DataError` for figures that are no measurements, `UsageError` for a name or step that makes
-    no sense, and `ResultError` where the folder cannot be written.
+    raise `DataError` for figures that are no measurements, `UsageError` for a name or step that
+    makes no sense, and `ResultError` where the folder cannot be written.
     """
 
     def __init__(self, logdir: str | Path) -> None:
