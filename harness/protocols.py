@@ -34,6 +34,7 @@ __all__ = [
     "Available",
     "Backend",
     "Channel",
+    "Declared",
     "Description",
     "DeviceMemory",
     "DeviceTimed",
@@ -56,10 +57,24 @@ __all__ = [
 Precision = Literal["fp32", "int8", "fp16", "bf16"]
 
 
+Dim = int | str | None
+
+
 class Available(msgspec.Struct, frozen=True):
     """Present and usable; ``details`` are facts worth showing (version, device name, ...)."""
 
     details: dict[str, str] = {}
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """An input or output as its model declares it. A dim is a size, a symbol, or None (unnamed).
+
+    ``dims`` is None where even the rank is not declared. ``dtype`` is a numpy name.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[Dim, ...] | None
 
 
 class TensorSpec(msgspec.Struct, frozen=True):

@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
+from harness.compression.apart import told_apart
 from harness.compression.fields import SHARES
 from harness.compression.model import METRICS, NEVER_ZERO, Board, Entry, Figure, Histogram
 from harness.compression.ratios import RATIOS, with_ratios
-from harness.compression.apart import told_apart
 from harness.tensorboard.tags import HIGH, LATENCIES, LOW, Tag, of_the_board
 
 # A run that wrote nothing for so long is over, whatever it said last.

@@ -11,96 +11,26 @@ import click
 
 from harness.cli.output import AliasedOption, print_json
 from harness.cli.tell import tell
+from harness.spec import FIELDS
 
 if TYPE_CHECKING:
     from harness.engine.driver.conductor import Outcome
     from harness.protocols import Sink
     from harness.spec import RunSpec
 
-_FLAGS: tuple[tuple[str, str, str], ...] = (
-    (
-        "--model",
-        "NAME|FILE|MODULE:FACTORY",
-        "A zoo model (default: digits), an ONNX file, a .pt2 program or a factory.",
-    ),
-    ("--backend", "NAME", "onnxruntime (default), pytorch, a plug-in, or module:Class."),
-    ("--device", "DEVICE", "cpu (default), cuda or cuda:N."),
-    ("--precision", "PRECISION", "fp32 (default), int8, fp16 or bf16."),
-    ("--batch-size", "N", "Samples per inference. Default: 1."),
-    ("--batch-dim", "NAME", "The open dimension that is the batch; none where there is none."),
-    ("--inputs", "FILE.npz", "Inputs by name to measure on. Default: drawn at random."),
-    ("--dataset", "FILE.npz", "Inputs by name, and labels: measures accuracy."),
-    ("--scores", "OUTPUT", "The output that holds the class scores, where several could."),
-    ("--calibration", "FILE.npz", "Inputs by name to calibrate INT8 on."),
-    ("--calibration-method", "METHOD", "minmax (default), entropy or percentile."),
-    ("--quantization", "MODE", "static (default) or dynamic."),
-    ("--scenario", "SCENARIO", "latency (default: one at a time) or throughput."),
-    ("--concurrency", "N", "Streams at once in the throughput scenario. Default: 1; on a GPU 2."),
-    ("--boundary", "BOUNDARY", "compute (default: on the device) or transfer (host to host)."),
-    ("--duration", "SECONDS", "Length of the timed window; with a goal or a cap, its floor."),
-    ("--iterations", "N", "Exactly so many timed iterations."),
-    (
-        "--precision-goal",
-        "PERCENT",
-        "Stop when the median is known to ± this. Default: 1% in 3 to 30 s.",
-    ),
-    ("--max-duration", "SECONDS", "Cap of the timed window."),
-    (
-        "--warmup",
-        "SECONDS",
-        "Shortest warm-up; it ends when latencies are steady. Default: 0.5.",
-    ),
-    ("--max-warmup", "SECONDS", "Longest warm-up. Default: 10; on a GPU 30."),
-    ("--launches", "K", "Fresh worker processes; a comparison needs five. Default: 1."),
-    (
-        "--timeout",
-        "SECONDS",
-        "Give up on a worker without progress for so long. Default: 120; on a GPU 600.",
-    ),
-    ("--threads", "N", "Threads per inference. Default: one a physical core."),
-    ("--inter-threads", "N", "Threads between operators. Default: 1."),
-    ("--cpus", "LIST", "Processors for the worker, such as 0-3,8."),
-    ("--sample-rate", "HZ", "Rate of the profilers; 0 switches them off. Default: 10 or 20."),
-    (
-        "--power-source",
-        "SOURCE",
-        "auto (default), none, powercap, hwmon, jetson, pyrapl, external:FILE.",
-    ),
-    ("--idle", "SECONDS", "Idle before and after, for net energy. Default: what the meter needs."),
-    ("--seed", "N", "Seed of drawn inputs and weights. Default: 0."),
-    ("--results", "DIR", "Where the run's folder goes. Default: results."),
-)
-_REPEATED = (
-    ("--input-shape", "input_shapes", "NAME=1x3x224x224", "Fixes an input's symbolic dimensions."),
-    ("--option", "options", "KEY=VALUE", "An option of the backend, such as compile=inductor."),
-    ("--tag", "tags", "KEY=VALUE", "Kept with the result."),
-    (
-        "--require",
-        "require",
-        "QUANTITY",
-        "Exit 3 if energy, accuracy, memory or interval is absent.",
-    ),
-)
-_EARLIER = {"--results": ("--out",)}
-_FIELDS = {"results": "out", "duration": "duration_s", "max_duration": "max_duration_s",
-           "warmup": "warmup_s", "max_warmup": "max_warmup_s", "timeout": "timeout_s",
-           "idle": "idle_s", "sample_rate": "sample_rate_hz"}  # fmt: skip
-
 
 def _with_flags(command: Any) -> Any:
-    for name, field, metavar, text in reversed(_REPEATED):
-        command = click.option(name, field, metavar=metavar, multiple=True, help=text)(command)
-    for name, metavar, text in reversed(_FLAGS):
-        field = name[2:].replace("-", "_")
-        names = (name, *_EARLIER.get(name, ()), _FIELDS.get(field, field))
-        command = click.option(*names, cls=AliasedOption, metavar=metavar, help=text)(command)
+    for field in reversed(FIELDS):
+        kind: dict[str, Any] = {"metavar": field.metavar, "multiple": field.many}
+        if field.parse is None:
+            kind = {"is_flag": True}
+        names = (field.flag, *field.aliases, field.name)
+        command = click.option(*names, cls=AliasedOption, help=field.help, **kind)(command)
     return command
 
 
 @click.command("run", short_help="Measure one model on one backend.")
 @_with_flags
-@click.option("--overhead-check", is_flag=True, help="Measure what the measuring itself costs.")
-@click.option("--allow-infinite", is_flag=True, help="An infinite output is an answer: no failure.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result alone, as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every figure, as harness show does.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")

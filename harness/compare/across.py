@@ -19,23 +19,10 @@ from harness.errors import UsageError
 from harness.protocols import Precision
 from harness.records.cell import cell_of, content_of, spec_cell
 from harness.records.result import Result
-from harness.spec import RunSpec
+from harness.spec import FIELDS, RunSpec
 
 # field -> the fields that are compared across together with it
-ACROSS: dict[str, tuple[str, ...]] = {
-    "precision": ("calibration", "calibration_method", "quantization"),
-    "backend": ("options",),
-    "device": ("options",),
-    "batch_size": ("input_shapes",),
-    "model": ("input_shapes", "batch_dim", "inputs", "dataset", "scores", "calibration"),
-    "threads": (),
-    "inter_threads": (),
-    "concurrency": (),
-    "options": (),
-    "quantization": ("calibration", "calibration_method"),
-    "calibration_method": (),
-}
-# what is made of one model file: a pair of different contents is no pair
+ACROSS = {field.name: field.across for field in FIELDS if field.across is not None}
 ACROSS_ONE_MODEL = ("precision", "quantization", "calibration_method")
 # factors of the host; whatever else a machine has belongs to an accelerator
 _HOST = (

@@ -20,7 +20,7 @@ import msgspec
 from harness.maybe import Unavailable
 from harness.records.cell import cell_of, key_by_stem, model_path, shared_names, told_name
 from harness.records.result import Result
-from harness.spec import RunSpec
+from harness.spec import DEFINING
 
 FINISHED = ("complete", "degraded")
 NIGHT_S = 6 * 3600.0  # sides that lie farther apart than this were measured in different nights
@@ -152,16 +152,9 @@ def hardware_differences(a: Result, b: Result) -> str:
 
 def spec_differences(a: Result, b: Result) -> dict[str, tuple[str, str]]:
     """What the two runs were asked that defines a benchmark, where it differs."""
-    fields = [name for name in RunSpec.__struct_fields__ if name in DEFINING]
-    values = {name: (str(getattr(a.spec, name)), str(getattr(b.spec, name))) for name in fields}
+    names = [field.name for field in DEFINING]
+    values = {name: (str(getattr(a.spec, name)), str(getattr(b.spec, name))) for name in names}
     return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
-
-
-DEFINING = (
-    "model", "backend", "device", "precision", "batch_size", "scenario", "boundary", "concurrency",
-    "dataset", "calibration", "calibration_method", "quantization", "input_shapes", "threads",
-    "inter_threads", "options", "seed", "batch_dim", "inputs", "scores",
-)  # fmt: skip
 
 
 def _side(runs: Sequence[Result]) -> Side:

@@ -9,7 +9,7 @@ from harness.maybe import Unavailable, explain
 from harness.records.cell import cell_name, content_of, is_file, model_path
 from harness.records.lookup import lookup
 from harness.records.result import Result
-from harness.spec import RunSpec
+from harness.spec import RunSpec, shown
 
 _MB = 1e6  # decimal, as in file listings
 # metric -> (where its value lies in the result, where its interval lies, divisor into its unit)
@@ -55,22 +55,12 @@ def entry_of(result: Result, latencies: Histogram | None = None) -> Entry:
 
 def spec_info(spec: RunSpec) -> dict[str, str]:
     """What is known before the run."""
-    return {
-        "backend": spec.backend,
-        "device": spec.device,
-        "scenario": spec.scenario,
-        "boundary": spec.boundary,
-        "batch_size": str(spec.batch_size),
-        "concurrency": str(spec.concurrency),
-        "threads": "default" if spec.threads is None else str(spec.threads),
-        "launches": str(spec.launches),
-        "latency_statistic": "median",
-        **_file_info(spec),
-    }
+    facts = {name: str(value) for name, value in shown(spec).items()}
+    return facts | {"launches": str(spec.launches), "latency_statistic": "median"}
 
 
 def _file_info(spec: RunSpec) -> dict[str, str]:
-    """Of a model file, which `harness.host.names.told_apart` tells from others of its name."""
+    """Of a model file, which `told_apart` tells from others of its name."""
     return {"model_path": model_path(spec.model)} if is_file(spec.model) else {}
 
 

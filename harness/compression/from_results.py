@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from harness.compression import engine_file as compression_engine
+from harness.compression.apart import told_apart
 from harness.compression.entries import entry_of
 from harness.compression.model import Board, Entry, Figure, Histogram
 from harness.compression.ratios import with_ratios
 from harness.errors import ResultError
-from harness.compression.apart import told_apart
 from harness.maybe import Unavailable
 from harness.records.figures import single
 from harness.records.lookup import lookup

@@ -11,9 +11,9 @@ import msgspec
 from harness import __version__
 from harness.errors import ModelError, UsageError
 from harness.models.cache import Cache
-from harness.models.shapes import Declared, resolve_output, resolve_shapes, symbol_sizes
+from harness.models.shapes import resolve_output, resolve_shapes, symbol_sizes
 from harness.models.sources import Source, check_external, sha256_of
-from harness.protocols import Artifact, TensorSpec
+from harness.protocols import Artifact, Declared, TensorSpec
 from harness.spec import RunSpec
 from harness.zoo import ZOO, Recipe
 from harness.zoo.shipped import ASSETS, manifest

@@ -19,8 +19,6 @@ from harness.errors import ModelError
 from harness.models.onnx_index import Range, index_ranges
 from harness.models.onnx_random import varying_outputs
 from harness.models.shapes import (
-    Declared,
-    Dim,
     batch_reading,
     find_batch,
     resolve_output,
@@ -28,7 +26,7 @@ from harness.models.shapes import (
     symbol_sizes,
 )
 from harness.models.sources import check_external
-from harness.protocols import TensorSpec
+from harness.protocols import Declared, Dim, TensorSpec
 
 LIMIT_BYTES = 2**31 - 1  # protobuf's own
 NUMPY_NAMES: Mapping[int, str] = {

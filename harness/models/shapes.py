@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from harness.errors import ModelError, UsageError
-from harness.protocols import TensorSpec
+from harness.protocols import Declared, Dim, TensorSpec
 
-Dim = int | str | None
 NO_BATCH = "none"  # for --batch-dim
 _BATCH_NAME = re.compile(r"[^*+/]*batch[^*+/]*", re.IGNORECASE)
 _BATCH_LETTERS = re.compile(r"n|b|bs|bsz", re.IGNORECASE)  # the batch at axis 0, anything elsewhere
@@ -21,17 +20,6 @@ _LENGTHS = re.compile(
     r"|features?|channels?|height|width|rows?|columns?|pixels?|vertex|vertices|faces?"
 )
 _LETTERS = frozenset("cdhklmstw")  # alone: torch's s0 and s77 say nothing
-
-
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
-    """An input or output as its model declares it. A dim is a size, a symbol, or None (unnamed).
-
-    ``dims`` is None where even the rank is not declared. ``dtype`` is a numpy name.
-    """
-
-    name: str
-    dtype: str
-    dims: tuple[Dim, ...] | None
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -18,8 +18,8 @@ from harness.artifacts.torch_source import Loaded, load
 from harness.errors import ModelError
 from harness.models import data
 from harness.models.onnx_export import export_onnx
-from harness.models.shapes import Declared, resolve_shapes, show
-from harness.protocols import TensorSpec
+from harness.models.shapes import resolve_shapes, show
+from harness.protocols import Declared, TensorSpec
 
 EXAMPLES = "examples.npz"
 MODEL = "model.onnx"

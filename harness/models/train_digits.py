@@ -19,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from harness.models.onnx_export import export_onnx
-from harness.models.shapes import Declared
+from harness.protocols import Declared
 from harness.zoo.digits import Digits
 from harness.zoo.shipped import ASSETS, FILES, Manifest
 

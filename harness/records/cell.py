@@ -22,18 +22,10 @@ import msgspec
 
 from harness.maybe import Unavailable
 from harness.records.result import Result
-from harness.spec import RunSpec
+from harness.spec import DEFINING, RunSpec
 
 CELL_VERSION = 1  # raise it when what a figure means changes: every series then starts anew
 
-# spec fields that define the benchmark beyond those in a cell's name
-_DEFINING = (
-    "backend", "device", "precision", "batch_size", "scenario", "input_shapes",
-    "calibration_method", "quantization", "concurrency", "boundary", "threads", "inter_threads",
-    "options", "seed",
-)  # fmt: skip
-_LATER = ("batch_dim", "scores")  # part of the key where given alone: cells from before keep theirs
-_DATA = ("dataset", "calibration")
 _SUFFIXES = (".onnx", ".pt2", ".npz")
 _OF_HUBS = "onnx"
 _PARTS = 6  # of a cell's name
@@ -98,11 +90,12 @@ def key_by_stem(spec: RunSpec) -> str:
 
 
 def _key(spec: RunSpec, model: str) -> str:
-    defining = {field: getattr(spec, field) for field in _DEFINING}
-    defining |= {field: _stem(getattr(spec, field) or "") for field in _DATA} | {"model": model}
-    defining |= {field: value for field in _LATER if (value := getattr(spec, field)) is not None}
-    if spec.inputs is not None:
-        defining["inputs"] = _stem(spec.inputs)
+    values = {field: getattr(spec, field.name) for field in DEFINING}
+    defining = {
+        field.name: _stem(value or "") if field.identity == "file" else value
+        for field, value in values.items()
+        if value is not None or not field.later
+    } | {"model": model}
     data = msgspec.json.encode(defining | {"cell": CELL_VERSION}, order="deterministic")
     return hashlib.sha256(data).hexdigest()[:16]
 

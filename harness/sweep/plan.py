@@ -214,13 +214,15 @@ def _matches(cell: Fields, rule: Fields) -> bool:
 def _cell(fields: Fields, folder: Path) -> SweepCell:
     values = {field: _value(field, value, folder) for field, value in fields.items()}
     if values.get("precision") != "int8":  # the INT8 cells of a matrix alone calibrate
-        values = {field: values[field] for field in values if field not in specs.QUANTIZING}
+        values = {
+            name: value for name, value in values.items() if not specs.BY_NAME[name].quantizing
+        }
     return SweepCell(spec_cell(specs.parse(values)), values)
 
 
 def _value(field: str, value: Any, folder: Path) -> Any:
     """As `specs.parse` takes it: a text, or a list of texts for a field that repeats."""
-    if field in specs.SWITCHES:
+    if specs.BY_NAME[field].parse is None:
         if not isinstance(value, bool):
             raise UsageError(f"{field} is {str(value)!r:.80}", "give true or false")
         return value

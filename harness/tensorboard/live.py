@@ -26,7 +26,7 @@ from harness.compression.entries import entry_of
 from harness.maybe import Unavailable
 from harness.records.lookup import lookup
 from harness.records.result import Result
-from harness.spec import RunSpec
+from harness.spec import RunSpec, shown
 from harness.tensorboard.events import EventFile, Feed
 from harness.tensorboard.histograms import Distribution, histogram_fields
 from harness.tensorboard.tags import write_run, write_running
@@ -144,18 +144,9 @@ def headline_values(result: Result) -> dict[str, float]:
 
 
 def _hyperparameters(result: Result) -> dict[str, str | float]:
-    spec = result.spec
-    return {
-        "model": spec.model,
-        "backend": spec.backend,
-        "device": spec.device,
-        "precision": spec.precision,
-        "scenario": spec.scenario,
-        "batch_size": spec.batch_size,
-        "concurrency": spec.concurrency,
-        "threads": "default" if spec.threads is None else str(spec.threads),
-        "status": result.status,
-    }
+    facts: dict[str, str | float] = {"model": result.spec.model, "precision": result.spec.precision}
+    facts.update(shown(result.spec))
+    return facts | {"threads": str(facts["threads"]), "status": result.status}
 
 
 def _open(folder: Path, wall_time_s: float) -> EventFile:

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.compare.comparison import CellReport, Runs, Sets, counts, worst
-from harness.compare.match import DEFINING
 from harness.compare.verdicts import Row
 from harness.maybe import Maybe, Unavailable, present
 from harness.records.result import Result
+from harness.spec import BY_NAME
 from harness.views.comparison_matrix import render_matrix
 from harness.views.terminal import style_of
 from harness.views.text import count, number, plain, quantity, subtitle, title
@@ -34,7 +34,7 @@ def render_pair(report: CellReport, a: Result, b: Result) -> RenderableType:
     """Both runs, one row per quantity, and below it what the verdicts rest on."""
     heading = [Text(f"{side}  {plain(run.id)}\n   {title(run)}\n   {subtitle(run)}", style="bold")
                for side, run in (("A", a), ("B", b))]  # fmt: skip
-    measured = {k: v for k, v in report.differences.items() if k in DEFINING}
+    measured = {k: v for k, v in report.differences.items() if k in BY_NAME}
     if measured:
         heading.append(Text(f"A and B differ in {_listed(measured)}", style="bold yellow"))
     if report.reason:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from harness.models.shapes import Declared
+from harness.protocols import Declared
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import ModelError
-from harness.models.shapes import Declared
+from harness.protocols import Declared
 
 ASSETS = Path(__file__).parent / "assets"
 FILES = ("digits.npz", "digits.onnx", "digits_calibration.npz", "digits_test.npz")

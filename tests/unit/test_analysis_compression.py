@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.compression.apart import told_apart
 from harness.compression.model import Entry, Figure
 from harness.compression.ratios import (
     AURORA_TOLERANCE,
@@ -22,7 +23,6 @@ from harness.compression.ratios import (
     with_ratios,
 )
 from harness.errors import UsageError
-from harness.compression.apart import told_apart
 
 
 def entry(precision: str = "int8", model: str = "net", **figures: float) -> Entry:

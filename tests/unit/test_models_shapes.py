@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import HarnessError, ModelError, UsageError
-from harness.models.shapes import Declared, Dim, batch_reading, find_batch, resolve_shapes
+from harness.models.shapes import batch_reading, find_batch, resolve_shapes
+from harness.protocols import Declared, Dim
 
 Dims = tuple[Dim, ...]
 

@@ -16,7 +16,7 @@ from harness.spec import (
     DEFAULT_CAP_S,
     DEFAULT_FLOOR_S,
     DEFAULT_GOAL,
-    SWITCHES,
+    FIELDS,
     RunSpec,
     arguments,
     flag,
@@ -24,7 +24,8 @@ from harness.spec import (
     unparse,
 )
 
-LISTS = ("input_shapes", "require", "options", "tags")
+LISTS = [field.name for field in FIELDS if field.many]
+SWITCHES = [field.name for field in FIELDS if field.parse is None]
 SCALARS = sorted(set(RunSpec.__struct_fields__) - {*LISTS, *SWITCHES})
 
 # Any code point, surrogates included: a command line holds bytes that are no UTF-8.

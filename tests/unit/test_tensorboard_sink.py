@@ -157,8 +157,8 @@ def test_the_hparams_tab_shows_one_row_per_run_in_its_own_folder(tmp_path: Path)
                second.hparams.items()}  # fmt: skip
     assert hparams == {
         "model": "digits", "backend": "onnxruntime", "device": "cpu", "precision": "int8",
-        "scenario": "latency", "batch_size": 1.0, "concurrency": 1.0, "threads": "default",
-        "status": "degraded",
+        "scenario": "latency", "boundary": "compute", "batch_size": 1.0, "concurrency": 1.0,
+        "threads": "default", "status": "degraded",
     }  # fmt: skip
     metrics = {value.name.tag: value.value for value in second.metric_values}
     assert metrics["energy/joules_per_inference"] == np.float32(0.0001875)

@@ -1,15 +1,10 @@
-"""The driver's front door. Imports little itself, so that the worker starts at once."""
+"""The driver's front door. Imports nothing itself, so that the worker starts at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from harness.engine.driver.placement import boot, place
-from harness.engine.driver.process import WorkerProcess
-from harness.engine.driver.signals import interruptible
-from harness.engine.driver.watch import Interrupt
 
 if TYPE_CHECKING:
     from harness.engine.driver.conductor import Outcome
@@ -25,6 +20,11 @@ def run(spec: RunSpec, sinks: Callable[[Path], Sequence[Sink]] = lambda folder: 
     A worker that fails still leaves a result, with status ``failed``. Raises a `HarnessError` for
     what is wrong before anything can be measured. What cannot be written is told by the outcome.
     """
+    from harness.engine.driver.placement import boot, place
+    from harness.engine.driver.process import WorkerProcess
+    from harness.engine.driver.signals import interruptible
+    from harness.engine.driver.watch import Interrupt
+
     interrupt = Interrupt()
     with interruptible(interrupt), WorkerProcess() as first:
         placement = place(spec)

@@ -7,8 +7,8 @@
 
 One JSON object a line, appended and never synced: the kernel has it when the driver dies. Beside it
 lie ``samples.journal`` (`harness.records.samples`) and, of each launch, ``series.journal``: the
-sampler's frames as they came. `harness.engine.driver.recover` makes a result of them; a run that ends by
-itself removes them. The driver holds a lock on the file for as long as it lives.
+sampler's frames as they came. `harness.engine.driver.recover` makes a result of them; a run that
+ends by itself removes them. The driver holds a lock on the file for as long as it lives.
 """
 
 from __future__ import annotations

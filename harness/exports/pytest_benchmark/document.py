@@ -31,21 +31,16 @@ from harness.maybe import Unavailable, explain, present
 from harness.records.cell import cell_name, cell_of
 from harness.records.metric import Metric
 from harness.records.result import Machine, Result
-from harness.spec import RunSpec, arguments, unparse
+from harness.spec import DEFINING, RunSpec, arguments, unparse
 from harness.views.text import plain
 
 FORMAT_VERSION = "5.3.1"  # of pytest-benchmark, whose definitions these are
 LATENCY = "latency"
 LATENCY_GROUP = "latency (s)"
 _SECONDS = {"ms": 1e3, "s": 1.0}
-_IN_NAME = ("model", "backend", "device", "precision", "batch_size", "scenario")
-# what sets a cell apart beyond its name (see `harness.records.cell`), and whether it is a file
-_BEYOND = {
-    "batch_dim": False, "boundary": False, "calibration": True, "calibration_method": False,
-    "concurrency": False, "dataset": True, "input_shapes": False, "inputs": True,
-    "inter_threads": False, "options": False, "quantization": False, "scores": False,
-    "seed": False, "threads": False,
-}  # fmt: skip
+_IN_NAME = tuple(field.name for field in DEFINING if field.named)
+# what sets a cell apart beyond its name
+_BEYOND = {field.name: field.identity == "file" for field in DEFINING if not field.named}
 
 Block = dict[str, Any]
 LeftOut = tuple[str, str, str]  # cell, metric, why

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from harness.errors import UsageError
 from harness.protocols import Precision
-
-Scenario = Literal["latency", "throughput"]
-Boundary = Literal["compute", "transfer"]
-CalibrationMethod = Literal["minmax", "entropy", "percentile"]
-QuantizationMode = Literal["static", "dynamic"]
-Requirement = Literal["energy", "accuracy", "memory", "interval"]
+from harness.spec.fields import (
+    BY_NAME,
+    FIELDS,
+    Boundary,
+    CalibrationMethod,
+    Field,
+    QuantizationMode,
+    Requirement,
+    Scenario,
+)
 
 DEFAULT_GOAL = 0.01
 DEFAULT_FLOOR_S = 3.0
 DEFAULT_CAP_S = 30.0
 CUDA_MAX_WARMUP_S = 30.0  # clocks and temperature take longer to settle than latencies
 CUDA_TIMEOUT_S = 600.0  # compilers and engine builders work in silence
-MAX_STREAMS = 1024
 _LIBRARIES = ("custom_ops",)  # options of backends that name native code
 CUDA_CONCURRENCY = 2  # in the throughput scenario: the next is queued while one runs
 
@@ -99,180 +101,12 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return DEFAULT_CAP_S
 
 
-def parse_int(name: str, text: str, low: int, high: int) -> int:
-    """``text`` as an integer in [low, high]. Raises `UsageError`."""
-    try:
-        value = int(text, 10)
-    except ValueError:
-        value = None
-    if value is None or not low <= value <= high:
-        raise UsageError(f"{name} is {text!r}", f"give a whole number from {low} to {high}")
-    return value
-
-
-def parse_number(name: str, text: str, low: float, high: float) -> float:
-    """``text`` as a finite number in [low, high]. Raises `UsageError`."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and low <= value <= high):
-        raise UsageError(f"{name} is {text!r}", f"give a number from {low:g} to {high:g}")
-    return value
-
-
-def parse_percentage(name: str, text: str, low: float, high: float) -> float:
-    """``1%`` or ``0.01`` as a ratio in [low, high]. Raises `UsageError`."""
-    percent = text.strip().endswith("%")
-    try:
-        value = float(text.strip().removesuffix("%")) / (100 if percent else 1)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and low <= value <= high):
-        raise UsageError(f"{name} is {text!r}", f"give a percentage from {low:.2%} to {high:.0%}")
-    return value
-
-
-def parse_choice(name: str, text: str, choices: Sequence[str]) -> str:
-    """``text``, one of ``choices``. Raises `UsageError` listing them."""
-    if text not in choices:
-        raise UsageError(f"{name} is {text!r}", f"choose one of {', '.join(choices)}")
-    return text
-
-
-def parse_pairs(
-    name: str, texts: Sequence[str], form: str = "key=value", *, last: bool = False
-) -> dict[str, str]:
-    """``key=value`` texts as a dict, parted at the first equals sign or at the ``last``.
-
-    Raises `UsageError`.
-    """
-    pairs: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.rpartition("=") if last else text.partition("=")
-        if not (equals and key.strip()):
-            raise UsageError(f"{name} is {text!r}", f"give {form}")
-        if key.strip() in pairs:
-            raise UsageError(f"{name} names {key.strip()!r} twice", "give each key once")
-        pairs[key.strip()] = value.strip()
-    return pairs
-
-
-def parse_shapes(name: str, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """``input=1x3x224x224`` texts as shapes; ``input=scalar`` is 0-d. Raises `UsageError`."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for key, value in parse_pairs(name, texts, "input=1x3x224x224", last=True).items():
-        if value == "scalar":
-            shapes[key] = ()
-        elif re.fullmatch(r"\d+([x,]\d+)*", value):
-            dims = re.split("[x,]", value)
-            shapes[key] = tuple(parse_int(f"{name} {key}", dim, 0, 2**31 - 1) for dim in dims)
-        else:
-            raise UsageError(f"{name} {key} is {value!r}", "give sizes such as 1x3x224x224")
-    return shapes
-
-
-def parse_cpus(name: str, text: str) -> tuple[int, ...]:
-    """``0-3,8`` as (0, 1, 2, 3, 8). Raises `UsageError`."""
-    cpus: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        try:
-            low, high = int(first, 10), int(last if dash else first, 10)
-        except ValueError:
-            low, high = -1, -1
-        if not 0 <= low <= high <= 4095:
-            raise UsageError(f"{name} is {text!r}", "give processors such as 0-3,8")
-        cpus.update(range(low, high + 1))
-    return tuple(sorted(cpus))
-
-
-def parse_device(name: str, text: str) -> str:
-    """``cpu``, ``cuda`` or ``cuda:N`` in its long form. Raises `UsageError`."""
-    if text == "cuda":
-        return "cuda:0"
-    if text != "cpu" and not re.fullmatch(r"cuda:\d{1,3}", text):
-        raise UsageError(f"{name} is {text!r}", "give cpu, cuda or cuda:N")
-    return text
-
-
-def parse_text(name: str, text: str) -> str:
-    """Non-empty text without control characters. Raises `UsageError`."""
-    if not text or any(ord(char) < 32 for char in text):
-        raise UsageError(f"{name} is {text!r}", "give a name or a path")
-    return text
-
-
-def _choices(literal: Any) -> Callable[[str, str], str]:
-    return lambda name, text: parse_choice(name, text, get_args(literal))
-
-
-def _number(low: float, high: float) -> Callable[[str, str], float]:
-    return lambda name, text: parse_number(name, text, low, high)
-
-
-def _integer(low: int, high: int) -> Callable[[str, str], int]:
-    return lambda name, text: parse_int(name, text, low, high)
-
-
-def _requirements(name: str, texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(parse_choice(name, t, get_args(Requirement)) for t in texts))
-
-
-# what an INT8 run alone makes use of
-QUANTIZING = ("calibration", "calibration_method", "quantization")
 _STANDARD = RunSpec()
-
-# field -> parser(flag name, text); those in _LISTS take a sequence of texts
-_SCALARS: dict[str, Callable[[str, str], Any]] = {
-    "model": parse_text,
-    "backend": parse_text,
-    "device": parse_device,
-    "precision": _choices(Precision),
-    "batch_size": _integer(1, 1_000_000),
-    "batch_dim": parse_text,
-    "inputs": parse_text,
-    "dataset": parse_text,
-    "scores": parse_text,
-    "calibration": parse_text,
-    "calibration_method": _choices(CalibrationMethod),
-    "quantization": _choices(QuantizationMode),
-    "scenario": _choices(Scenario),
-    "concurrency": _integer(1, MAX_STREAMS),
-    "boundary": _choices(Boundary),
-    "duration_s": _number(0.01, 86_400),
-    "iterations": _integer(1, 1_000_000_000),
-    "precision_goal": lambda name, text: parse_percentage(name, text, 0.0001, 1.0),
-    "max_duration_s": _number(0.01, 86_400),
-    "warmup_s": _number(0, 3_600),
-    "max_warmup_s": _number(0, 3_600),
-    "launches": _integer(1, 1_000),
-    "timeout_s": _number(0.1, 86_400),
-    "threads": _integer(1, 4_096),
-    "inter_threads": _integer(1, 4_096),
-    "cpus": parse_cpus,
-    "sample_rate_hz": _number(0, 100),
-    "power_source": parse_text,
-    "idle_s": _number(0, 3_600),
-    "seed": _integer(0, 2**32 - 1),
-    "out": parse_text,
-}
-_LISTS: dict[str, Callable[[str, Sequence[str]], Any]] = {
-    "input_shapes": parse_shapes,
-    "require": _requirements,
-    "options": parse_pairs,
-    "tags": parse_pairs,
-}
-
-
-SWITCHES = ("overhead_check", "allow_infinite")
 
 
 def flag(field: str) -> str:
     """The command-line flag of a spec field: ``duration_s`` is ``--duration``."""
-    named = {"input_shapes": "input_shape", "options": "option", "tags": "tag", "out": "results"}
-    name = named.get(field, field).removesuffix("_s").removesuffix("_hz")
-    return "--" + name.replace("_", "-")
+    return BY_NAME[field].flag
 
 
 def parse(values: Mapping[str, Any]) -> RunSpec:
@@ -284,15 +118,9 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
     for field, value in values.items():
         if value is None:
             continue
-        if field in _SCALARS:
-            parsed[field] = _SCALARS[field](flag(field), _utf8(flag(field), str(value)))
-        elif field in _LISTS:
-            texts = [_utf8(flag(field), str(text)) for text in value]
-            parsed[field] = _LISTS[field](flag(field), texts)
-        elif field in SWITCHES:
-            parsed[field] = bool(value)
-        else:
+        if field not in BY_NAME:
             raise UsageError(f"{field!r} is no field of a run", "see harness run --help")
+        parsed[field] = _parsed(BY_NAME[field], value)
     if parsed.get("backend") == "tensorrt":
         parsed.setdefault("device", "cuda:0")
     if parsed.get("device", "cpu") != "cpu":
@@ -300,10 +128,24 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
     return _consistent(RunSpec(**parsed))
 
 
+def _parsed(field: Field, value: Any) -> Any:
+    if field.parse is None:
+        return bool(value)
+    if field.many:
+        return field.parse(field.flag, [_utf8(field.flag, str(text)) for text in value])
+    return field.parse(field.flag, _utf8(field.flag, str(value)))
+
+
 def _cuda_defaults(scenario: str) -> dict[str, Any]:
     """The defaults that differ on a GPU."""
     several = {"concurrency": CUDA_CONCURRENCY} if scenario == "throughput" else {}
     return {"max_warmup_s": CUDA_MAX_WARMUP_S, "timeout_s": CUDA_TIMEOUT_S, **several}
+
+
+def shown(spec: RunSpec) -> dict[str, str | int]:
+    """The facts that stand beside a run wherever runs stand beside each other."""
+    values = {field.name: getattr(spec, field.name) for field in FIELDS if field.shown}
+    return {name: "default" if value is None else value for name, value in values.items()}
 
 
 def unparse(spec: RunSpec) -> dict[str, Any]:
@@ -318,7 +160,7 @@ def unparse(spec: RunSpec) -> dict[str, Any]:
             continue
         if isinstance(value, dict):
             values[field] = [f"{key}={_joined(one)}" for key, one in value.items()]
-        elif field in _LISTS:
+        elif BY_NAME[field].many:
             values[field] = list(value)
         elif isinstance(value, tuple):
             values[field] = ",".join(map(str, value))
@@ -334,7 +176,7 @@ def arguments(values: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             flags += [flag(field)] if value else []
         else:
-            texts = value if field in _LISTS else [value]
+            texts = value if BY_NAME[field].many else [value]
             flags += [f"{flag(field)}={text}" for text in texts]
     return flags
 
@@ -385,11 +227,11 @@ def _consistent(spec: RunSpec) -> RunSpec:
             f"--concurrency {spec.concurrency} in the latency scenario, which runs one at a time",
             "add --scenario throughput",
         )
-    for field in QUANTIZING if spec.precision != "int8" else ():
-        value = getattr(spec, field)
-        if value != getattr(_STANDARD, field):
+    for field in FIELDS if spec.precision != "int8" else ():
+        value = getattr(spec, field.name)
+        if field.quantizing and value != getattr(_STANDARD, field.name):
             raise UsageError(
-                f"{flag(field)} {value} with --precision {spec.precision}, which quantizes nothing",
+                f"{field.flag} {value} with --precision {spec.precision}, which quantizes nothing",
                 "add --precision int8, or leave it out",
             )
     return spec
