@@ -54,7 +54,7 @@ STATISTICS = {"median", "mean", "std", "var", "quantile", "percentile", "average
 LOADERS = ("harness.registry", "harness.cli.main", "harness.exports")
 
 # What still breaks a rule. It may only shrink.
-KNOWN: frozenset[str] = frozenset()
+KNOWN = frozenset((ROOT / "tests/data/known-violations.txt").read_text("utf-8").splitlines())
 
 
 class Import(NamedTuple):
@@ -192,6 +192,11 @@ RULES = (upward, circles, computing, naming_backends, laundering)
 def test_the_house_keeps_its_rules(rule: object) -> None:
     assert callable(rule)
     assert sorted(set(rule(modules(ROOT))) - KNOWN) == []
+
+
+def test_the_list_of_what_breaks_a_rule_only_shrinks() -> None:
+    found = {violation for rule in RULES for violation in rule(modules(ROOT))}
+    assert sorted(KNOWN - found) == []
 
 
 def test_every_module_is_in_a_room() -> None:
