@@ -273,7 +273,7 @@ def test_what_is_no_file_is_reported_and_passed_over(tmp_path: Path) -> None:
     assert skipped == {
         "a-folder": "cannot be read: Is a directory; look at its permissions",
         "a-pipe": "is no file; " + skipped["a-pipe"].partition("; ")[2],
-        "huge": "is no Harness result: 1_099_511_627_776 bytes",
+        "huge": "is none of Harness: 1_099_511_627_776 bytes",
         "a-loop": "cannot be read: Too many levels of symbolic links",
     }
     assert medians(tmp_path) == [1.0]

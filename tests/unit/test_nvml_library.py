@@ -90,7 +90,7 @@ int nvmlDeviceGetSerial(void *d, char *out, unsigned size) { strcpy(out, "165");
 """
 READ = """
 import json, os, sys
-from harness.profiles import nvml_memory
+from harness.profiles.nvml import memory as nvml_memory
 from harness.profiles.clocks import ClocksProfiler
 from harness.profiles.memory import MemoryProfiler
 from harness.profiles.nvml.facts import device_facts

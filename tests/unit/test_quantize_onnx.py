@@ -20,7 +20,7 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-ASSETS = Path(quantizer.__file__).parents[1] / "models" / "assets"
+ASSETS = Path(quantizer.__file__).parents[1] / "zoo" / "assets"
 Job = Callable[..., QuantizeJob]
 
 
