@@ -212,6 +212,11 @@ class Prover:
         self, graph: Graph, layers: list[Layer], cut: Cut, runs: list[Arrays], findings: Findings
     ) -> None:
         """All of ``layers`` in one session; fewer at once where the runtime refuses them."""
+        layers = [
+            layer for layer in layers if not self._is_empty(graph, layer, cut, runs, findings)
+        ]
+        if not layers:
+            return
         sums = {layer.end: (0.0, 0.0) for layer in layers}
         try:
             session = start(self._tapped(graph, layers, cut, runs[0]), fused=self._fused)
@@ -236,6 +241,18 @@ class Prover:
             findings.sqnr_db[layer.name] = min(reached, findings.sqnr_db.get(layer.name, math.inf))
             if reached < FLOOR_DB:
                 findings.faults.append(self._blame(graph, layer, cut, runs[-1], reached))
+
+    def _is_empty(
+        self, graph: Graph, layer: Layer, cut: Cut, runs: list[Arrays], findings: Findings
+    ) -> bool:
+        """Whether there is nothing to compare. 8-bit kernels end the process on an empty tensor."""
+        names = [name for name in (layer.end, *layer.segment.inputs) if name in graph.quantizers]
+        empty = [cut[name] for name in names if any(run[cut[name]].size == 0 for run in runs)]
+        if empty:
+            findings.sqnr_db[layer.name] = -math.inf
+            why = dict.fromkeys(empty, "had no element in a calibration sample")
+            findings.faults.append(Fault(layer.name, {}, why, {}))
+        return bool(empty) or any(run[layer.origin].size == 0 for run in runs)
 
     def _tapped(self, graph: Graph, layers: list[Layer], cut: Cut, exact: Arrays) -> Any:
         """``layers`` side by side, each from FP32's tensors to its own output in floating point."""

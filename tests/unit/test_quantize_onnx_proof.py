@@ -508,6 +508,23 @@ def test_a_pipeline_of_another_domain_whose_types_onnx_does_not_infer(net: Net) 
     assert maps[0].keys() == our_maps[0].keys() == {3, 5, 7}
 
 
+def test_a_tensor_without_elements_stays_in_fp32(net: Net) -> None:
+    """The runtime's QLinearMul ends the process on one."""
+    net.save(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["a"], "product"),
+            helper.make_node("Slice", ["x", "none", "none"], ["empty"], "cut"),
+            helper.make_node("Mul", ["empty", "half"], ["nothing"], "mul"),
+            helper.make_node("Concat", ["a", "nothing"], ["y"], "join", axis=0),
+        ],
+        {"w": normal(8, 8), "none": np.array([0], np.int64), "half": np.float32(0.5)},
+        {"x": ("batch", 8)},
+    )
+    proof = net.quantize()
+    assert "mul" in proof.left and "product" not in proof.left
+    assert net.sqnr_db() > 30
+
+
 def test_what_is_drawn_is_no_layer_and_what_is_done_with_it_is(net: Net) -> None:
     net.save(
         [
