@@ -14,10 +14,11 @@ run: $(VENV)/.run  ## benchmark the built-in model, FP32 then INT8, and compare
 test: $(VENV)/.dev  ## the whole suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-campaign: $(VENV)/.dev  ## kills and signals at random moments, and the models of onnx's wheel; CAMPAIGN_ARGS="--count 30 --seed 2"
+campaign: $(VENV)/.dev  ## kills, signals, mutated files, the models of onnx's wheel; CAMPAIGN_ARGS="--count 30 --seed 2"
 	$(BIN)/python tests/campaign/campaign.py kills $(CAMPAIGN_ARGS)
 	$(BIN)/python tests/campaign/campaign.py signals $(CAMPAIGN_ARGS)
-	$(BIN)/python tests/campaign/onnx_wheel.py
+	$(BIN)/python tests/campaign/campaign.py files $(CAMPAIGN_ARGS)
+	$(BIN)/python tests/campaign/campaign.py onnx $(CAMPAIGN_ARGS)
 
 lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .

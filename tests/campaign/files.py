@@ -1,17 +1,16 @@
 """Mutated files of every kind that is read, each through a command that reads it.
 
-    python tests/campaign/files.py [--count 5000] [--seed 0] [--jobs 2] [--keep FOLDER]
+    python tests/campaign/campaign.py files [--count 5000] [--seed 1] [--jobs 2] [--keep FOLDER]
 
     corpus ──copy──> a folder of its own ──mutate a file──> fork: the command ──> code, CPU, memory
 
 The command runs in a forked child that has everything imported, so that thousands are affordable;
 limits of the kernel end what takes too long. Nothing may end in a traceback, take more than 10 s of
-the processor, or more than 500 MB. A file that did lies in ``--keep``, and the exit code is 1.
+the processor, or more than 500 MB. A file that did lies in ``--keep``, with what was shown.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import os
@@ -25,17 +24,20 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import corpus as corpora
+from trial import Summary
 
 LIMIT_S = 10  # of the processor
 PATIENCE_S = 120  # of a child that waits for something
 LIMIT_BYTES = 500_000_000
 CODES = (0, 1, 2, 3, 4, 5, 125, 128, 130)
 TRACEBACK = 70
+ROOMS = ("analysis", "board", "cli", "compare", "compression", "exports", "models", "records",
+         "report", "spec", "stats", "sweep", "tensorboard", "views")  # fmt: skip
 WHOLE, NIGHTLY = "results/whole", f"results/{corpora.NIGHTLY}"
 NIGHT = f"{NIGHTLY}/night-3"
 KILLED = "results/20260101T000000Z-killed"
@@ -90,27 +92,32 @@ class Outcome(NamedTuple):
     peak_bytes: int
 
 
-def run(count: int, seed: int, jobs: int, keep: Path | None, seconds: float = 7200) -> int:
-    """So many mutated files, no new one after ``seconds``; 1 where anything did harm."""
+def run(
+    count: int, seed: int, seconds: float, jobs: int = 2, keep: Path | None = None
+) -> Iterator[Summary]:
+    """So many mutated files, ``jobs`` at a time, no new one after ``seconds``."""
     with tempfile.TemporaryDirectory(prefix="mutated-files-") as scratch:
         corpus = Path(scratch) / "corpus"
         corpora.make(corpus)
         began = time.monotonic()
         outcomes = campaign(corpus, count, seed, jobs, keep, began + seconds)
-        return report(outcomes, time.monotonic() - began)
+        yield summed(outcomes, time.monotonic() - began)
 
 
-def report(outcomes: list[tuple[str, Outcome]], seconds: float) -> int:
+def summed(outcomes: list[tuple[str, Outcome]], seconds: float) -> Summary:
+    """One line of figures, and a fault for each file that did harm."""
+    slowest = max((outcome.cpu_s for _, outcome in outcomes), default=0)
+    largest = max((outcome.peak_bytes for _, outcome in outcomes), default=0)
+    summary = Summary(f"mutated files of {len(KINDS)} kinds")
+    summary.counts["files"] = len(outcomes)
+    summary.limits = (
+        f"at most {slowest:.1f} s of the processor and {largest / 1e6:.0f} MB, "
+        f"in {seconds:.0f} s altogether"
+    )
     harms = Counter(f"{kind}: {outcome.harm}" for kind, outcome in outcomes if outcome.harm)
     for harm, times in harms.most_common():
-        print(f"{times:5d}  {harm}")
-    slowest = max(outcome.cpu_s for _, outcome in outcomes)
-    largest = max(outcome.peak_bytes for _, outcome in outcomes)
-    print(
-        f"{len(outcomes)} files of {len(KINDS)} kinds in {seconds:.0f} s: {sum(harms.values())} "
-        f"did harm; at most {slowest:.1f} s of the processor and {largest / 1e6:.0f} MB"
-    )
-    return 1 if harms else 0
+        summary.faults += [harm] * times
+    return summary
 
 
 def campaign(
@@ -141,13 +148,12 @@ def campaign(
 
 def import_all() -> None:
     """In the parent, once. Without torch: the files read here need none."""
-    for package in ("harness.cli", "harness.sinks", "harness.board", "harness.analysis",
-                    "harness.records", "harness.models", "harness.quantize.onnx"):  # fmt: skip
-        module = importlib.import_module(package)
-        for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
-            with contextlib.suppress(ImportError):
-                if info.name not in ("torch_source", "torch_build", "pt2", "train_digits"):
-                    importlib.import_module(f"{package}.{info.name}")
+    for room in ROOMS:
+        package = importlib.import_module(f"harness.{room}")
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if info.name.rpartition(".")[2] not in ("torch_build", "train_digits"):
+                importlib.import_module(info.name)
+    importlib.import_module("harness.quantize.onnx")
 
 
 def _fork(folder: Path, words: tuple[str, ...]) -> int:
@@ -232,14 +238,3 @@ def _harm(status: int, log: str, cpu_s: float, peak_bytes: int) -> str:
     if "Traceback" in log:
         return f"traceback: {log.strip().splitlines()[-1][:120]}"
     return f"{peak_bytes / 1e6:.0f} MB" if peak_bytes > LIMIT_BYTES else ""
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Mutated files, through what reads them")
-    parser.add_argument("--count", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--keep", type=Path, help="where files that did harm are kept")
-    parser.add_argument("--seconds", type=float, default=7200, help="no new file after so long")
-    given = parser.parse_args()
-    sys.exit(run(given.count, given.seed, given.jobs, given.keep, given.seconds))

@@ -1,25 +1,23 @@
 """The test models that come with the wheel of onnx: each prepared, quantized and run once.
 
-    python tests/campaign/onnx_wheel.py [--kind node ...] [--every 1] [--seconds 3600]
+    python tests/campaign/campaign.py onnx [--kind node ...] [--count N --seed 1] [--seconds 3600]
 
     model ──> fork ──> builder's answer ──> fp32, int8 static, int8 dynamic ──> one inference
 
-Prints how often each came out. A fault, and exit code 1, is a process that died, or an exception
-that nobody expected; what is refused in a line of its own is none. Each model has a child of its
+A fault is a process that died, or an exception that nobody expected; what is refused in a line of
+its own is none. Each model has a child of its
 own: a death is told from an answer, and what a library leaves behind does not reach the others.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
+import random
 import signal
-import sys
 import tempfile
 import time
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +27,10 @@ import numpy as np
 import onnx
 import onnxruntime.quantization.quantize  # noqa: F401  # before the forks, or each would import it
 from onnx.backend.test.loader import load_model_tests
+from trial import Summary
 
 import harness.quantize.onnx  # noqa: F401
-from harness.backends.onnxruntime import OnnxRuntimeBackend
+from harness.backends.onnxruntime.backend import OnnxRuntimeBackend
 from harness.errors import HarnessError
 from harness.maybe import convert
 from harness.models.builder import Job, answer
@@ -114,34 +113,25 @@ def _run(prepared: Prepared) -> tuple[str, str]:
     return "ran", ""
 
 
-def main(args: list[str] | None = None) -> int:
-    """Print the counts; the number of faults at most 1 as exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--every", type=int, default=1, help="one model of so many")
-    parser.add_argument("--kind", action="append", choices=KINDS, help="all, unless some are named")
-    parser.add_argument("--seconds", type=float, default=3600, help="no new model after so long")
-    given = parser.parse_args(args)
+def run(
+    count: int | None, seed: int, seconds: float, kind: Sequence[str] | None = None
+) -> Iterator[Summary]:
+    """All models of these kinds or ``count`` drawn ones, no new one after ``seconds``."""
     warnings.simplefilter("ignore")
-    ends = time.monotonic() + given.seconds
-    counts: Counter[tuple[str, str]] = Counter()
-    tried = faults = 0
+    ends = time.monotonic() + seconds
+    summaries = {way: Summary(f"onnx's wheel, {way}") for way in (*WAYS, "any")}
     with tempfile.TemporaryDirectory(prefix="harness-campaign-") as name:
         folder = Path(name)
-        chosen = list(models(folder, given.kind or KINDS))[:: given.every]
+        chosen = list(models(folder, kind or KINDS))
+        if count is not None:
+            chosen = random.Random(seed).sample(chosen, min(count, len(chosen)))
         for name, path in chosen:
             if time.monotonic() > ends:
                 break
-            tried += 1
             for outcome in outcomes(path, folder / "cache"):
-                counts[outcome.way, outcome.how] += 1
+                summary = summaries[outcome.way]
                 if outcome.how == "fault":
-                    faults += 1
-                    print(f"{name}, {outcome.way}: {outcome.text}", flush=True)
-    print(f"{tried} of {len(chosen)} models, {faults} faults")
-    for (way, how), count in sorted(counts.items()):
-        print(f"  {way:<14}{how:<9}{count:>6}")
-    return 1 if faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+                    summary.faults.append(f"{name}: {outcome.text}")
+                else:
+                    summary.counts[outcome.how] += 1
+    yield from (one for way, one in summaries.items() if way in WAYS or one.faults)

@@ -31,13 +31,16 @@ class Summary:
     kind: str
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
-    left_in_tmp: int = 0
+    left_in_tmp: int | None = None  # None where nobody looked
+    limits: str = ""  # the most of time and memory that a try took
 
     def __str__(self) -> str:
-        told = ", ".join(f"{count} {what}" for what, count in self.counts.items())
-        text = f"{self.kind}: {told}, {len(self.faults)} faults"
-        text += f", {self.left_in_tmp} left in the temporary folder"
-        return "\n".join([text, *(f"  {fault}" for fault in self.faults)])
+        parts = [f"{count} {what}" for what, count in self.counts.items()]
+        parts.append(f"{len(self.faults)} faults")
+        if self.left_in_tmp is not None:
+            parts.append(f"{self.left_in_tmp} left in the temporary folder")
+        parts += [self.limits] if self.limits else []
+        return "\n".join([f"{self.kind}: {', '.join(parts)}", *(f"  {f}" for f in self.faults)])
 
 
 class Place:
