@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -150,7 +149,7 @@ def _measure(found: Suspects, launches: int, out: Path) -> int:
     low, high = (100 * share for share in told.interval)
     now, good, bad = (
         quantity(value, found.metric.unit)
-        for value in (statistics.median(values), found.good.level, found.bad.level)
+        for value in (told.median, found.good.level, found.bad.level)
     )
     click.echo(
         f"{told.verdict}: {now} lies {100 * told.share:z.0f} % [{low:z.0f}, {high:z.0f}] of the "

@@ -47,9 +47,13 @@ class Suspects(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Classified(msgspec.Struct, frozen=True, kw_only=True):
-    """``share`` of the way from the good level (0) to the bad one (1), with its 95 % interval."""
+    """``share`` of the way from the good level (0) to the bad one (1), with its 95 % interval.
+
+    ``median`` is that of the launches, in the unit of the metric; NaN where there was none.
+    """
 
     verdict: Literal["good", "bad", "unclear"]
+    median: float
     share: float
     interval: tuple[float, float]
 
@@ -150,5 +154,5 @@ def classify(values: Sequence[float], good: float, bad: float) -> Classified:
     verdict: Literal["good", "bad", "unclear"] = (
         "good" if high < 0.5 else "bad" if low > 0.5 else "unclear"
     )
-    share = statistics.median(shares) if shares else math.nan
-    return Classified(verdict=verdict, share=share, interval=(low, high))
+    median, share = map(statistics.median, (values, shares)) if shares else (math.nan, math.nan)
+    return Classified(verdict=verdict, median=median, share=share, interval=(low, high))

@@ -4,10 +4,10 @@
         result = hwbench(model="digits", precision="int8")
         assert result.timing.latency_ms.median < 1.0
 
-Every pytest run of an environment that holds Harness loads this module, so it imports pytest alone.
-What measures comes in with the first test that asks for it (`harness.pytest_plugin.fixture`);
-without pytest-benchmark such a test fails with the line that installs it, and no other test is
-touched.
+Every pytest run of an environment that holds Harness loads this module, so it imports pytest and
+the table of its options. What measures comes in with the first test that asks for it
+(`harness.pytest_plugin.fixture`); without pytest-benchmark such a test fails with the line that
+installs it, and no other test is touched.
 
 A project may have a package of its own called ``harness``. This module is loaded before pytest
 knows where that lies, so it takes itself out of ``sys.modules`` again: whoever imports ``harness``
@@ -16,32 +16,16 @@ next gets what is first on the path.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.pytest_plugin.options import EARLIER, OPTIONS, option_name
+
 if TYPE_CHECKING:
     from harness.pytest_plugin.fixture import HwBench
-
-# field of a run -> what its option says
-OPTIONS = {
-    "backend": "Runtime of tests that name none: onnxruntime, pytorch, tensorrt, a plug-in.",
-    "device": "Device of tests that name none: cpu, cuda or cuda:N.",
-    "precision": "Precision of tests that name none: fp32, int8, fp16 or bf16.",
-    "launches": "Fresh worker processes per measurement; a comparison needs five.",
-    "duration_s": "Seconds of the timed window.",
-    "out": "Folder for the results. Default: results.",
-}
-EARLIER = {"results": "out"}  # names that go on working
-
-
-def option_name(field: str) -> str:
-    """``duration`` of ``duration_s``: an option is ``--hwbench-`` and it, an ini ``hwbench_``."""
-    return "results" if field == "out" else field.removesuffix("_s")
-
 
 _HIDDEN = "a package of this project is called harness, too, and hides that of hw-harness"
 
@@ -62,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _step_aside() -> None:
     """Unless somebody else has imported more of us by now, and means us."""
     ours = {name for name in sys.modules if name.partition(".")[0] == "harness"}
-    if ours == {"harness", __name__}:
+    if ours == {"harness", __name__, f"{__name__}.options"}:
         for name in ours:
             del sys.modules[name]
 
@@ -70,7 +54,7 @@ def _step_aside() -> None:
 def _is_hidden() -> bool:
     import harness
 
-    return harness.__file__ != str(Path(__file__).with_name("__init__.py"))
+    return harness.__file__ != str(Path(__file__).parents[1] / "__init__.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark loads what it compares against
@@ -154,8 +138,3 @@ class _Alone:
         """Needs pytest-benchmark, which is not here."""
         off = "hwbench needs pytest-benchmark, which is not here or is switched off"
         pytest.fail(f"{off}; pip install 'hw-harness[pytest]'", pytrace=False)
-
-
-def in_xdist(config: pytest.Config) -> bool:
-    """Whether tests run beside each other: in a worker of pytest-xdist."""
-    return hasattr(config, "workerinput") or "PYTEST_XDIST_WORKER" in os.environ

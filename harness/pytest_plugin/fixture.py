@@ -15,6 +15,7 @@ attaches it (`give_clock`) and the measurement fills it.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,8 +23,8 @@ import pytest
 from pytest_benchmark.fixture import FixtureAlreadyUsed
 
 from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed, UsageError
-from harness.pytest_plugin import EARLIER, OPTIONS, in_xdist, option_name
 from harness.pytest_plugin.hardware import note, refuse_other_device
+from harness.pytest_plugin.options import EARLIER, OPTIONS, option_name
 from harness.spec import RunSpec, parse
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class HwBench:
 
         config = self._request.config
         if not self._benchmark.enabled:
-            if in_xdist(config) and not config.getoption("benchmark_disable"):
+            if _in_xdist(config) and not config.getoption("benchmark_disable"):
                 raise UsageError(
                     "hwbench does not measure while other tests run beside it",
                     "run these tests with -n0, or only try them with --benchmark-disable",
@@ -136,6 +137,11 @@ class HwBench:
         self._request.node.stash[CLOCK].load(taken.seconds)
         benchmark.pedantic(lambda: None, rounds=len(taken.seconds))
         note(config, result.machine, summary(self._request.node.name, outcome))
+
+
+def _in_xdist(config: pytest.Config) -> bool:
+    """Whether tests run beside each other: in a worker of pytest-xdist."""
+    return hasattr(config, "workerinput") or "PYTEST_XDIST_WORKER" in os.environ
 
 
 def defaults(config: pytest.Config) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class Feed:
             self._add(tag, value)
 
     def histogram(self, tag: str, fields: Mapping[str, Any]) -> None:
-        """``fields`` as `harness.tensorboard.histograms.histogram_fields` gives them."""
+        """``fields`` as `harness.stats.histogram.histogram_fields` gives them."""
         self._add(tag, histogram(fields))
 
     def text(self, tag: str, markdown: str) -> None:

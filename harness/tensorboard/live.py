@@ -27,8 +27,8 @@ from harness.maybe import Unavailable
 from harness.records.lookup import lookup
 from harness.records.result import Result
 from harness.spec import RunSpec, shown
+from harness.stats.histogram import CUT_MEDIANS, Distribution, histogram_fields
 from harness.tensorboard.events import EventFile, Feed
-from harness.tensorboard.histograms import Distribution, histogram_fields
 from harness.tensorboard.tags import write_run, write_running
 from harness.views.markdown import render_markdown
 
@@ -58,9 +58,6 @@ HEADLINES: dict[str, str] = {
     "model/size_bytes": "precision.file_size_bytes",
     "model/size_ratio": "precision.size_ratio",
 }
-
-# Slower iterations than this share the last bin of a live histogram.
-_CUT_MEDIANS = 3.0
 
 
 class TensorBoardSink:
@@ -116,7 +113,7 @@ class TensorBoardSink:
 
 def _write_progress(feed: Feed, progress: Progress) -> None:
     if len(progress.new_latencies_ms) and progress.median_ms is not None:
-        cut_ms = _CUT_MEDIANS * progress.median_ms
+        cut_ms = CUT_MEDIANS * progress.median_ms
         feed.histogram("latency/ms", histogram_fields(progress.new_latencies_ms, cut_ms))
     if progress.phase == "window" and progress.iterations:
         feed.scalar("latency/median_ms", progress.median_ms)

@@ -107,7 +107,7 @@ def write_aurora(feed: Feed, model: str, score: float) -> None:
 
 
 def write_latencies(feed: Feed, model: str, precision: str, fields: dict[str, Any]) -> None:
-    """``fields`` as `harness.tensorboard.histograms.histogram_fields` gives them."""
+    """``fields`` as `harness.stats.histogram.histogram_fields` gives them."""
     feed.histogram(f"{tag_name(model)}/{LATENCIES}/{precision}", fields)
 
 

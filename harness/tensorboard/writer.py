@@ -45,7 +45,6 @@ HEADLINES = (
 )  # fmt: skip
 _PRECISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,31}")
 _OPEN_FILES = 64
-_CUT_MEDIANS = 3.0  # slower latencies than this share the last bin of a histogram
 
 
 class CompressionWriter:
@@ -306,7 +305,7 @@ def _entry(model: str, precision: str, metrics: Metrics) -> Entry:
 def _histogram(where: str, latencies_ms: ArrayLike) -> dict[str, Any]:
     import numpy as np
 
-    from harness.tensorboard.histograms import histogram_fields
+    from harness.stats.histogram import histogram_of
 
     try:
         values = np.asarray(latencies_ms, dtype=np.float64).ravel()
@@ -322,7 +321,7 @@ def _histogram(where: str, latencies_ms: ArrayLike) -> dict[str, Any]:
         raise DataError(
             f"{where}: latency {first} is {values[first]:g}", "give finite milliseconds from 0 up"
         )
-    return histogram_fields(values.tolist(), _CUT_MEDIANS * float(np.median(values)))
+    return histogram_of(values.tolist())
 
 
 def _check_name(model: object) -> None:

@@ -337,7 +337,7 @@ def test_a_failure_to_load_costs_the_tab_alone(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_histogram_of_a_whole_run_is_the_sum_of_its_moments() -> None:
-    from harness.tensorboard.histograms import Distribution, histogram_fields
+    from harness.stats.histogram import Distribution, histogram_fields
 
     random = np.random.default_rng(0)
     batches = [random.lognormal(0, 0.3, 500) for _ in range(4)]

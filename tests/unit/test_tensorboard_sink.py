@@ -23,7 +23,8 @@ from test_store import file_size_limit
 from harness.maybe import Unavailable
 from harness.protocols import Progress
 from harness.records.lookup import lookup
-from harness.tensorboard.live import HEADLINES, TensorBoardSink, histogram_fields
+from harness.stats.histogram import histogram_fields
+from harness.tensorboard.live import HEADLINES, TensorBoardSink
 from harness.testing.results import fake_failure, fake_result
 from harness.views.markdown import render_markdown
 
