@@ -23,7 +23,7 @@ import msgspec
 
 from harness.errors import ResultError
 from harness.host.cache_root import default_root
-from harness.records.store import write_atomically
+from harness.host.files import write_atomically
 
 _FORMAT = 1  # of the key: counted up when the adapter builds engines in another way
 _RECORD_LIMIT_BYTES = 1 << 20

@@ -40,13 +40,12 @@ def promote(
     Its results are copied, so it outlives them. Exit code 1: REF is worse than the baseline of that
     name, and nobody acknowledged it.
     """
+    from harness.compare import promote
     from harness.records import baselines, refs
 
     baselines.checked_name(name)
     selection = refs.resolve(ref, results)
-    found = baselines.promote(
-        selection, name, results, reason=reason, by=by, acknowledge=acknowledge
-    )
+    found = promote.promote(selection, name, results, reason=reason, by=by, acknowledge=acknowledge)
     for problem in (*selection.problems, *_weaker(found)):
         tell(problem)
     if as_json:

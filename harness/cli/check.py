@@ -264,7 +264,7 @@ def _writable(path: Path) -> bool:
 def _write(report: GateReport, files: dict[str, Path]) -> None:
     import msgspec
 
-    from harness.records.store import write_atomically
+    from harness.host.files import write_atomically
     from harness.views.gate_junit import render_junit
     from harness.views.gate_markdown import render_gate_markdown
 

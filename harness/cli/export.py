@@ -54,7 +54,7 @@ def _save(data: bytes, path: Path, name: str) -> None:
 
         click.echo(store(path, name, data))
     else:
-        from harness.records.store import write_atomically
+        from harness.host.files import write_atomically
 
         write_atomically(path, data)
         say_written(path, data)

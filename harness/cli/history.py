@@ -76,7 +76,7 @@ def _print(series: Sequence[Series]) -> None:
 
 
 def _plot(series: Sequence[Series], path: Path) -> None:
-    from harness.records.store import write_atomically
+    from harness.host.files import write_atomically
     from harness.views.plot import draw
 
     write_atomically(path, draw(_only("--plot", series), path.suffix))

@@ -35,7 +35,7 @@ def command(runs: tuple[str, ...], output: str, form: str | None, title: str, re
     `latest`, folders of runs and whatever else names runs.
     """
     from harness.compare.series import NightSpreads
-    from harness.records.store import write_atomically
+    from harness.host.files import write_atomically
     from harness.report import gather as report
 
     render = _renderer(form or ("markdown" if output.endswith((".md", "-")) else "html"))

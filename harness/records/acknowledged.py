@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import ResultError
-from harness.records.store import read_bytes, write_atomically
+from harness.host.files import write_atomically
+from harness.records.store import read_bytes
 
 FILE_NAME = "acknowledged.json"
 SCHEMA = "harness.acknowledged/1"

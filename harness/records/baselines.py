@@ -6,10 +6,7 @@
 The record is small and meant to be read, and to be committed where the gate runs in CI. It is
 written last and whole: a promotion that is cut short leaves the old baseline. What is committed may
 come from anybody: nothing is written or removed through a link, nor removed but copies that a
-promotion made.
-
-A baseline is not promoted to make a gate green: while its candidate is worse than the baseline that
-it would replace, the promotion is refused, until somebody acknowledges that with a reason.
+promotion made. What may be promoted is for `harness.compare.promote` to say.
 """
 
 from __future__ import annotations
@@ -19,38 +16,29 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import msgspec
 
-from harness.errors import NothingComparable, Regressed, ResultError
+from harness.errors import ResultError
+from harness.host.files import write_atomically
 from harness.maybe import Unavailable
 from harness.records.acknowledged import who
 from harness.records.cell import Cell, cell_of
+from harness.records.figures import figures, single
+from harness.records.metric import METRICS
 from harness.records.result import Result
-from harness.records.store import (
-    BASELINES_NAME,
-    RESULT_NAME,
-    read_bytes,
-    read_result,
-    write_atomically,
-)
-
-if TYPE_CHECKING:
-    from harness.records.refs import Selection
+from harness.records.store import BASELINES_NAME, RESULT_NAME, read_bytes, read_result
 
 SCHEMA = "harness.baseline/1"
-Gate = Callable[[Sequence[Result], Sequence[Result]], list[str]]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _RESERVED = ("latest",)
 _MAX_BYTES = 1 << 26  # it has the medians of all that it replaced
-_FAILED = ("failed", "interrupted")
 
 
 class BaselineRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,56 +95,55 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Replaced, ...] = ()
 
 
-def promote(
-    selection: Selection,
-    name: str,
-    results: Path | str = "results",
-    *,
-    reason: str = "",
-    by: str = "",
-    acknowledge: str = "",
-    gate: Gate | None = None,
-) -> Baseline:
-    """Make the finished runs of ``selection`` the baseline ``name`` of the folder ``results``.
+class Replacement(NamedTuple):
+    """The place of one baseline, while nobody else may write it; ``old`` is what stands there."""
 
-    ``gate(baseline, candidate)`` says what has become worse; without one the gate of
-    `harness.analysis` does. Raises `Regressed` where it finds something and ``acknowledge`` gives
-    no reason, and `ResultError` where there is nothing to promote or it cannot be written.
-    """
-    checked_name(name)
-    chosen = [
-        (result, path)
-        for result, path in zip(selection.results, selection.paths, strict=True)
-        if result.status not in _FAILED and not isinstance(result.timing, Unavailable)
-    ]
-    if not chosen:
-        raise ResultError(f"{selection.name!r} has no run that finished", "promote another one")
-    files = [(_folder_name(result), read_bytes(path)) for result, path in chosen]
-    candidate = [result for result, _ in chosen]
+    home: Path
+    name: str
+    old: Baseline | None
+
+    def write(
+        self,
+        candidate: Sequence[Result],
+        files: Sequence[tuple[str, bytes]],
+        *,
+        source: str,
+        by: str = "",
+        reason: str = "",
+        acknowledged: str | None = None,
+        regressions: tuple[str, ...] = (),
+    ) -> Baseline:
+        """Put ``candidate``, with its `copies`, in the place of what is there. ``by``: else the
+        user. Raises `ResultError` where it cannot be written."""
+        baseline = Baseline(
+            name=self.name,
+            promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            by=by or who(),
+            reason=reason,
+            source=source,
+            acknowledged=acknowledged,
+            regressions=regressions,
+            runs=tuple(_run(result) for result in candidate),
+            cells=_cells(candidate),
+            history=(_replaced(self.old), *self.old.history) if self.old else (),
+        )
+        _write(self.home, baseline, files)
+        return baseline
+
+
+@contextlib.contextmanager
+def replacing(name: str, results: Path | str = "results") -> Iterator[Replacement]:
+    """The place of the baseline ``name``, for one writer at a time. Raises `ResultError`."""
     home = Path(results) / BASELINES_NAME
     _refuse_links(home, home / name, _record(home, name))
     with _locked(home):
         old = read(name, results) if _record(home, name).exists() else None
-        worse = _regressions(name, results, candidate, gate) if old else []
-        if worse and not acknowledge.strip():
-            raise Regressed(
-                f"baseline {name!r} is not replaced: {'; '.join(worse)}",
-                "fix that, or promote with --acknowledge REASON",
-            )
-        baseline = Baseline(
-            name=name,
-            promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            by=by or who(),
-            reason=reason,
-            source=selection.name,
-            acknowledged=acknowledge.strip() or None if worse else None,
-            regressions=tuple(worse),
-            runs=tuple(_run(result) for result in candidate),
-            cells=_cells(candidate),
-            history=(_replaced(old), *old.history) if old else (),
-        )
-        _write(home, baseline, files)
-    return baseline
+        yield Replacement(home, name, old)
+
+
+def copies(chosen: Sequence[tuple[Result, Path]]) -> list[tuple[str, bytes]]:
+    """Folder name and content of each result file. Raises `ResultError`."""
+    return [(_folder_name(result), read_bytes(path)) for result, path in chosen]
 
 
 def names(results: Path | str = "results") -> list[str]:
@@ -209,21 +196,6 @@ def checked_name(name: str) -> str:
 
 def _record(home: Path, name: str) -> Path:
     return home / f"{name}.json"
-
-
-def _regressions(
-    name: str, results: Path | str, candidate: Sequence[Result], gate: Gate | None
-) -> list[str]:
-    """What has become worse; also that nothing could be compared, which is no success."""
-    if gate is None:
-        from harness.compare.gate.judge import regressions
-        from harness.compare.series import NightSpreads
-
-        gate = partial(regressions, night_sd=NightSpreads(results))
-    try:
-        return gate([read_result(path) for path in result_paths(name, results)], candidate)
-    except NothingComparable as error:
-        return [error.message]
 
 
 def _write(home: Path, baseline: Baseline, files: Sequence[tuple[str, bytes]]) -> None:
@@ -317,9 +289,6 @@ def _cells(results: Sequence[Result]) -> tuple[BaselineCell, ...]:
 
 def _figures(results: Sequence[Result]) -> dict[str, tuple[float, ...]]:
     """By launch, or by run what a run has once."""
-    from harness.records.figures import figures, single
-    from harness.records.metric import METRICS
-
     found: dict[str, tuple[float, ...]] = {}
     for name in METRICS:
         values = figures(results, name)

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from harness.errors import ResultError
-from harness.records.store import atomically
+from harness.host.files import atomically
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

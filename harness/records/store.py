@@ -26,12 +26,13 @@ import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from harness import maybe
 from harness.errors import ResultError
+from harness.host.files import cause, write_atomically
 from harness.records.result import SCHEMA, Result
 from harness.spec import RunSpec
 
@@ -77,7 +78,7 @@ class RunFolder:
             return cls(_new_folder(out, name))
         except OSError as error:
             raise ResultError(
-                f"results folder {str(out)!r} cannot be written: {_cause(error)}",
+                f"results folder {str(out)!r} cannot be written: {cause(error)}",
                 "name a writable folder with --results",
             ) from error
 
@@ -120,64 +121,6 @@ def _sanitise(part: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "_", stem)[:40].strip("._")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` whole or not at all; what was there stays on failure. Raises `ResultError`.
-
-    A link stays one, and so does a device: ``/dev/null`` is written to, never replaced.
-    """
-    if _is_device(path):
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            raise _unwritable(path, error) from error
-        return
-    with atomically(path) as file:
-        file.write(data)
-
-
-@contextlib.contextmanager
-def atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that becomes ``path`` at the end of the block, unless that raises.
-
-    A link stays one. Raises `ResultError` where the disk refuses.
-    """
-    target = _target(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
-        raise
-
-
-def _unwritable(path: Path, error: OSError) -> ResultError:
-    return ResultError(f"{str(path)!r} cannot be written: {_cause(error)}")
-
-
-def _target(path: Path) -> Path:
-    """Where a link leads; ``path`` itself where that is for the writing to report."""
-    try:
-        return path.resolve() if path.is_symlink() else path
-    except (OSError, RuntimeError):  # too long a name, links in a circle
-        return path
-
-
-def _is_device(path: Path) -> bool:
-    """Or a pipe, or a socket."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:  # not there yet, or for the writing to report
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
 def read_result(run: Path | str, results: Path | str = "results") -> Result:
     """The result of ``run``: a run folder, a result file, an id or its prefix, ``latest~N``.
 
@@ -210,7 +153,7 @@ def read_bytes(path: Path | str, limit_bytes: int = MAX_BYTES) -> bytes:
         ) from error
     except OSError as error:
         raise ResultError(
-            f"{str(path)!r} cannot be read: {_cause(error)}", "look at its permissions"
+            f"{str(path)!r} cannot be read: {cause(error)}", "look at its permissions"
         ) from error
 
 
@@ -308,7 +251,7 @@ def scan(root: Path | str) -> Iterator[Found]:
                 inside = [entry for entry in entries if _is_open(entry, followed)]
         except OSError as error:
             if folder != str(root) or not isinstance(error, FileNotFoundError):
-                yield Found(folder, problem=_cause(error))
+                yield Found(folder, problem=cause(error))
             continue
         for entry in inside:
             found = _look(entry.path)
@@ -339,7 +282,7 @@ def _look(folder: str) -> Found:
     except (FileNotFoundError, NotADirectoryError):
         return Found(folder)
     except OSError as error:
-        return Found(folder, problem=_cause(error))
+        return Found(folder, problem=cause(error))
     return Found(folder, status.st_mtime_ns, status.st_size)
 
 
@@ -413,9 +356,3 @@ def _check_schema(raw: Any, path: Path) -> None:
             f"{str(path)!r} has schema {schema}, and this Harness reads up to {SCHEMA}",
             "upgrade with pip install -U hw-harness",
         )
-
-
-def _cause(error: OSError) -> str:
-    if isinstance(error, FileExistsError):  # of a folder that is asked for with exist_ok
-        return "a file is in its place"
-    return error.strerror or str(error)

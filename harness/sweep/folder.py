@@ -25,8 +25,9 @@ import msgspec
 from harness import machine, maybe
 from harness.errors import ResultError, UsageError
 from harness.host import git
+from harness.host.files import write_atomically
 from harness.records.cell import Cell, cell_of
-from harness.records.store import iter_results, read_bytes, write_atomically
+from harness.records.store import iter_results, read_bytes
 from harness.sweep.plan import FILES, Plan
 
 SCHEMA = "harness.sweep/1"

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import DataError
-from harness.records.store import write_atomically
+from harness.host.files import write_atomically
 from harness.training import pictures
 from harness.training.measures import Array
 from harness.training.recorder import folder_name

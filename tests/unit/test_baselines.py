@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.compare.promote import promote
 from harness.errors import NothingComparable, Regressed, ResultError
 from harness.maybe import Unavailable
 from harness.records import baselines
-from harness.records.baselines import Baseline, promote, read
+from harness.records.baselines import Baseline, read
 from harness.records.cell import cell_of
 from harness.records.refs import resolve
 from harness.records.result import Result
@@ -286,7 +287,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 _PROMOTER = """
 import sys
-from harness.records.baselines import promote
+from harness.compare.promote import promote
 from harness.records.refs import resolve
 for _ in range(10):
     promote(resolve(sys.argv[2], sys.argv[1]), "main", sys.argv[1], gate=lambda a, b: [])

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.compare.promote import promote
 from harness.errors import HarnessError, ResultError
-from harness.records import baselines, refs
+from harness.records import refs
 from harness.records.refs import resolve, resolve_one
 from harness.records.result import Result
 from harness.testing.results import fake_result
@@ -148,7 +149,7 @@ def test_a_name_that_fits_nothing_or_several_things(results: Path, ref: str, tol
 
 
 def test_one_name_for_a_folder_and_a_baseline(results: Path) -> None:
-    baselines.promote(resolve("nightly-01", results), "nightly-02", results)
+    promote(resolve("nightly-01", results), "nightly-02", results)
     assert short("baseline:nightly-02", results) == ["nightly-01-0", "nightly-01-1"]
     assert short("results/nightly-02", results) == ["nightly-02-0", "nightly-02-1"]
     with pytest.raises(ResultError, match=r"stands for 2 things: baseline:nightly-02, .*; give"):

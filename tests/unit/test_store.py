@@ -14,13 +14,13 @@ import msgspec
 import pytest
 
 from harness.errors import ResultError
+from harness.host.files import write_atomically
 from harness.records.result import SCHEMA
 from harness.records.store import (
     RunFolder,
     iter_results,
     read_result,
     run_folders,
-    write_atomically,
 )
 from harness.testing.results import fake_failure, fake_result
 

@@ -33,11 +33,11 @@ from harness.engine.wire.frames import (
     Tick,
     unpack,
 )
+from harness.host.files import write_atomically
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import Channel
 from harness.records.result import ChannelSummary, Profiles
 from harness.records.result import Sampler as SamplerReport
-from harness.records.store import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np

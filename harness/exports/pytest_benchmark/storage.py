@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from harness.errors import ResultError
-from harness.records.store import write_atomically
+from harness.host.files import write_atomically
 
 _LAST = 9999  # the storage looks for four digits, and never finds a fifth
 
