@@ -1,4 +1,4 @@
-"""What plugs into Harness: backends, profilers and sinks, and the values that cross those borders.
+"""What plugs into Harness: backends and profilers, and the values that cross those borders.
 
 The states of a session, as the worker drives it (one session per stream; one thread per stream, or
 one thread for all where the sessions are `Asynchronous`):
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from harness.records.result import Result
-
     Arrays = Mapping[str, NDArray[Any]]
 
 __all__ = [
@@ -48,7 +46,6 @@ __all__ = [
     "Quantization",
     "Session",
     "SessionOptions",
-    "Sink",
     "TensorSpec",
     "Unavailable",
     "Unseen",
@@ -352,18 +349,6 @@ class PhaseProbe(Protocol):
 
     def reset_peaks(self) -> None:
         """Restart peak tracking where the system can."""
-        ...
-
-
-class Sink(Protocol):
-    """Renders what the driver observed. Never computes a statistic."""
-
-    def update(self, progress: Progress) -> None:
-        """Called about twice a second while the run goes, and at each change of phase."""
-        ...
-
-    def close(self, result: Result | None) -> None:
-        """The final result, or None when there is none. Called once."""
         ...
 
 

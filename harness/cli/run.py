@@ -15,7 +15,7 @@ from harness.spec import FIELDS
 
 if TYPE_CHECKING:
     from harness.engine.driver.conductor import Outcome
-    from harness.protocols import Sink
+    from harness.engine.driver.sinks import Sink
     from harness.spec import RunSpec
 
 

@@ -61,7 +61,7 @@ HEADLINES: dict[str, str] = {
 
 
 class TensorBoardSink:
-    """A `harness.protocols.Sink`. The first `update` imports tensorboardX (about 0.15 s)."""
+    """A `engine.driver.sinks.Sink`. The first `update` imports tensorboardX (about 0.15 s)."""
 
     def __init__(self, folder: Path, spec: RunSpec) -> None:
         self.folder = folder

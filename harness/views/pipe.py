@@ -20,7 +20,7 @@ class Glimpse(msgspec.Struct, frozen=True):
 
 
 class PipeSink:
-    """A `harness.protocols.Sink`. It never waits: whoever does not read misses lines."""
+    """A `engine.driver.sinks.Sink`. It never waits: whoever does not read misses lines."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -72,7 +72,7 @@ class LiveLine:
 
 
 class TerminalSink:
-    """A `harness.protocols.Sink` for stderr. Leave it out for ``--quiet`` and ``--json``."""
+    """A `engine.driver.sinks.Sink` for stderr. Leave it out for ``--quiet`` and ``--json``."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._line = LiveLine(stream)

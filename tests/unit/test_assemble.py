@@ -20,11 +20,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_energy import COUNTS, FAILURES, READS, SECOND, WINDOW, counter, numbers
 
 from harness.analysis.energy.attribute import SourceReadings
-from harness.engine.driver.placement import Placement
 from harness.engine.driver.recorder import Recorder
-from harness.engine.driver.watch import LaunchRecord
 from harness.engine.outcome.assemble import assemble
-from harness.engine.outcome.evidence import Evidence
+from harness.engine.outcome.evidence import Evidence, LaunchRecord, Placement
 from harness.engine.sampler.client import SamplerProcess
 from harness.engine.wire.frames import Header, Opened, Reading, SamplerJob, Tick
 from harness.engine.wire.timeline import Timeline

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from harness.engine.driver.launch import Launch
-from harness.engine.driver.watch import LaunchRecord
 from harness.engine.outcome.device_figures import (
     device_median_ms,
     device_memory,
@@ -17,6 +16,7 @@ from harness.engine.outcome.device_figures import (
     device_ms,
     device_peak_bytes,
 )
+from harness.engine.outcome.evidence import LaunchRecord
 from harness.maybe import Unavailable
 from harness.protocols import Channel
 

@@ -15,12 +15,11 @@ from test_energy import counter
 from test_saving import recorded, run_of
 
 from harness.cli.main import main
-from harness.engine.driver.journal import Begun, Installed, Ready, RunJournal, Seen
+from harness.engine.driver.journal import Begun, Ready, RunJournal, Seen
 from harness.engine.driver.recover import recover
 from harness.engine.driver.saving import stretches
-from harness.engine.driver.watch import LaunchRecord
 from harness.engine.outcome.assemble import assemble
-from harness.engine.outcome.evidence import Evidence
+from harness.engine.outcome.evidence import Evidence, Installed, LaunchRecord
 from harness.engine.sampler.client import SamplerProcess
 from harness.engine.wire.frames import Header, Opened, Reading, Tick
 from harness.engine.wire.frames import pack as frame

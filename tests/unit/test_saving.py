@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from harness.engine.driver import saving
 from harness.engine.driver.journal import RunJournal
 from harness.engine.driver.recorder import Recorder
 from harness.engine.driver.saving import Saving
-from harness.engine.driver.watch import LaunchRecord
-from harness.engine.outcome.evidence import Evidence
+from harness.engine.outcome.evidence import Evidence, LaunchRecord
+from harness.engine.outcome.iterations import Iterations
 from harness.engine.wire.timeline import Timeline, capacity_for
 from harness.records.result import Result
 from harness.records.samples import SamplesJournal, read_samples
@@ -44,26 +45,28 @@ def recorded(count: int, streams: int = 1, chunk: int = 5_000) -> list[Recorder]
     return recorders
 
 
-def long(count: int) -> Recorder:
+def long(count: int) -> Iterations:
     """The same of many iterations, and quicker: in chunks, as a driver keeps them."""
     random = np.random.default_rng(0)
-    found = Recorder.of(np.empty(0, np.int64), np.empty(0, np.int64), (count // 4, 3 * count // 4))
+    found = Iterations()
+    found.window_start, found.window_end = count // 4, 3 * count // 4
     for low, high in pairwise([*range(0, count, 5_000), count]):
         starts = np.arange(low, high) * STEP_NS
-        found._starts.append(starts)
-        found._ends.append(starts + random.integers(5_000, 5_008, high - low))
-    found.count = count
+        found.add(starts, starts + random.integers(5_000, 5_008, high - low))
     return found
 
 
-def run_of(*launches: list[Recorder], rate_hz: float | None = 0.0) -> Evidence:
+def run_of(*launches: Sequence[Iterations], rate_hz: float | None = 0.0) -> Evidence:
     records = []
     for recorders in launches:
         windows = [recorder.window() for recorder in recorders]
         bounds = min(int(s[0]) for s, _ in windows), max(int(e[-1]) for _, e in windows)
         records.append(
             LaunchRecord(
-                warmup_end="steady", stop_reason="duration", window_ns=bounds, recorders=recorders
+                warmup_end="steady",
+                stop_reason="duration",
+                window_ns=bounds,
+                recorders=list(recorders),
             )
         )
     found = evidence(None, records[0], sample_rate_hz=rate_hz, launches=len(records))

@@ -7,8 +7,7 @@ import signal
 
 import pytest
 
-from harness.engine.driver.signals import interruptible
-from harness.engine.driver.watch import Interrupt
+from harness.engine.driver.signals import Interrupt, interruptible
 
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -13,7 +13,7 @@ from test_analysis_validity import GOOD
 
 from harness.analysis.blocks import blocks
 from harness.analysis.validity import HELD_BACK, GpuFacts, checks, worst
-from harness.engine.driver.watch import LaunchRecord
+from harness.engine.outcome.evidence import LaunchRecord
 from harness.engine.outcome.facts_gpu import gpu_facts
 from harness.maybe import Unavailable, coded
 from harness.protocols import Channel

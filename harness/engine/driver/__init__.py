@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness.engine.driver.conductor import Outcome
-    from harness.protocols import Sink
+    from harness.engine.driver.sinks import Sink
     from harness.spec import RunSpec
 
 
@@ -22,8 +22,7 @@ def run(spec: RunSpec, sinks: Callable[[Path], Sequence[Sink]] = lambda folder: 
     """
     from harness.engine.driver.placement import boot, place
     from harness.engine.driver.process import WorkerProcess
-    from harness.engine.driver.signals import interruptible
-    from harness.engine.driver.watch import Interrupt
+    from harness.engine.driver.signals import Interrupt, interruptible
 
     interrupt = Interrupt()
     with interruptible(interrupt), WorkerProcess() as first:

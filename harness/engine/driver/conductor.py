@@ -14,16 +14,17 @@ from harness import machine, models, registry
 from harness.engine.driver.journal import Begun, Ready, RunJournal
 from harness.engine.driver.launch import Launch
 from harness.engine.driver.observer import RunObserver
-from harness.engine.driver.placement import Placement, booted, stand_aside
+from harness.engine.driver.placement import booted, stand_aside
 from harness.engine.driver.process import WorkerProcess
-from harness.engine.driver.watch import Interrupt
-from harness.engine.outcome.evidence import Evidence
+from harness.engine.driver.signals import Interrupt
+from harness.engine.driver.sinks import Sink
+from harness.engine.outcome.evidence import Evidence, Placement
 from harness.engine.wire.messages import Drawn, Job
 from harness.errors import BackendUnavailable, MeasurementFailed
 from harness.host import scratch
 from harness.maybe import Maybe, Unavailable, explain
 from harness.models import Prepared
-from harness.protocols import SessionOptions, Sink
+from harness.protocols import SessionOptions
 from harness.records.result import Result
 from harness.records.store import RunFolder
 from harness.spec import RunSpec

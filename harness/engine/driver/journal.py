@@ -20,13 +20,13 @@ from pathlib import Path
 
 import msgspec
 
-from harness.engine.driver.placement import Placement
-from harness.engine.driver.watch import Block, LaunchRecord, Watch
+from harness.engine.driver.watch import Watch
+from harness.engine.outcome.evidence import Block, Installed, LaunchRecord, Placement
 from harness.engine.wire.messages import Verified
 from harness.errors import ResultError
 from harness.maybe import Maybe, Unavailable, decode
 from harness.models import Prepared
-from harness.records.result import ErrorInfo, Machine, Software
+from harness.records.result import ErrorInfo, Machine
 from harness.records.store import RUN_JOURNAL_NAME
 from harness.spec import RunSpec
 
@@ -45,13 +45,6 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True, tag="begun"):
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     prepared: Prepared
     machine: Machine
-
-
-class Installed(msgspec.Struct, frozen=True, kw_only=True, tag="installed"):
-    """Found out while the first worker warms up, for it takes a while."""
-
-    software: Software
-    clock_cost_ms: float
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):

@@ -9,18 +9,44 @@ The driver sleeps in ``select`` and wakes ten times a second, or when somebody h
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from harness import registry
 from harness.engine.driver.overhead import measure_overhead
 from harness.engine.driver.process import WorkerProcess
-from harness.engine.driver.watch import TICK_S, Ended, Interrupt, Observer, Watch, WindowPlan
+from harness.engine.driver.signals import Interrupt
+from harness.engine.driver.watch import TICK_S, Ended, Watch, WindowPlan
+from harness.engine.sampler.client import SamplerProcess
 from harness.engine.wire.messages import Event, Go, Job, unverified
 from harness.engine.wire.timeline import ABORT, FOREVER, STOP, WINDOW
 from harness.errors import MeasurementFailed
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import PhaseProbe, Profiler, ProfilerContext
 from harness.spec import RunSpec
+
+
+class Observer(Protocol):
+    """Told what happens, so that journal, terminal and TensorBoard can follow."""
+
+    def tick(self, launch: Launch) -> None:
+        """About ten times a second, and at each change of phase."""
+        ...
+
+    metered: bool  # there may be a power meter: sampling begins before the warm-up
+
+    def start_sampler(self, pid: int) -> SamplerProcess | None:
+        """Start to read the sensors; None: not at all."""
+        ...
+
+    def idle_s(self) -> float:
+        """How long to idle before and after, asked when the model is ready."""
+        ...
+
+    def window_plan(self, iteration_s: float) -> WindowPlan:
+        """Asked after the warm-up, which has shown how long an iteration takes."""
+        ...
 
 
 class Launch(Watch):
@@ -132,7 +158,8 @@ class Launch(Watch):
         from harness.engine.driver.recorder import Recorder
 
         self.tracker = IntervalTracker()
-        self.record.recorders = [Recorder(stream) for stream in self.worker.timeline.streams]
+        self.recorders = [Recorder(stream) for stream in self.worker.timeline.streams]
+        self.record.recorders = list(self.recorders)
 
     def _window(self) -> None:
         spec, timeline = self.spec, self.worker.timeline
@@ -182,7 +209,7 @@ class Launch(Watch):
         if timeline.command < ABORT and not self.record.overhead:
             if self.plan.guard_s:
                 self.pump_for(self.plan.guard_s)
-            self.record.overhead = measure_overhead(self)
+            self.record.overhead = measure_overhead(self, self.iteration_s())
             timeline.command = ABORT
 
     def iteration_s(self) -> float:

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import machine, registry
-from harness.engine.driver.journal import Installed, RunJournal, Seen
+from harness.engine.driver.journal import RunJournal, Seen
 from harness.engine.driver.launch import Launch
 from harness.engine.driver.outlook import Left, Outlook
+from harness.engine.driver.sinks import Sink
 from harness.engine.driver.watch import WindowPlan
+from harness.engine.outcome.evidence import Installed
 from harness.engine.sampler.client import SamplerProcess
 from harness.engine.wire.frames import SamplerJob
 from harness.errors import ResultError
 from harness.maybe import Unavailable
-from harness.protocols import Channel, ProfilerContext, Progress, Sink
+from harness.protocols import Channel, ProfilerContext, Progress
 from harness.records.result import Result
 from harness.records.store import JOURNAL_SUFFIX, RunFolder, series_name
 from harness.spec import RunSpec

@@ -10,12 +10,8 @@ alternate, so that a slow drift favours neither.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from harness.engine.driver.watch import Block
-
-if TYPE_CHECKING:
-    from harness.engine.driver.launch import Launch
+from harness.engine.driver.watch import Watch
+from harness.engine.outcome.evidence import Block
 
 ROUNDS = 12
 BLOCK_S = 1.0
@@ -24,24 +20,24 @@ MAX_BLOCK_S = 5.0
 _SETTLE_S = 0.05
 
 
-def measure_overhead(launch: Launch) -> list[Block]:
+def measure_overhead(watch: Watch, iteration_s: float) -> list[Block]:
     """Run all rounds on a worker whose window is over and whose load goes on."""
-    seconds = min(max(BLOCK_S, MIN_ITERATIONS * launch.iteration_s()), MAX_BLOCK_S)
+    seconds = min(max(BLOCK_S, MIN_ITERATIONS * iteration_s), MAX_BLOCK_S)
     orders = ((True, False) if number % 2 == 0 else (False, True) for number in range(ROUNDS))
-    blocks = [_block(launch, seconds, watched) for order in orders for watched in order]
-    _watch(launch, True)
+    blocks = [_block(watch, seconds, watched) for order in orders for watched in order]
+    _look(watch, True)
     return blocks
 
 
-def _block(launch: Launch, seconds: float, watched: bool) -> Block:
-    _watch(launch, watched)
-    launch.pump_for(_SETTLE_S)
-    start_ns = launch.now_ns()
-    launch.pump_for(seconds)
-    return Block(start_ns, launch.now_ns(), watched)
+def _block(watch: Watch, seconds: float, watched: bool) -> Block:
+    _look(watch, watched)
+    watch.pump_for(_SETTLE_S)
+    start_ns = watch.now_ns()
+    watch.pump_for(seconds)
+    return Block(start_ns, watch.now_ns(), watched)
 
 
-def _watch(launch: Launch, watched: bool) -> None:
-    launch.aside = not watched
-    if launch.sampler is not None:
-        launch.sampler.pause(not watched)
+def _look(watch: Watch, watched: bool) -> None:
+    watch.aside = not watched
+    if watch.sampler is not None:
+        watch.sampler.pause(not watched)

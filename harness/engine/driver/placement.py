@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import msgspec
-
 from harness.engine.driver.process import WorkerProcess
+from harness.engine.outcome.evidence import Placement
 from harness.engine.wire.timeline import capacity_for
 from harness.errors import UsageError
 from harness.machine import physical_cores, usable_cpus
@@ -18,17 +17,9 @@ from harness.spec import RunSpec
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class Placement(msgspec.Struct, frozen=True):
-    """``threads`` per stream. ``rest``: processors left for driver and sampler, None: no choice."""
-
-    threads: int
-    cpus: tuple[int, ...] | None
-    rest: tuple[int, ...] | None
-    usable: int
-
-    def environment(self) -> dict[str, str]:
-        """What is set in the worker beside the user's own variables."""
-        return dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+def _environment(placement: Placement) -> dict[str, str]:
+    """What is set in the worker beside the user's own variables."""
+    return dict.fromkeys(THREAD_VARIABLES, str(placement.threads))
 
 
 def place(spec: RunSpec) -> Placement:
@@ -47,7 +38,7 @@ def place(spec: RunSpec) -> Placement:
 
 def boot(worker: WorkerProcess, spec: RunSpec, placement: Placement) -> None:
     """Have ``worker`` import the runtime where and how ``placement`` says."""
-    environment = placement.environment()
+    environment = _environment(placement)
     if spec.device != "cpu":
         from harness.host.gpus import ORDER, device_order  # 7 ms that a CPU does without
 

@@ -13,19 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from harness import registry
-from harness.engine.driver.journal import (
-    Begun,
-    Installed,
-    Line,
-    Ready,
-    RunJournal,
-    Seen,
-    read_lines,
-)
-from harness.engine.driver.recorder import Recorder
+from harness.engine.driver.journal import Begun, Line, Ready, RunJournal, Seen, read_lines
 from harness.engine.driver.saving import Saving
-from harness.engine.driver.watch import LaunchRecord, window_bounds
-from harness.engine.outcome.evidence import Evidence
+from harness.engine.outcome.evidence import Evidence, Installed, LaunchRecord, window_bounds
+from harness.engine.outcome.iterations import Iterations
 from harness.engine.sampler.client import SamplerProcess
 from harness.errors import MeasurementFailed, ResultError
 from harness.records.result import ErrorInfo, Machine, Result, Software
@@ -106,7 +97,7 @@ def _record(index: int, seen: Seen | None, blocks: list[Stretch], spec: RunSpec)
     if not mine:
         return record
     record.recorders = [
-        _recorder([block for block in mine if block.stream == stream])
+        _iterations([block for block in mine if block.stream == stream])
         for stream in range(spec.concurrency)
     ]
     if record.window_ns is None:
@@ -115,14 +106,14 @@ def _record(index: int, seen: Seen | None, blocks: list[Stretch], spec: RunSpec)
     return record
 
 
-def _recorder(blocks: list[Stretch]) -> Recorder:
+def _iterations(blocks: list[Stretch]) -> Iterations:
     lengths = [len(block.start_ns) for block in blocks]
     bounds = np.cumsum([0, *lengths])
     timed = [index for index, block in enumerate(blocks) if block.timed]
     window = (int(bounds[timed[0]]), int(bounds[timed[-1] + 1])) if timed else (-1, -1)
     starts = np.concatenate([np.empty(0, np.int64), *(block.start_ns for block in blocks)])
     ends = np.concatenate([np.empty(0, np.int64), *(block.end_ns for block in blocks)])
-    return Recorder.of(starts, ends, window)
+    return Iterations.of(starts, ends, window)
 
 
 def _sampler(folder: Path, index: int, seen: Seen | None, spec: RunSpec) -> SamplerProcess | None:

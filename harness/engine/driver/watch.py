@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from harness.engine.driver.process import WorkerProcess, raised
+from harness.engine.driver.signals import Interrupt
+from harness.engine.outcome.evidence import LaunchRecord, window_bounds
 from harness.engine.sampler.client import SamplerProcess
-from harness.engine.wire.messages import Event, Verified
+from harness.engine.wire.messages import Event
 from harness.engine.wire.timeline import ABORT, STOP
-from harness.errors import HarnessError, MeasurementFailed
-from harness.maybe import Maybe, Unavailable
+from harness.errors import MeasurementFailed
 from harness.records.result import ErrorInfo
 from harness.spec import RunSpec
 
@@ -25,56 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.analysis.stopping import IntervalTracker
-    from harness.engine.driver.launch import Launch
     from harness.engine.driver.recorder import Recorder
 
 TICK_S = 0.1
 _STOP_GRACE_S = 3.0
-
-
-class Interrupt:
-    """Set by the driver's signal handler; looked at between two sleeps."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.measuring = False  # from now on there is something to lose
-
-
-@dataclass(frozen=True)
-class Block:
-    """A stretch of the load, with everybody watching or not, in ns."""
-
-    start_ns: int
-    end_ns: int
-    watched: bool
-
-
-@dataclass
-class LaunchRecord:
-    """What one launch left behind. Times are ns on the common clock."""
-
-    load_s: float = 0.0
-    first_inference_ms: float = 0.0
-    warmup_end: str = ""
-    stop_reason: str = ""
-    facts: dict[str, str] = field(default_factory=dict)
-    idle: dict[str, tuple[int, int]] = field(default_factory=dict)  # before | after
-    window_ns: tuple[int, int] | None = None
-    pause_s: float = 0.0  # longest random pause between iterations
-    # phase just finished -> figures
-    memory: dict[str, dict[str, Maybe[float]]] = field(default_factory=dict)
-    # the same phases -> what the framework allocated on the device, in bytes
-    device_memory: dict[str, dict[str, Maybe[int]]] = field(default_factory=dict)
-    # device time in ms of the timed iterations, by stream; events may have run out before the end
-    device_ms: list[NDArray[np.float64]] = field(default_factory=list)
-    device_untimed: Unavailable | None = None  # why that is empty, where it should not be
-    pipelined: bool = False  # one thread kept an inference in flight on each stream
-    verified: Verified | None = None
-    unverified: str = ""  # what ended the worker while it verified
-    error: ErrorInfo | None = None
-    raised: HarnessError | None = None
-    recorders: list[Recorder] = field(default_factory=list)
-    overhead: list[Block] = field(default_factory=list)
 
 
 class WindowPlan(msgspec.Struct, frozen=True):
@@ -84,28 +38,6 @@ class WindowPlan(msgspec.Struct, frozen=True):
     guard_s: float = 0.0  # of the same load afterwards
     pause_s: float = 0.0  # longest random pause between iterations
     settle_s: float = 0.0  # of reading on at the end, for what is published late
-
-
-class Observer(Protocol):
-    """Told what happens, so that journal, terminal and TensorBoard can follow."""
-
-    def tick(self, launch: Launch) -> None:
-        """About ten times a second, and at each change of phase."""
-        ...
-
-    metered: bool  # there may be a power meter: sampling begins before the warm-up
-
-    def start_sampler(self, pid: int) -> SamplerProcess | None:
-        """Start to read the sensors; None: not at all."""
-        ...
-
-    def idle_s(self) -> float:
-        """How long to idle before and after, asked when the model is ready."""
-        ...
-
-    def window_plan(self, iteration_s: float) -> WindowPlan:
-        """Asked after the warm-up, which has shown how long an iteration takes."""
-        ...
 
 
 class Ended(Exception):
@@ -127,6 +59,7 @@ class Watch:
         self.worker = worker
         self.sampler: SamplerProcess | None = None  # from the first inference on
         self.record = LaunchRecord()
+        self.recorders: list[Recorder] = []  # from the warm-up on
         self.tracker: IntervalTracker | None = None  # from the warm-up on
         # (stream, timed, starts, ends) that came since the last tick
         self.fresh: list[tuple[int, bool, NDArray[np.int64], NDArray[np.int64]]] = []
@@ -179,7 +112,7 @@ class Watch:
 
     def _drain(self) -> None:
         self.fresh = []
-        for index, recorder in enumerate(self.record.recorders):
+        for index, recorder in enumerate(self.recorders):
             starts, ends, timed = recorder.drain()
             if not len(starts):
                 continue
@@ -268,11 +201,3 @@ class Watch:
 
     def _window_bounds(self) -> tuple[int, int] | None:
         return window_bounds(self.record.recorders)
-
-
-def window_bounds(recorders: Sequence[Recorder]) -> tuple[int, int] | None:
-    """First start and last end over all streams; None unless each of them timed something."""
-    windows = [recorder.window() for recorder in recorders]
-    if not windows or not all(len(starts) for starts, _ in windows):
-        return None
-    return min(int(s[0]) for s, _ in windows), max(int(e[-1]) for _, e in windows)

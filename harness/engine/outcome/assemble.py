@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -21,7 +21,6 @@ from harness.analysis.overhead import Round, overhead
 from harness.analysis.profiles import merge
 from harness.analysis.throughput import launch_rate, throughput
 from harness.analysis.validity import checks, lacking, worst
-from harness.engine.driver.watch import LaunchRecord
 from harness.engine.outcome.device_figures import (
     device_median_ms,
     device_memory,
@@ -29,6 +28,7 @@ from harness.engine.outcome.device_figures import (
     device_ms,
     device_peak_bytes,
 )
+from harness.engine.outcome.evidence import Evidence, LaunchRecord
 from harness.engine.outcome.facts import Pair, validity_facts
 from harness.engine.sampler.client import SamplerProcess
 from harness.maybe import Maybe, Unavailable, present
@@ -36,9 +36,6 @@ from harness.records import result as records
 from harness.records.primary import average_power_w, settled
 from harness.records.result import NOT_ASKED, NOT_REACHED, Result
 from harness.spec import RunSpec
-
-if TYPE_CHECKING:
-    from harness.engine.outcome.evidence import Evidence
 
 CLOCK = "time.perf_counter_ns (CLOCK_MONOTONIC on Linux), read in the worker around each inference"
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.latency import latency_stats
-from harness.engine.driver.watch import LaunchRecord
+from harness.engine.outcome.evidence import LaunchRecord
 from harness.maybe import Maybe, Unavailable
 from harness.records.result import NOT_REACHED, LatencyStats
 from harness.stats.quantiles import quantile

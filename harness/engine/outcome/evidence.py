@@ -1,16 +1,79 @@
-"""All that a run gathered, for `harness.engine.outcome.assemble` to turn into a Result."""
+"""All that a run gathered, as data, for `harness.engine.outcome.assemble` to make a Result of."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from harness.engine.driver.journal import Installed
-from harness.engine.driver.placement import Placement
-from harness.engine.driver.watch import LaunchRecord
-from harness.engine.sampler.client import SamplerProcess
-from harness.models import Prepared
-from harness.records.result import Machine
+import msgspec
+
+from harness.engine.wire.messages import Verified
+from harness.errors import HarnessError
+from harness.maybe import Maybe, Unavailable
+from harness.records.result import ErrorInfo, Machine, Software
 from harness.spec import RunSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.engine.outcome.iterations import Iterations
+    from harness.engine.sampler.client import SamplerProcess
+    from harness.models import Prepared
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """``threads`` per stream. ``rest``: processors left for driver and sampler, None: no choice."""
+
+    threads: int
+    cpus: tuple[int, ...] | None
+    rest: tuple[int, ...] | None
+    usable: int
+
+
+class Installed(msgspec.Struct, frozen=True, kw_only=True, tag="installed"):
+    """Found out while the first worker warms up, for it takes a while."""
+
+    software: Software
+    clock_cost_ms: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stretch of the load, with everybody watching or not, in ns."""
+
+    start_ns: int
+    end_ns: int
+    watched: bool
+
+
+@dataclass
+class LaunchRecord:
+    """What one launch left behind. Times are ns on the common clock."""
+
+    load_s: float = 0.0
+    first_inference_ms: float = 0.0
+    warmup_end: str = ""
+    stop_reason: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    idle: dict[str, tuple[int, int]] = field(default_factory=dict)  # before | after
+    window_ns: tuple[int, int] | None = None
+    pause_s: float = 0.0  # longest random pause between iterations
+    # phase just finished -> figures
+    memory: dict[str, dict[str, Maybe[float]]] = field(default_factory=dict)
+    # the same phases -> what the framework allocated on the device, in bytes
+    device_memory: dict[str, dict[str, Maybe[int]]] = field(default_factory=dict)
+    # device time in ms of the timed iterations, by stream; events may have run out before the end
+    device_ms: list[NDArray[np.float64]] = field(default_factory=list)
+    device_untimed: Unavailable | None = None  # why that is empty, where it should not be
+    pipelined: bool = False  # one thread kept an inference in flight on each stream
+    verified: Verified | None = None
+    unverified: str = ""  # what ended the worker while it verified
+    error: ErrorInfo | None = None
+    raised: HarnessError | None = None
+    recorders: list[Iterations] = field(default_factory=list)
+    overhead: list[Block] = field(default_factory=list)
 
 
 @dataclass
@@ -30,3 +93,11 @@ class Evidence:
     samplers: list[SamplerProcess | None] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     unsaved: int = 0  # iterations that no file holds
+
+
+def window_bounds(recorders: Sequence[Iterations]) -> tuple[int, int] | None:
+    """First start and last end over all streams; None unless each of them timed something."""
+    windows = [recorder.window() for recorder in recorders]
+    if not windows or not all(len(starts) for starts, _ in windows):
+        return None
+    return min(int(s[0]) for s, _ in windows), max(int(e[-1]) for _, e in windows)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from harness.analysis import channels as shares
 from harness.analysis.drift import Diagnosis
 from harness.analysis.validity import Facts
-from harness.engine.driver.watch import LaunchRecord
+from harness.engine.outcome.evidence import Evidence, LaunchRecord
 from harness.engine.outcome.facts_gpu import gpu_facts
 from harness.engine.sampler.client import SamplerProcess
 from harness.engine.wire.messages import Verified
 from harness.maybe import Maybe, Unavailable
 from harness.records import result as records
 from harness.records.result import NOT_REACHED
-
-if TYPE_CHECKING:
-    from harness.engine.outcome.evidence import Evidence
 
 Pair = tuple[LaunchRecord, SamplerProcess | None]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.analysis.channels import growth
 from harness.analysis.validity import GpuFacts
-from harness.engine.driver.watch import LaunchRecord
+from harness.engine.outcome.evidence import LaunchRecord
 from harness.engine.sampler.client import SamplerProcess
 from harness.maybe import Maybe, Unavailable
 
