@@ -343,21 +343,21 @@ def _judged(one: Draft, adjusted: Adjusted | None, alpha: float) -> Row:
 
 
 def _by_launches(row: Row, found: Estimate, adjusted: Adjusted | None, alpha: float) -> Row:
-    comparison = judge(found, adjusted, alpha)
+    shift = judge(found, adjusted, alpha)
     p = found.p_values
     family = f", adjusted for {adjusted.family} tests" if adjusted else ""
     many = adjusted is not None and adjusted.family > 1
-    tested = comparison.verdict in ("regressed", "improved") and many
-    reason = f"{comparison.reason[:-1]}{family})" if tested else comparison.reason
+    tested = shift.verdict in ("regressed", "improved") and many
+    reason = f"{shift.reason[:-1]}{family})" if tested else shift.reason
     return msgspec.structs.replace(
         row,
-        verdict=comparison.verdict,
+        verdict=shift.verdict,
         reason=reason,
-        ratio=comparison.ratio,
-        interval=comparison.interval,
+        ratio=shift.ratio,
+        interval=shift.interval,
         p=min(p) if p else _NOT_TESTED,
-        p_adjusted=comparison.p_adjusted,
-        detectable=comparison.detectable,
+        p_adjusted=shift.p_adjusted,
+        detectable=shift.detectable,
     )
 
 

@@ -54,7 +54,7 @@ _POWER = 0.80
 _FURTHEST = 300.0  # of logarithms; beyond it a file holds no measurement
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class Shift(msgspec.Struct, frozen=True, kw_only=True):
     """b over a. Ratios above 1 mean b is larger, whichever direction is better."""
 
     verdict: Outcome
@@ -70,37 +70,58 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """Per-launch values of both sides, in any one unit; ``a`` is the reference."""
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts as a change, and from how many launches a side on it is judged."""
 
-    a: Values
-    b: Values
     minimum_effect: float = 0.02
     better: Better = "lower"
     deterministic: bool = False
     minimum_launches: int = MIN_LAUNCHES
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What both sides say before any other comparison is looked at."""
+class Question(Terms, frozen=True, kw_only=True):
+    """Per-launch values of both sides, in any one unit; ``a`` is the reference."""
 
-    question: Question
-    shift: float  # Hodges-Lehmann, of logarithms
-    welch: _Welch | None  # None: a side with a single launch
+    a: Values
+    b: Values
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """Of logarithms, b - a, with its standard error and degrees of freedom."""
+
+    value: float
+    error: float
+    dof: float
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What both sides say before any other comparison is looked at.
+
+    `estimate` makes one of two independent samples. Of another design (variants that took turns in
+    each launch) whoever knows its shift and its error makes one, and is judged by the same words.
+    """
+
+    terms: Terms
+    shift: float  # of logarithms, b - a: the ratio that is shown
+    difference: Difference | None  # what is tested; None: a side with a single launch
     launches: tuple[int, int]
 
     @property
     def exact(self) -> bool:
         """A deterministic quantity without any spread: the minimum effect alone decides."""
-        return self.question.deterministic and self.welch is not None and self.welch.error == 0.0
+        return (
+            self.terms.deterministic
+            and self.difference is not None
+            and self.difference.error == 0.0
+        )
 
     @property
     def p_values(self) -> tuple[float, float] | None:
         """One-sided p of *worse* and of *better*; None where nothing is tested."""
-        few = min(self.launches) < self.question.minimum_launches
-        if self.welch is None or few or self.exact:
+        few = min(self.launches) < self.terms.minimum_launches
+        if self.difference is None or few or self.exact:
             return None
-        p_worse = _p_worse(self.welch, self.question.better)
+        p_worse = _p_worse(self.difference, self.terms.better)
         return p_worse, 1.0 - p_worse
 
 
@@ -113,21 +134,13 @@ class Adjusted(msgspec.Struct, frozen=True):
     family: int
 
 
-class _Welch(msgspec.Struct, frozen=True):
-    """Difference of log means, its standard error and degrees of freedom (Welch, 1947)."""
-
-    difference: float
-    error: float
-    dof: float
-
-
 def compare(
     a: Values,
     b: Values,
     minimum_effect: float = 0.02,
     alpha: float = 0.01,
     better: Better = "lower",
-) -> Comparison:
+) -> Shift:
     """Compare per-launch values ``a`` (the reference) and ``b``, in any one unit.
 
     Raises `NothingComparable` where a side is empty, or a value not positive and finite.
@@ -140,14 +153,14 @@ def compare(
 def estimate(question: Question) -> Estimate:
     """The change, and what it is uncertain by. Raises as `compare` does."""
     a, b = _logs("a", question.a), _logs("b", question.b)
-    welch = _welch(a, b) if min(len(a), len(b)) >= 2 else None
+    difference = _welch(a, b) if min(len(a), len(b)) >= 2 else None
     shift = hodges_lehmann(a, b)
     if abs(shift) > _FURTHEST:
         raise NothingComparable("the sides lie beyond all measure apart", "look at the files")
     return Estimate(
-        question=question,
+        terms=question,
         shift=shift,
-        welch=welch,
+        difference=difference,
         launches=(len(a), len(b)),
     )
 
@@ -163,24 +176,24 @@ def adjust(p_values: Sequence[tuple[float, float]], alpha: float) -> list[Adjust
     return [Adjusted(float(w), float(b), level, family) for w, b in zip(worse, better, strict=True)]
 
 
-def judge(found: Estimate, adjusted: Adjusted | None, alpha: float) -> Comparison:
+def judge(found: Estimate, adjusted: Adjusted | None, alpha: float) -> Shift:
     """The verdict on one estimate; ``adjusted`` is None where `Estimate.p_values` is."""
-    question, welch = found.question, found.welch
+    terms, difference = found.terms, found.difference
     verdict, reason = _judge(found, adjusted, alpha)
     single = Unavailable("a side has a single launch", f"--launches {MIN_LAUNCHES}")
     untested = Unavailable("not tested", f"--launches {MIN_LAUNCHES}")
     level = adjusted.level if adjusted else alpha
-    return Comparison(
+    return Shift(
         verdict=verdict,
         reason=reason,
         ratio=math.exp(found.shift),
-        interval=_interval(found.shift, welch) if welch else single,
-        p_worse=_p_worse(welch, question.better) if welch else single,
+        interval=_interval(found.shift, difference) if difference else single,
+        p_worse=_p_worse(difference, terms.better) if difference else single,
         p_adjusted=min(adjusted.p_worse, adjusted.p_better) if adjusted else untested,
-        detectable=_detectable(welch, question.minimum_effect, level) if welch else single,
+        detectable=_detectable(difference, terms.minimum_effect, level) if difference else single,
         launches=found.launches,
-        better=question.better,
-        minimum_effect=question.minimum_effect,
+        better=terms.better,
+        minimum_effect=terms.minimum_effect,
         alpha=alpha,
     )
 
@@ -221,52 +234,53 @@ def _logs(side: str, values: Values) -> NDArray[np.float64]:
     return np.log(array)
 
 
-def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> _Welch:
+def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> Difference:
+    """Of the means (Welch, 1947)."""
     # From each side's first value on, so that equal values have exactly no spread.
     from_a, from_b = a - a[0], b - b[0]
     of_a, of_b = (float(side.var(ddof=1)) / len(side) for side in (from_a, from_b))
     difference = float(b[0] - a[0] + (from_b.mean() - from_a.mean()))
     total = of_a + of_b
     if total == 0.0:
-        return _Welch(difference, 0.0, float(len(a) + len(b) - 2))
+        return Difference(difference, 0.0, float(len(a) + len(b) - 2))
     dof = total**2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1))
-    return _Welch(difference, math.sqrt(total), dof)
+    return Difference(difference, math.sqrt(total), dof)
 
 
-def _p_worse(welch: _Welch, better: Better) -> float:
-    worse = welch.difference if better == "lower" else -welch.difference
-    if welch.error == 0.0:
+def _p_worse(difference: Difference, better: Better) -> float:
+    worse = difference.value if better == "lower" else -difference.value
+    if difference.error == 0.0:
         return 0.5 if worse == 0.0 else float(worse < 0.0)
-    return student_t_cdf(-worse / welch.error, welch.dof)
+    return student_t_cdf(-worse / difference.error, difference.dof)
 
 
-def _interval(shift: float, welch: _Welch) -> tuple[float, float]:
-    half = _half_width(welch)
+def _interval(shift: float, difference: Difference) -> tuple[float, float]:
+    half = _half_width(difference)
     return _exp(shift - half), _exp(shift + half)
 
 
-def _half_width(welch: _Welch) -> float:
-    return student_t_ppf(_UPPER, welch.dof) * welch.error
+def _half_width(difference: Difference) -> float:
+    return student_t_ppf(_UPPER, difference.dof) * difference.error
 
 
-def _detectable(welch: _Welch, minimum_effect: float, alpha: float) -> float:
+def _detectable(difference: Difference, minimum_effect: float, alpha: float) -> float:
     """To be found in about 80 % of comparisons, a change must clear both conditions by a margin."""
-    margin = student_t_ppf(_POWER, welch.dof)
-    significant = (student_t_ppf(1.0 - alpha, welch.dof) + margin) * welch.error
-    large = math.log1p(minimum_effect) + margin * welch.error
+    margin = student_t_ppf(_POWER, difference.dof)
+    significant = (student_t_ppf(1.0 - alpha, difference.dof) + margin) * difference.error
+    large = math.log1p(minimum_effect) + margin * difference.error
     return math.expm1(min(max(significant, large), _FURTHEST))
 
 
 def _judge(found: Estimate, adjusted: Adjusted | None, alpha: float) -> tuple[Outcome, str]:
     if found.exact:
         return _without_spread(found)
-    question, welch, shift = found.question, found.welch, found.shift
-    if welch is None or adjusted is None:
+    terms, difference, shift = found.terms, found.difference, found.shift
+    if difference is None or adjusted is None:
         counts = f"{found.launches[0]} and {found.launches[1]} launches"
-        return "inconclusive", f"{counts}; {question.minimum_launches} a side are needed"
-    limit, half = math.log1p(question.minimum_effect), _half_width(welch)
-    worse = shift if question.better == "lower" else -shift
-    beyond = f"beyond the minimum effect of {question.minimum_effect:.3g}"
+        return "inconclusive", f"{counts}; {terms.minimum_launches} a side are needed"
+    limit, half = math.log1p(terms.minimum_effect), _half_width(difference)
+    worse = shift if terms.better == "lower" else -shift
+    beyond = f"beyond the minimum effect of {terms.minimum_effect:.3g}"
     if adjusted.p_worse < alpha and worse > limit:
         return "regressed", f"worse by {_percent(shift)}, {beyond} ({_p(adjusted.p_worse)})"
     if adjusted.p_better < alpha and worse < -limit:
@@ -275,7 +289,7 @@ def _judge(found: Estimate, adjusted: Adjusted | None, alpha: float) -> tuple[Ou
     band = f"[{math.exp(-limit):.5g}, {math.exp(limit):.5g}]"
     if abs(shift) + half <= limit:
         return "unchanged", f"{interval} lies within {band}"
-    detectable = 100 * _detectable(welch, question.minimum_effect, adjusted.level)
+    detectable = 100 * _detectable(difference, terms.minimum_effect, adjusted.level)
     return "inconclusive", (
         f"{interval} is not within {band}, and no change {beyond} is proven (p < {alpha:g}); "
         f"launches this far apart show changes from {detectable:.1f} % on"
@@ -284,14 +298,14 @@ def _judge(found: Estimate, adjusted: Adjusted | None, alpha: float) -> tuple[Ou
 
 def _without_spread(found: Estimate) -> tuple[Outcome, str]:
     """Every launch of a side says the same: any difference is real, and only its size counts."""
-    question, shift = found.question, found.shift
-    limit = math.log1p(question.minimum_effect)
-    worse = shift if question.better == "lower" else -shift
+    terms, shift = found.terms, found.shift
+    limit = math.log1p(terms.minimum_effect)
+    worse = shift if terms.better == "lower" else -shift
     same = "the same in every launch of a side"
     if abs(shift) <= limit:
         return "unchanged", f"{same}, and within the minimum effect"
     word = "worse" if worse > 0 else "better"
-    beyond = f"beyond the minimum effect of {question.minimum_effect:.3g}"
+    beyond = f"beyond the minimum effect of {terms.minimum_effect:.3g}"
     return ("regressed" if worse > 0 else "improved"), (
         f"{word} by {_percent(shift)}, {beyond}; {same}"
     )

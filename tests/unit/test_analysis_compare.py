@@ -17,7 +17,16 @@ from scipy.signal import lfilter
 from harness.errors import NothingComparable, UsageError
 from harness.maybe import Unavailable
 from harness.records.metric import METRICS, metric
-from harness.stats.two_samples import benjamini_hochberg, compare, hodges_lehmann
+from harness.stats.two_samples import (
+    Difference,
+    Estimate,
+    Terms,
+    adjust,
+    benjamini_hochberg,
+    compare,
+    hodges_lehmann,
+    judge,
+)
 
 sides = st.lists(st.floats(0.5, 2.0), min_size=5, max_size=9)
 
@@ -51,6 +60,26 @@ def test_a_clear_regression_and_its_mirror() -> None:
     assert found.reason.startswith("worse by 10.0 %, beyond the minimum effect of 0.02 (p = ")
     assert compare(b, a).verdict == "improved"
     assert compare(a, b, better="higher").verdict == "improved"
+
+
+def test_an_estimate_of_another_design_is_judged_by_the_same_words() -> None:
+    """Its shift, error and degrees of freedom are given; nothing is known of two samples."""
+    step = math.log(1.1)
+    made = Estimate(
+        terms=Terms(minimum_launches=3),
+        shift=step,
+        difference=Difference(step, 0.01, 4.0),
+        launches=(3, 3),
+    )
+    p = stats.t.sf(step / 0.01, 4)
+    assert made.p_values == pytest.approx((p, 1 - p))
+    assert made.p_values is not None
+    found = judge(made, adjust([made.p_values], 0.01)[0], 0.01)
+    half = 0.01 * stats.t.ppf(0.975, 4)
+    assert found.interval == pytest.approx((math.exp(step - half), math.exp(step + half)))
+    assert found.verdict == "regressed"
+    told = f"worse by 10.0 %, beyond the minimum effect of 0.02 (p = {p:.2g})"
+    assert found.reason == told
 
 
 def test_a_real_change_too_small_to_matter_is_unchanged() -> None:

@@ -13,21 +13,19 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.stats.two_samples import Comparison, Question, adjust, estimate, judge
+from harness.stats.two_samples import Question, Shift, adjust, estimate, judge
 
 ALPHA = 0.01
 
 
-def compared(a: NDArray[np.float64], b: NDArray[np.float64]) -> list[Comparison]:
+def compared(a: NDArray[np.float64], b: NDArray[np.float64]) -> list[Shift]:
     """One set: a row per cell, a column per launch."""
     estimates = [estimate(Question(a=x, b=y)) for x, y in zip(a, b, strict=True)]
     adjusted = adjust([one.p_values for one in estimates if one.p_values], ALPHA)
     return [judge(one, p, ALPHA) for one, p in zip(estimates, adjusted, strict=True)]
 
 
-def sets(
-    seed: int, trials: int, cells: int, noise: float, step: float = 1.0
-) -> list[list[Comparison]]:
+def sets(seed: int, trials: int, cells: int, noise: float, step: float = 1.0) -> list[list[Shift]]:
     """``trials`` sets; in each the first cell's build is slower by ``step``."""
     rng = np.random.default_rng(seed)
     levels = np.exp(noise * rng.standard_normal((2, trials, cells, 5)))
