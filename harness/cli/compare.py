@@ -10,7 +10,7 @@ from harness.cli.output import json_option, print_json, results_option
 from harness.cli.tell import tell
 
 if TYPE_CHECKING:
-    from harness.compare.comparison import Sets
+    from harness.compare.comparison import Comparison
     from harness.records.refs import Selection
 
 
@@ -65,7 +65,7 @@ def _alone(first: Selection, second: Selection, across: str | None) -> bool:
 
 def _judged(
     first: Selection, second: Selection, across: str | None, other_hardware: bool, results: str
-) -> Sets:
+) -> Comparison:
     import msgspec
 
     from harness.compare.across import parse_across
@@ -91,7 +91,7 @@ def _judged(
     )
 
 
-def _show(found: Sets, first: Selection, second: Selection, across: str | None) -> None:
+def _show(found: Comparison, first: Selection, second: Selection, across: str | None) -> None:
     from harness.views.comparison import render_pair, render_sets
     from harness.views.terminal import print_out
 
@@ -101,7 +101,7 @@ def _show(found: Sets, first: Selection, second: Selection, across: str | None) 
         print_out(render_sets(found))
 
 
-def _code(found: Sets) -> int:
+def _code(found: Comparison) -> int:
     """4 where there is not one ratio; the reasons are part of what was printed."""
     if any(cell.rows for cell in found.cells):
         return 0

@@ -1,7 +1,7 @@
 """Two runs, or two sets of results: every cell and metric of them, judged together.
 
     two runs, of whatever ──> compare_runs: one match ─┐
-    two sets              ──> compare_sets: by cell  ──┼── Match, ... ──> verdicts ──> Sets
+    two sets              ──> compare_sets: by cell  ──┼── Match, ... ──> verdicts ──> Comparison
     one field differs     ──> compare_sets(across=..) ─┘
 
 Nothing is left out in silence: a cell that only one side has, one whose runs failed, and one that
@@ -70,7 +70,7 @@ class CellReport(msgspec.Struct, frozen=True, kw_only=True):
     differences: dict[str, tuple[str, str]]
 
 
-class Sets(msgspec.Struct, frozen=True, kw_only=True):
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """``comparisons``: how many p values were adjusted for each other."""
 
     schema: str = SCHEMA
@@ -85,7 +85,7 @@ class Sets(msgspec.Struct, frozen=True, kw_only=True):
 
 def compare_runs(
     a: Result, b: Result, settings: Settings | None = None, *, other_hardware: bool = False
-) -> Sets:
+) -> Comparison:
     """Compare ``b`` with the reference ``a``: one cell, be the two of one model and precision or
     not; that is what they are put side by side for, and ``differences`` names it."""
     pair = _pair(a, b)
@@ -112,7 +112,7 @@ def compare_sets(
     other_hardware: bool = False,
     names: tuple[str, str] = ("A", "B"),
     problems: Sequence[str] = (),
-) -> Sets:
+) -> Comparison:
     """Compare every cell of ``b`` with that of the reference ``a``.
 
     With ``other_hardware`` cells from different machines show their ratios, and have no verdicts.
@@ -128,10 +128,10 @@ def _compared(
     other_hardware: bool,
     names: tuple[str, str],
     always: Collection[str] = (),
-) -> Sets:
+) -> Comparison:
     rows, comparisons = _verdicts(matches, settings, other_hardware, always)
     reports = tuple(_report(m, judged) for m, judged in zip(matches, rows, strict=True))
-    return Sets(
+    return Comparison(
         a=names[0],
         b=names[1],
         alpha=settings.alpha,
@@ -198,7 +198,7 @@ def _verdicts(
     return rows, sum(not isinstance(row.p, Unavailable) for row in family)
 
 
-def counts(found: Sets) -> dict[str, int]:
+def counts(found: Comparison) -> dict[str, int]:
     """How many cells have what as their worst verdict; cells without any are not comparable."""
     return dict(Counter(worst(report) for report in found.cells))
 

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.comparison import CellReport, Runs, Sets, counts, worst
+from harness.compare.comparison import CellReport, Comparison, Runs, counts, worst
 from harness.compare.verdicts import Row
 from harness.maybe import Maybe, Unavailable, present
 from harness.records.result import Result
@@ -45,7 +45,7 @@ def render_pair(report: CellReport, a: Result, b: Result) -> RenderableType:
     return Group(*heading, Text(""), _table(report.rows), Text(""), *notes)
 
 
-def render_sets(found: Sets) -> RenderableType:
+def render_sets(found: Comparison) -> RenderableType:
     """All at a glance; cell by cell, those first that need attention; what was not compared, and
     the sum."""
     parts: list[RenderableType] = [Text(f"A  {plain(found.a)}\nB  {plain(found.b)}", style="bold")]
@@ -66,7 +66,7 @@ def in_order(cells: Iterable[CellReport]) -> list[CellReport]:
     return sorted(cells, key=lambda one: (VERDICTS.index(worst(one)), one.cell, one.fingerprint))
 
 
-def summary(found: Sets) -> str:
+def summary(found: Comparison) -> str:
     """``3 cells: 1 regressed, 2 unchanged``."""
     by_verdict = counts(found)
     told = [f"{by_verdict[name]} {name}" for name in VERDICTS if name in by_verdict]

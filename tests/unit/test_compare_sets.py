@@ -14,7 +14,7 @@ from made_runs import SPREAD, failed, made
 from scipy import stats
 
 from harness.compare.across import Across, match_across, parse_across
-from harness.compare.comparison import CellReport, Sets, compare_runs, compare_sets, counts
+from harness.compare.comparison import CellReport, Comparison, compare_runs, compare_sets, counts
 from harness.compare.gate.judge import judge
 from harness.compare.match import group, match
 from harness.compare.verdicts import Row, Settings
@@ -36,7 +36,7 @@ def rows(report: CellReport) -> dict[str, Row]:
     return {row.metric: row for row in report.rows}
 
 
-def only(found: Sets) -> CellReport:
+def only(found: Comparison) -> CellReport:
     (report,) = found.cells
     return report
 

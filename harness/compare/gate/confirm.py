@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from harness.compare.comparison import Sets
+from harness.compare.comparison import Comparison
 from harness.compare.gate.judge import Case, GateReport, concluded
 from harness.compare.verdicts import Row
 
@@ -23,7 +23,7 @@ def regressed_cells(report: GateReport) -> list[str]:
     return list(dict.fromkeys(case.cell for case in report.cases if _unconfirmed(case)))
 
 
-def confirmed(report: GateReport, again: Sets, failed: Mapping[str, str]) -> GateReport:
+def confirmed(report: GateReport, again: Comparison, failed: Mapping[str, str]) -> GateReport:
     """``report`` with each regression settled by ``again``; ``failed``: cell -> why it was not
     measured again."""
     rows = {(cell.cell, row.metric): row for cell in again.cells for row in cell.rows}

@@ -1,6 +1,6 @@
 """The gate: what a policy makes of a comparison, case by case, and the one code it ends with.
 
-    Sets (verdicts) ──┐
+    Comparison (verdicts) ──┐
     Policy ───────────┼── judge ──> Case, ... ──> exit code
     results ──────────┘             one per cell and metric, limit, waiver, expected cell
 
@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from harness.compare.comparison import CellReport, Sets, compare_sets
+from harness.compare.comparison import CellReport, Comparison, compare_sets
 from harness.compare.gate.limits import Breach, absolute_limits, accuracy_floors, missing_cells
 from harness.compare.gate.waivers import WaiverState, beyond, covering, state_of
 from harness.compare.match import Group, group
@@ -89,7 +89,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     waivers: tuple[WaiverState, ...]
     proposals: tuple[str, ...]
     undecided: Undecided
-    comparison: Sets
+    comparison: Comparison
 
 
 def judge(
@@ -158,7 +158,7 @@ def describe(case: Case) -> str:
 
 
 def _report(
-    found: Sets,
+    found: Comparison,
     sides: tuple[Group, Group],
     missing: Iterable[tuple[str, str]],
     policy: Policy,
@@ -299,7 +299,7 @@ def _breach_case(breach: Breach, policy: Policy) -> Case:
     )
 
 
-def _nothing(found: Sets) -> Case:
+def _nothing(found: Comparison) -> Case:
     reasons = list(dict.fromkeys(report.reason for report in found.cells if report.reason))
     why = reasons[0] if reasons else "the two sides share no figure"
     others = len(reasons) - 1
@@ -337,7 +337,7 @@ def _quarantine(case: Case, policy: Policy) -> Case:
     return msgspec.structs.replace(case, kind="quarantined", code=0, message=message)
 
 
-def _proposals(found: Sets, policy: Policy) -> Iterator[str]:
+def _proposals(found: Comparison, policy: Policy) -> Iterator[str]:
     limit = policy.quarantine.propose_above_cv
     for report in found.cells:
         cvs = [cv for row in report.rows if row.metric == _NOISE_OF for cv in row.cv if cv]

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from harness.compare.comparison import Sets
+from harness.compare.comparison import Comparison
 from harness.compare.policy import Waiver
 from harness.compare.verdicts import Row
 from harness.maybe import Unavailable
@@ -47,7 +47,7 @@ def beyond(waiver: Waiver, row: Row) -> bool:
     return row.b > waiver.ceiling if lower else row.b < waiver.ceiling
 
 
-def state_of(waiver: Waiver, found: Sets, today: date) -> WaiverState:
+def state_of(waiver: Waiver, found: Comparison, today: date) -> WaiverState:
     """What the waiver does in the comparison ``found``."""
     rows = [row for one in found.cells for row in one.rows if _covers(waiver, one.cell, row)]
     state, message = _state(waiver, rows, today)
