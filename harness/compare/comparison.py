@@ -53,7 +53,7 @@ class Runs(msgspec.Struct, frozen=True, kw_only=True):
     doubts: str
 
 
-class CellReport(msgspec.Struct, frozen=True, kw_only=True):
+class CellComparison(msgspec.Struct, frozen=True, kw_only=True):
     """One cell on one machine. ``apart`` and ``reason``: why it has no verdicts."""
 
     cell: str
@@ -78,7 +78,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     b: str
     alpha: float
     comparisons: int
-    cells: tuple[CellReport, ...]
+    cells: tuple[CellComparison, ...]
     environment: tuple[str, ...]
     problems: tuple[str, ...] = ()
 
@@ -203,7 +203,7 @@ def counts(found: Comparison) -> dict[str, int]:
     return dict(Counter(worst(report) for report in found.cells))
 
 
-def worst(report: CellReport) -> str:
+def worst(report: CellComparison) -> str:
     """The verdict of a cell as a whole: the one that needs most attention."""
     verdicts = {row.verdict for row in report.rows}
     order = ("regressed", "inconclusive", "improved", "unchanged")
@@ -215,12 +215,12 @@ def _pairing(m: Match) -> Pairing:
     return Pairing(cell=m.cell, a=m.a, b=m.b)
 
 
-def _report(m: Match, rows: Sequence[Row]) -> CellReport:
+def _report(m: Match, rows: Sequence[Row]) -> CellComparison:
     either = m.b or m.a
     assert either is not None
     both = m.a is not None and m.b is not None
     finished = both and bool(m.a and m.a.finished and m.b and m.b.finished)
-    return CellReport(
+    return CellComparison(
         cell=m.cell,
         key=m.key,
         reference=m.reference,
@@ -272,9 +272,9 @@ def _without_verdict(row: Row, reason: str) -> Row:
     return msgspec.structs.replace(row, verdict="not comparable", reason=reason)
 
 
-def _environment(reports: Iterable[CellReport]) -> list[str]:
+def _environment(reports: Iterable[CellComparison]) -> list[str]:
     """Machines on which at least half of the cells moved the same way: more than code does."""
-    by_machine: dict[str, list[CellReport]] = {}
+    by_machine: dict[str, list[CellComparison]] = {}
     for report in reports:
         if report.rows and not report.apart:
             by_machine.setdefault(report.fingerprint, []).append(report)
@@ -290,6 +290,6 @@ def _environment(reports: Iterable[CellReport]) -> list[str]:
     return told
 
 
-def _speed(report: CellReport) -> str | None:
+def _speed(report: CellComparison) -> str | None:
     verdicts = {row.metric: row.verdict for row in report.rows}
     return next((verdicts[name] for name in _SPEEDS if name in verdicts), None)

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.comparison import CellReport, Comparison, Runs, counts, worst
+from harness.compare.comparison import CellComparison, Comparison, Runs, counts, worst
 from harness.compare.verdicts import Row
 from harness.maybe import Maybe, Unavailable, present
 from harness.records.result import Result
@@ -30,7 +30,7 @@ _NAMES = {
 _MOST_DIFFERENCES = 12
 
 
-def render_pair(report: CellReport, a: Result, b: Result) -> RenderableType:
+def render_pair(report: CellComparison, a: Result, b: Result) -> RenderableType:
     """Both runs, one row per quantity, and below it what the verdicts rest on."""
     heading = [Text(f"{side}  {plain(run.id)}\n   {title(run)}\n   {subtitle(run)}", style="bold")
                for side, run in (("A", a), ("B", b))]  # fmt: skip
@@ -61,7 +61,7 @@ def render_sets(found: Comparison) -> RenderableType:
     return Group(*parts)
 
 
-def in_order(cells: Iterable[CellReport]) -> list[CellReport]:
+def in_order(cells: Iterable[CellComparison]) -> list[CellComparison]:
     """Regressions first, cells without verdicts last; by name within."""
     return sorted(cells, key=lambda one: (VERDICTS.index(worst(one)), one.cell, one.fingerprint))
 
@@ -74,7 +74,7 @@ def summary(found: Comparison) -> str:
     return f"{cells}: {', '.join(told)}" if told else "no cell on either side"
 
 
-def common_differences(cells: Iterable[CellReport]) -> dict[str, tuple[str, str]]:
+def common_differences(cells: Iterable[CellComparison]) -> dict[str, tuple[str, str]]:
     """What differs between the sides in the same way for every cell that has both."""
     both = [set(one.differences.items()) for one in cells if one.a and one.b]
     shared = set.intersection(*both) if both else set()
@@ -100,13 +100,13 @@ def ratio_texts(row: Row) -> tuple[str, str]:
     return shown, "" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
 
 
-def cell_title(report: CellReport) -> str:
+def cell_title(report: CellComparison) -> str:
     """The cell; where two different ones were compared, both."""
     both = f"{report.reference} -> {report.cell}" if report.reference else report.cell
     return plain(both)
 
 
-def side_texts(report: CellReport) -> list[str]:
+def side_texts(report: CellComparison) -> list[str]:
     """What is to be said of each side's runs: failures and doubts."""
     sides = (("A", report.a), ("B", report.b))
     return [f"{name}: {text}" for name, runs in sides if runs for text in _of_side(runs)]
@@ -117,7 +117,7 @@ def _of_side(runs: Runs) -> list[str]:
     return [*failed, *([plain(runs.doubts)] if runs.doubts else [])]
 
 
-def _cell(report: CellReport) -> list[RenderableType]:
+def _cell(report: CellComparison) -> list[RenderableType]:
     verdict = worst(report)
     heading = Text(cell_title(report), style="bold")
     heading.append(f"  {verdict}", style=style_of(verdict))
@@ -131,7 +131,7 @@ def _cell(report: CellReport) -> list[RenderableType]:
     return parts
 
 
-def _launches(report: CellReport) -> str:
+def _launches(report: CellComparison) -> str:
     if report.a is None or report.b is None:
         return ""
     return f", {report.a.launches} and {report.b.launches} launches"

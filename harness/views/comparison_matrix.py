@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.compare.comparison import CellReport
+from harness.compare.comparison import CellComparison
 from harness.compare.verdicts import Row
 from harness.maybe import present
 from harness.views.aligned import Aligned
@@ -24,7 +24,7 @@ _SHORT = {
 }  # fmt: skip
 
 
-def render_matrix(reports: Sequence[CellReport]) -> RenderableType:
+def render_matrix(reports: Sequence[CellComparison]) -> RenderableType:
     """``reports`` in their order. A metric that no cell was judged by has no column."""
     metrics = _judged(reports)
     names = distinct([plain(one.cell) for one in reports])
@@ -46,7 +46,7 @@ def distinct(cells: Sequence[str]) -> list[str]:
     return ["/".join(one[index] for index in told) for one in parts]
 
 
-def _judged(reports: Sequence[CellReport]) -> list[str]:
+def _judged(reports: Sequence[CellComparison]) -> list[str]:
     return list(dict.fromkeys(row.metric for one in reports for row in one.rows if _mark(row)))
 
 
@@ -54,7 +54,7 @@ def _mark(row: Row) -> str:
     return _MARKS.get(row.verdict or "", "")
 
 
-def _entry(report: CellReport, metric: str) -> Text:
+def _entry(report: CellComparison, metric: str) -> Text:
     row = next((row for row in report.rows if row.metric == metric), None)
     if row is None or not _mark(row):
         return Text("")

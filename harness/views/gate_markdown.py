@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterable, Sequence
 
-from harness.compare.comparison import CellReport
+from harness.compare.comparison import CellComparison
 from harness.compare.gate.judge import Case, GateReport
 from harness.compare.verdicts import Row
 from harness.maybe import Unavailable
@@ -132,7 +132,7 @@ def _remarks(report: GateReport) -> str:
     return "\n".join(["### Remarks", "", *lines]) if lines else ""
 
 
-def _details(report: CellReport) -> str:
+def _details(report: CellComparison) -> str:
     where = f"{report.hardware} ({report.fingerprint})"
     lines = [f"<details><summary>{html.escape(cell_title(report))}</summary>", "", _text(where), ""]
     if report.reason:
@@ -153,7 +153,7 @@ def _row(row: Row) -> str:
     return f"| {' | '.join(_text(cell) for cell in cells)} |"
 
 
-def _machines(cells: Iterable[CellReport]) -> str:
+def _machines(cells: Iterable[CellComparison]) -> str:
     names = dict.fromkeys(f"{cell.hardware} ({cell.fingerprint})" for cell in cells)
     return ", ".join(_text(name) for name in names) or "none"
 

@@ -14,7 +14,13 @@ from made_runs import SPREAD, failed, made
 from scipy import stats
 
 from harness.compare.across import Across, match_across, parse_across
-from harness.compare.comparison import CellReport, Comparison, compare_runs, compare_sets, counts
+from harness.compare.comparison import (
+    CellComparison,
+    Comparison,
+    compare_runs,
+    compare_sets,
+    counts,
+)
 from harness.compare.gate.judge import judge
 from harness.compare.match import group, match
 from harness.compare.verdicts import Row, Settings
@@ -32,11 +38,11 @@ from harness.views.terminal import to_text
 CELL = "digits/onnxruntime/cpu/fp32/b1/latency"
 
 
-def rows(report: CellReport) -> dict[str, Row]:
+def rows(report: CellComparison) -> dict[str, Row]:
     return {row.metric: row for row in report.rows}
 
 
-def only(found: Comparison) -> CellReport:
+def only(found: Comparison) -> CellComparison:
     (report,) = found.cells
     return report
 

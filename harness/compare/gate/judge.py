@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from harness.compare.comparison import CellReport, Comparison, compare_sets
+from harness.compare.comparison import CellComparison, Comparison, compare_sets
 from harness.compare.gate.limits import Breach, absolute_limits, accuracy_floors, missing_cells
 from harness.compare.gate.waivers import WaiverState, beyond, covering, state_of
 from harness.compare.match import Group, group
@@ -232,7 +232,7 @@ def _urgency(case: Case) -> tuple[int, int, str, str, str]:
     return codes.index(case.code), kinds.index(case.kind), case.cell, case.fingerprint, case.metric
 
 
-def _cell_cases(report: CellReport, policy: Policy, today: date) -> Iterator[Case]:
+def _cell_cases(report: CellComparison, policy: Policy, today: date) -> Iterator[Case]:
     """Of one cell: each of its verdicts; and that it has none, or what else failed beside them."""
     if report.apart:
         yield _apart_case(report, policy)
@@ -248,7 +248,7 @@ def _cell_cases(report: CellReport, policy: Policy, today: date) -> Iterator[Cas
             yield msgspec.structs.replace(case, row=row)
 
 
-def _apart_case(report: CellReport, policy: Policy) -> Case:
+def _apart_case(report: CellComparison, policy: Policy) -> Case:
     kind: Kind = "missing" if report.b is None else "not comparable"
     code = 4 * policy.strict
     if report.rows:  # ratios between two machines say nothing about the candidate
@@ -259,7 +259,7 @@ def _apart_case(report: CellReport, policy: Policy) -> Case:
 
 
 def _row_outcome(
-    report: CellReport, row: Row, policy: Policy, today: date
+    report: CellComparison, row: Row, policy: Policy, today: date
 ) -> tuple[Kind, int, str]:
     if row.verdict == "regressed":
         found = covering(policy.waiver, report.cell, row, today)
@@ -313,7 +313,7 @@ def _nothing(found: Comparison) -> Case:
 
 
 def _case(
-    report: CellReport | None, metric: str, check: str, outcome: tuple[Kind, int, str]
+    report: CellComparison | None, metric: str, check: str, outcome: tuple[Kind, int, str]
 ) -> Case:
     kind, code, message = outcome
     return Case(
