@@ -27,7 +27,7 @@ from harness.compare.match import (
     match,
     same_night,
 )
-from harness.compare.verdicts import Pairing, Row, Settings, drafts, judge_all
+from harness.compare.verdicts import MetricVerdict, Pairing, Settings, drafts, judge_all
 from harness.maybe import Unavailable
 from harness.records.cell import cell_of
 from harness.records.figures import single
@@ -65,7 +65,7 @@ class CellComparison(msgspec.Struct, frozen=True, kw_only=True):
     b: Runs | None
     apart: Apart
     reason: str
-    rows: tuple[Row, ...]
+    rows: tuple[MetricVerdict, ...]
     one_night: bool | None  # None: a side is missing
     differences: dict[str, tuple[str, str]]
 
@@ -169,23 +169,23 @@ def _obstacle(a: Result, b: Result) -> tuple[Apart, str]:
     return "", ""
 
 
-def _incomplete(row: Row) -> bool:
+def _incomplete(row: MetricVerdict) -> bool:
     return isinstance(row.a, Unavailable) or isinstance(row.b, Unavailable)
 
 
-def _shown(a: Result, b: Result) -> list[Row]:
+def _shown(a: Result, b: Result) -> list[MetricVerdict]:
     """Macro F1: both values, without a verdict."""
     values = single(a, "f1"), single(b, "f1")
     if all(isinstance(value, Unavailable) for value in values):
         return []
     why = "shown, not tested"
-    return [Row(metric="f1", unit="", better="higher", verdict=None, reason=why, a=values[0],
+    return [MetricVerdict(metric="f1", unit="", better="higher", verdict=None, reason=why, a=values[0],
                 b=values[1])]  # fmt: skip
 
 
 def _verdicts(
     matches: Sequence[Match], settings: Settings, other_hardware: bool, always: Collection[str]
-) -> tuple[list[list[Row]], int]:
+) -> tuple[list[list[MetricVerdict]], int]:
     """The rows of each match, and how many p values they share. Other hardware is no company."""
     found = [drafts(_pairing(m), settings, always) if not m.apart else [] for m in matches]
     family = judge_all([one for drafted in found for one in drafted], settings.alpha)
@@ -215,7 +215,7 @@ def _pairing(m: Match) -> Pairing:
     return Pairing(cell=m.cell, a=m.a, b=m.b)
 
 
-def _report(m: Match, rows: Sequence[Row]) -> CellComparison:
+def _report(m: Match, rows: Sequence[MetricVerdict]) -> CellComparison:
     either = m.b or m.a
     assert either is not None
     both = m.a is not None and m.b is not None
@@ -268,7 +268,7 @@ def _runs(side: Side | None) -> Runs | None:
     )
 
 
-def _without_verdict(row: Row, reason: str) -> Row:
+def _without_verdict(row: MetricVerdict, reason: str) -> MetricVerdict:
     return msgspec.structs.replace(row, verdict="not comparable", reason=reason)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from harness.compare.verdicts import Row
+from harness.compare.verdicts import MetricVerdict
 from harness.maybe import Unavailable
 
 _OPEN = ("inconclusive", "not comparable")
@@ -34,7 +34,7 @@ class Undecided(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(f"{n} of {of} {what} undecided" for n, of, what in told if n)
 
 
-def undecided(rows: Iterable[Row]) -> Undecided:
+def undecided(rows: Iterable[MetricVerdict]) -> Undecided:
     """Of the rows that ask for a verdict."""
     asked = [row for row in rows if row.verdict is not None and _measured(row)]
     speeds = [row.verdict in _OPEN for row in asked if row.unit in _SPEEDS]
@@ -44,5 +44,5 @@ def undecided(rows: Iterable[Row]) -> Undecided:
     )
 
 
-def _measured(row: Row) -> bool:
+def _measured(row: MetricVerdict) -> bool:
     return not (isinstance(row.a, Unavailable) and isinstance(row.b, Unavailable))

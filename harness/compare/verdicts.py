@@ -1,7 +1,7 @@
 """One verdict per metric of two sides of a cell, judged together with all the others.
 
     draft(side a, side b, metric) ── Draft ──┐   one p value each, where something is tested
-    draft(...)                    ── Draft ──┼── judge_all ──> Row, ...
+    draft(...)                    ── Draft ──┼── judge_all ──> MetricVerdict, ...
     draft(...)                    ── Draft ──┘   adjusted for their number
 
     improved         better, beyond doubt and beyond the minimum effect
@@ -56,7 +56,7 @@ class NightSd(Protocol):
     def get(self, key: tuple[str, str, str], /) -> float | None: ...
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """One metric of both sides. ``verdict`` is None where both values are shown and not judged."""
 
     metric: str
@@ -93,7 +93,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a metric before the others are looked at. ``row`` lacks the verdict."""
 
-    row: Row
+    row: MetricVerdict
     estimate: Estimate | None = None
     paired: Paired | None = None
     note: str = ""  # doubts that go with whatever verdict
@@ -148,7 +148,7 @@ def _shaky(side: Side, kind: Metric) -> list[str]:
     return [text for text in told if text]
 
 
-def judge_all(found: Sequence[Draft], alpha: float) -> list[Row]:
+def judge_all(found: Sequence[Draft], alpha: float) -> list[MetricVerdict]:
     """The verdicts, each p value adjusted for the number of all (Benjamini and Hochberg)."""
     tested = [one.p_values for one in found]
     adjusted = iter(adjust([p for p in tested if p is not None], alpha))
@@ -158,7 +158,7 @@ def judge_all(found: Sequence[Draft], alpha: float) -> list[Row]:
     ]
 
 
-def _measured(row: Row) -> bool:
+def _measured(row: MetricVerdict) -> bool:
     return not (isinstance(row.a, Unavailable) and isinstance(row.b, Unavailable))
 
 
@@ -184,8 +184,8 @@ def _night_sd(side: Side, kind: Metric, settings: Settings) -> float | None:
     return settings.night_sd.get((cell_of(run).key, run.machine.fingerprint, kind.name))
 
 
-def _row(kind: Metric, a: Maybe[float], b: Maybe[float], minimum: float) -> Row:
-    return Row(
+def _row(kind: Metric, a: Maybe[float], b: Maybe[float], minimum: float) -> MetricVerdict:
+    return MetricVerdict(
         metric=kind.name,
         unit=kind.unit,
         better=kind.better,
@@ -197,11 +197,11 @@ def _row(kind: Metric, a: Maybe[float], b: Maybe[float], minimum: float) -> Row:
     )
 
 
-def _refused(row: Row, reason: str) -> Draft:
+def _refused(row: MetricVerdict, reason: str) -> Draft:
     return Draft(row=msgspec.structs.replace(row, reason=reason))
 
 
-def _absent(row: Row) -> Draft | None:
+def _absent(row: MetricVerdict) -> Draft | None:
     told = [
         f"{name} {explain(value)}"
         for name, value in (("A has none:", row.a), ("B has none:", row.b))
@@ -320,7 +320,7 @@ def _cv(values: Sequence[float]) -> float | None:
     return statistics.stdev(relative) / statistics.fmean(relative)
 
 
-def _doubtful(row: Row, reason: str) -> Draft:
+def _doubtful(row: MetricVerdict, reason: str) -> Draft:
     assert not isinstance(row.a, Unavailable) and not isinstance(row.b, Unavailable)
     ratio = row.b / row.a if row.a > 0 else Unavailable("only positive values have a ratio")
     return Draft(
@@ -328,7 +328,7 @@ def _doubtful(row: Row, reason: str) -> Draft:
     )
 
 
-def _judged(one: Draft, adjusted: Adjusted | None, alpha: float) -> Row:
+def _judged(one: Draft, adjusted: Adjusted | None, alpha: float) -> MetricVerdict:
     row = one.row
     if one.estimate is not None:
         row = _by_launches(row, one.estimate, adjusted, alpha)
@@ -342,7 +342,9 @@ def _judged(one: Draft, adjusted: Adjusted | None, alpha: float) -> Row:
     return msgspec.structs.replace(row, doubt=one.note)
 
 
-def _by_launches(row: Row, found: Estimate, adjusted: Adjusted | None, alpha: float) -> Row:
+def _by_launches(
+    row: MetricVerdict, found: Estimate, adjusted: Adjusted | None, alpha: float
+) -> MetricVerdict:
     shift = judge(found, adjusted, alpha)
     p = found.p_values
     family = f", adjusted for {adjusted.family} tests" if adjusted else ""
@@ -361,7 +363,9 @@ def _by_launches(row: Row, found: Estimate, adjusted: Adjusted | None, alpha: fl
     )
 
 
-def _by_answers(row: Row, paired: Paired, adjusted: Adjusted, alpha: float) -> Row:
+def _by_answers(
+    row: MetricVerdict, paired: Paired, adjusted: Adjusted, alpha: float
+) -> MetricVerdict:
     told = f"{paired.lost} lost and {paired.gained} gained of {paired.samples} samples"
     difference = (paired.gained - paired.lost) / paired.samples
     base = row.a if not isinstance(row.a, Unavailable) and row.a > 0 else 1.0

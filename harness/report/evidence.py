@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from harness.compare.verdicts import Row as Compared
+from harness.compare.verdicts import MetricVerdict
 from harness.maybe import Maybe, Unavailable, explain
 from harness.records.result import Check, Machine, Result
 from harness.records.result import Verdict as CheckVerdict
@@ -69,7 +69,7 @@ def _verdicts(judged: Judged, settings: Settings) -> Iterator[Html]:
         )
 
 
-def _because(row: Compared) -> str:
+def _because(row: MetricVerdict) -> str:
     sides = [side for side in (row.a, row.b) if isinstance(side, Unavailable)]
     return plain(explain(sides[0]) if sides else "; ".join(filter(None, (row.reason, row.doubt))))
 

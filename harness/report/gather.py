@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from harness.compare.comparison import compare_runs
 from harness.compare.undecided import Undecided, undecided
-from harness.compare.verdicts import NightSd, Row, Settings
+from harness.compare.verdicts import MetricVerdict, NightSd, Settings
 from harness.compression.from_results import board_from
 from harness.compression.model import Board, Entry
 from harness.maybe import Unavailable
@@ -26,7 +26,7 @@ class Judged(NamedTuple):
 
     entry: Entry
     reference: Entry
-    rows: tuple[Row, ...]
+    rows: tuple[MetricVerdict, ...]
     refusal: str = ""
 
 

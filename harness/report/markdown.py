@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from harness import __version__
-from harness.compare.verdicts import Row
+from harness.compare.verdicts import MetricVerdict
 from harness.compression.model import Entry
 from harness.maybe import Unavailable
 from harness.report import gather as reports
@@ -74,7 +74,7 @@ def _verdicts(judged: Judged, settings: Settings) -> Iterable[Sequence[str]]:
         yield name, _NAMES.get(row.metric, row.metric.replace("_", " ")), *_ratio(row)
 
 
-def _ratio(row: Row) -> tuple[str, str, str]:
+def _ratio(row: MetricVerdict) -> tuple[str, str, str]:
     ratio = "" if isinstance(row.ratio, Unavailable) else number(row.ratio)
     bounds = row.interval
     interval = "" if isinstance(bounds, Unavailable) else " to ".join(map(number, bounds))

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.compare.comparison import CellComparison, Comparison, Runs, counts, worst
-from harness.compare.verdicts import Row
+from harness.compare.verdicts import MetricVerdict
 from harness.maybe import Maybe, Unavailable, present
 from harness.records.result import Result
 from harness.spec import BY_NAME
@@ -93,7 +93,7 @@ def metric_value(value: Maybe[float], unit: str) -> str:
     return quantity(value, unit.replace("1/s", "/s")) if unit else f"{value:.2%}"
 
 
-def ratio_texts(row: Row) -> tuple[str, str]:
+def ratio_texts(row: MetricVerdict) -> tuple[str, str]:
     """The ratio, and its interval."""
     ratio, interval = present(row.ratio), present(row.interval)
     shown = "" if ratio is None else number(ratio)
@@ -137,7 +137,7 @@ def _launches(report: CellComparison) -> str:
     return f", {report.a.launches} and {report.b.launches} launches"
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _table(rows: Sequence[MetricVerdict]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for name in ("", "A", "B", "B / A", "95 % interval", "verdict"):
         right = name in ("A", "B", "B / A")
@@ -151,13 +151,13 @@ def _table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: MetricVerdict) -> str:
     """Nothing where a figure is missing: the table says n/a there, and a note why."""
     absent = isinstance(row.a, Unavailable) or isinstance(row.b, Unavailable)
     return "" if absent or row.verdict is None else row.verdict
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
+def _notes(rows: Sequence[MetricVerdict]) -> list[str]:
     """Why each verdict; reasons that several rows share are said once."""
     by_reason: dict[str, list[str]] = {}
     by_doubt: dict[str, list[str]] = {}

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.compare.comparison import CellComparison
-from harness.compare.verdicts import Row
+from harness.compare.verdicts import MetricVerdict
 from harness.maybe import present
 from harness.views.aligned import Aligned
 from harness.views.terminal import style_of
@@ -50,7 +50,7 @@ def _judged(reports: Sequence[CellComparison]) -> list[str]:
     return list(dict.fromkeys(row.metric for one in reports for row in one.rows if _mark(row)))
 
 
-def _mark(row: Row) -> str:
+def _mark(row: MetricVerdict) -> str:
     return _MARKS.get(row.verdict or "", "")
 
 

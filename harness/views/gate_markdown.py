@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from harness.compare.comparison import CellComparison
 from harness.compare.gate.judge import Case, GateReport
-from harness.compare.verdicts import Row
+from harness.compare.verdicts import MetricVerdict
 from harness.maybe import Unavailable
 from harness.views.comparison import (
     READ_AS,
@@ -98,7 +98,7 @@ def _line(case: Case) -> str:
     return f"| {' | '.join(_text(cell) for cell in cells)} |"
 
 
-def change(row: Row) -> str:
+def change(row: MetricVerdict) -> str:
     """``12.3 % slower: 1.00 ms to 1.12 ms``; words only where the direction is certain."""
     values = f"{metric_value(row.a, row.unit)} to {metric_value(row.b, row.unit)}"
     if isinstance(row.ratio, Unavailable):
@@ -109,7 +109,7 @@ def change(row: Row) -> str:
     return f"{number(100 * abs(row.ratio - 1), 3)} % {direction(row)}: {values}"
 
 
-def direction(row: Row) -> str:
+def direction(row: MetricVerdict) -> str:
     """What a change of this metric this way is called."""
     assert not isinstance(row.ratio, Unavailable)
     more = row.ratio > 1
@@ -145,7 +145,7 @@ def _details(report: CellComparison) -> str:
     return "\n".join([*lines, *(f"- {_text(text)}" for text in side_texts(report)), "</details>"])
 
 
-def _row(row: Row) -> str:
+def _row(row: MetricVerdict) -> str:
     least = row.detectable
     seen = "" if isinstance(least, Unavailable) else f"{100 * least:.1f} %"
     values = (metric_value(row.a, row.unit), metric_value(row.b, row.unit))

@@ -23,7 +23,7 @@ from harness.compare.comparison import (
 )
 from harness.compare.gate.judge import judge
 from harness.compare.match import group, match
-from harness.compare.verdicts import Row, Settings
+from harness.compare.verdicts import MetricVerdict, Settings
 from harness.errors import NothingComparable, UsageError
 from harness.maybe import Unavailable
 from harness.records.metric import METRICS
@@ -38,7 +38,7 @@ from harness.views.terminal import to_text
 CELL = "digits/onnxruntime/cpu/fp32/b1/latency"
 
 
-def rows(report: CellComparison) -> dict[str, Row]:
+def rows(report: CellComparison) -> dict[str, MetricVerdict]:
     return {row.metric: row for row in report.rows}
 
 

@@ -16,7 +16,7 @@ from made_runs import failed, made
 from harness.cli.main import main
 from harness.compare.gate.judge import GateReport, judge
 from harness.compare.policy import parse_policy
-from harness.compare.verdicts import Row
+from harness.compare.verdicts import MetricVerdict
 from harness.exports.csv import export as csv_of
 from harness.exports.junit import export as junit_of
 from harness.maybe import Unavailable
@@ -131,7 +131,7 @@ def test_markdown_puts_regressions_first_and_knows_what_is_better() -> None:
 )  # fmt: skip
 def test_words_know_the_direction(metric: str, ratio: float, words: str) -> None:
     kind = METRICS[metric]
-    row = Row(metric=metric, unit=kind.unit, better=kind.better, verdict="regressed", reason="",
+    row = MetricVerdict(metric=metric, unit=kind.unit, better=kind.better, verdict="regressed", reason="",
               a=1.0, b=ratio, ratio=ratio)  # fmt: skip
     assert direction(row) == words
 

@@ -28,7 +28,7 @@ from harness.compare.gate.limits import absolute_limits
 from harness.compare.match import Side
 from harness.compare.policy import parse_policy
 from harness.compare.sides import measured
-from harness.compare.verdicts import Pairing, Row, Settings, drafts, judge_all
+from harness.compare.verdicts import MetricVerdict, Pairing, Settings, drafts, judge_all
 from harness.compression.entries import entry_of
 from harness.engine.driver.recorder import Recorder
 from harness.engine.outcome.assemble import assemble
@@ -147,7 +147,7 @@ def _same(found: float | None, whole: Maybe[float]) -> bool:
     return found is not None and math.isclose(found, whole, rel_tol=1e-12)
 
 
-def _compared(a: Result, b: Result) -> dict[str, Row]:
+def _compared(a: Result, b: Result) -> dict[str, MetricVerdict]:
     pairing = Pairing(cell="c", a=Side((a,)), b=Side((b,)))
     every = Settings(metrics=tuple(METRICS))
     return {row.metric: row for row in judge_all(drafts(pairing, every), every.alpha)}

@@ -15,7 +15,7 @@ import msgspec
 
 from harness.compare.comparison import Comparison
 from harness.compare.gate.judge import Case, GateReport, concluded
-from harness.compare.verdicts import Row
+from harness.compare.verdicts import MetricVerdict
 
 
 def regressed_cells(report: GateReport) -> list[str]:
@@ -40,7 +40,7 @@ def _unconfirmed(case: Case) -> bool:
     return case.kind == "regressed" and case.code == 1
 
 
-def _settled(case: Case, row: Row | None, why: str | None, strict: bool) -> Case:
+def _settled(case: Case, row: MetricVerdict | None, why: str | None, strict: bool) -> Case:
     replace = msgspec.structs.replace
     if row is None or row.verdict is None:
         message = f"{case.message}; could not be confirmed: {why or 'it was not measured again'}"

@@ -24,7 +24,7 @@ from harness.compare.gate.waivers import WaiverState, beyond, covering, state_of
 from harness.compare.match import Group, group
 from harness.compare.policy import Policy, Waiver, check_globs
 from harness.compare.undecided import Undecided, undecided
-from harness.compare.verdicts import NightSd, Row, Settings
+from harness.compare.verdicts import MetricVerdict, NightSd, Settings
 from harness.errors import NothingComparable
 from harness.records.cell import cell_of
 from harness.records.result import Result
@@ -72,7 +72,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     code: int
     message: str
-    row: Row | None = None
+    row: MetricVerdict | None = None
 
 
 class GateReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,7 +259,7 @@ def _apart_case(report: CellComparison, policy: Policy) -> Case:
 
 
 def _row_outcome(
-    report: CellComparison, row: Row, policy: Policy, today: date
+    report: CellComparison, row: MetricVerdict, policy: Policy, today: date
 ) -> tuple[Kind, int, str]:
     if row.verdict == "regressed":
         found = covering(policy.waiver, report.cell, row, today)
@@ -271,7 +271,7 @@ def _row_outcome(
     return "not comparable", 0 if report.apart else 4 * policy.strict, row.reason
 
 
-def _waived(waiver: Waiver, row: Row) -> tuple[Kind, int, str]:
+def _waived(waiver: Waiver, row: MetricVerdict) -> tuple[Kind, int, str]:
     ceiling = f"{waiver.ceiling:g} {row.unit}".rstrip()
     if beyond(waiver, row):
         return "regressed", 1, f"beyond the waiver's {ceiling} ({waiver.issue}); {row.reason}"

@@ -17,7 +17,7 @@ import msgspec
 
 from harness.compare.comparison import Comparison
 from harness.compare.policy import Waiver
-from harness.compare.verdicts import Row
+from harness.compare.verdicts import MetricVerdict
 from harness.maybe import Unavailable
 from harness.records.cell import fits
 from harness.records.metric import METRICS
@@ -33,13 +33,15 @@ class WaiverState(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-def covering(waivers: Iterable[Waiver], cell: str, row: Row, today: date) -> Waiver | None:
+def covering(
+    waivers: Iterable[Waiver], cell: str, row: MetricVerdict, today: date
+) -> Waiver | None:
     """The first waiver of this metric of this cell that still holds."""
     found = (one for one in waivers if _covers(one, cell, row) and one.expires >= today)
     return next(found, None)
 
 
-def beyond(waiver: Waiver, row: Row) -> bool:
+def beyond(waiver: Waiver, row: MetricVerdict) -> bool:
     """Whether B is worse than the waiver accepts."""
     if isinstance(row.b, Unavailable):
         return False
@@ -55,7 +57,7 @@ def state_of(waiver: Waiver, found: Comparison, today: date) -> WaiverState:
     return WaiverState(waiver=waiver, state=state, message=f"{message} ({why})")
 
 
-def _state(waiver: Waiver, rows: list[Row], today: date) -> tuple[State, str]:
+def _state(waiver: Waiver, rows: list[MetricVerdict], today: date) -> tuple[State, str]:
     regressed = [row for row in rows if row.verdict == "regressed"]
     if waiver.expires < today:
         return "expired", f"the waiver expired on {waiver.expires}"
@@ -68,5 +70,5 @@ def _state(waiver: Waiver, rows: list[Row], today: date) -> tuple[State, str]:
     return "idle", "no verdict that it could apply to"
 
 
-def _covers(waiver: Waiver, cell: str, row: Row) -> bool:
+def _covers(waiver: Waiver, cell: str, row: MetricVerdict) -> bool:
     return waiver.metric == row.metric and fits(cell, waiver.cell)
