@@ -36,7 +36,7 @@ import msgspec
 from harness.records.cell import Cell
 from harness.records.index import sql as index_sql
 from harness.records.index.database import FILE_NAME, Index
-from harness.records.index.figures import NAMES, Row
+from harness.records.index.figures import NAMES, IndexedFigures
 
 CELLS, MACHINES, BATCH = 200, 10, 20_000
 ASKED = 200  # series
@@ -84,7 +84,7 @@ def _stamp(number: int) -> str:
     return f"{2020 + years % 80}-{month + 1:02d}-{date + 1:02d}T{minute}"
 
 
-def made_up(count: int) -> Iterator[tuple[_File, Row]]:
+def made_up(count: int) -> Iterator[tuple[_File, IndexedFigures]]:
     """``count`` rows over `CELLS` cells on `MACHINES` machines, in the order of time."""
     for number in range(count):
         night, place = divmod(number, CELLS * MACHINES)
@@ -92,7 +92,7 @@ def made_up(count: int) -> Iterator[tuple[_File, Row]]:
         name = f"{number:08x}-model-onnxruntime-fp32"
         yield (
             _File(f"nightly-{night}/{name}", number, 20_000),
-            Row(
+            IndexedFigures(
                 id=name,
                 status="complete",
                 started_at=_stamp(night * CELLS + cell),

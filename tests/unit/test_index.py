@@ -19,7 +19,7 @@ from harness.errors import ResultError, UsageError
 from harness.maybe import Unavailable
 from harness.records.cell import cell_of
 from harness.records.index.database import FILE_NAME, Index, Report
-from harness.records.index.figures import NAMES, read_row
+from harness.records.index.figures import NAMES, read_figures
 from harness.records.lookup import lookup
 from harness.records.refs import resolve
 from harness.records.result import Result
@@ -68,7 +68,7 @@ def medians(results: Path, **asked: Any) -> list[float | None]:
 
 def test_every_metric_is_the_figure_of_the_result(tmp_path: Path) -> None:
     result = fake_result()
-    row = read_row(str(put(tmp_path, result) / "result.json"))
+    row = read_figures(str(put(tmp_path, result) / "result.json"))
     paths = {
         "latency_median": "timing.latency_ms.median",
         "latency_mean": "timing.latency_ms.mean",

@@ -39,7 +39,7 @@ from harness.exports.markdown import export as markdown_of
 from harness.exports.pytest_benchmark.document import export as benchmarks_of
 from harness.maybe import Maybe, Unavailable
 from harness.records.figures import figures, single, value
-from harness.records.index.figures import NAMES, read_row
+from harness.records.index.figures import NAMES, read_figures
 from harness.records.metric import METRICS
 from harness.records.result import NOT_KEPT, LatencyStats, Launch, Result
 from harness.tensorboard.live import HEADLINES, headline_values
@@ -160,7 +160,7 @@ def test_a_figure_of_a_run_has_one_value_everywhere(
 ) -> None:
     file = tmp_path_factory.mktemp("run") / "result.json"
     file.write_bytes(msgspec.json.encode(run))
-    indexed = dict(zip(NAMES, read_row(str(file)).values, strict=True))
+    indexed = dict(zip(NAMES, read_figures(str(file)).values, strict=True))
     lines = csv.DictReader(io.StringIO(csv_of([run], [file]).data.decode()))
     exported = {line["metric"]: float(line["value"]) if line["value"] else None for line in lines}
     cases = {case.get("name", "").split()[-1]: case for case in _junit(run, file)}

@@ -1,6 +1,6 @@
 """The index of a results folder: every run's figures in a database that can be deleted any time.
 
-    results/.../result.json ──scan──> new or changed? ──read_row──> .index.sqlite ──> series, runs
+    results/.../result.json ──scan──> new or changed? ──read_figures──> .index.sqlite ──> series, runs
        (the truth)                    path, mtime, size              (a cache)
 
 A run is one row, stored in the order of its series (a cell on one machine, by time): so the figures
@@ -31,7 +31,7 @@ import msgspec
 from harness.errors import ResultError, UsageError
 from harness.records.cell import CELL_VERSION, Cell
 from harness.records.index import sql as index_sql
-from harness.records.index.figures import FIGURES_VERSION, NAMES, Row, read_row
+from harness.records.index.figures import FIGURES_VERSION, NAMES, IndexedFigures, read_figures
 from harness.records.store import RESULT_NAME, scan, to_recover
 
 FILE_NAME = ".index.sqlite"
@@ -323,12 +323,12 @@ class Index:
 
     def _add(self, files: Sequence[_File], skipped: list[tuple[str, str]], afresh: bool) -> int:
         """Read and store ``files``; how many could be."""
-        rows: list[tuple[_File, Row]] = []
+        rows: list[tuple[_File, IndexedFigures]] = []
         gone: list[str] = []
         for file in files:
             path = f"{self.results}/{file.path}/{RESULT_NAME}"
             try:
-                rows.append((file, read_row(path)))
+                rows.append((file, read_figures(path)))
             except ResultError as error:
                 skipped.append((file.path, str(error).removeprefix(f"{path!r} ")))
                 gone.append(file.path)

@@ -126,7 +126,7 @@ class _Run(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class IndexedFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One run as the index keeps it. ``values`` are in the order of `NAMES`."""
 
     id: str
@@ -159,7 +159,7 @@ def slot_of(
     return (cell_key, fingerprint, sweep, launch) if sweep and launch else (run_id,)
 
 
-def read_row(path: str) -> Row:
+def read_figures(path: str) -> IndexedFigures:
     """The row of the result file ``path``. Raises `ResultError`."""
     data = read_bytes(path)
     try:
@@ -175,9 +175,9 @@ def read_row(path: str) -> Row:
 _DECODER = msgspec.json.Decoder(_Run)
 
 
-def _row(run: _Run) -> Row:
+def _row(run: _Run) -> IndexedFigures:
     found = _values(run)
-    return Row(
+    return IndexedFigures(
         id=run.id,
         status=run.status,
         started_at=run.started_at,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from harness.records.index.figures import FINISHED, NAMES, Row
+from harness.records.index.figures import FINISHED, NAMES, IndexedFigures
 
 _METRICS = ", ".join(f"{name} REAL" for name in NAMES)
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
@@ -161,13 +161,13 @@ def complete(db: sqlite3.Connection) -> None:
     _settle(db)
 
 
-def fill(db: sqlite3.Connection, rows: Iterable[tuple[File, Row]]) -> None:
+def fill(db: sqlite3.Connection, rows: Iterable[tuple[File, IndexedFigures]]) -> None:
     """Store ``rows`` in tables without indexes, between `clear` and `complete`."""
     series: dict[tuple[str, str], int] = {}
     db.executemany(_INSERT, (_stored(db, file, row, series, True) for file, row in rows))
 
 
-def insert(db: sqlite3.Connection, rows: Sequence[tuple[File, Row]]) -> None:
+def insert(db: sqlite3.Connection, rows: Sequence[tuple[File, IndexedFigures]]) -> None:
     """Store ``rows``, each in place of what its path held before. Within a transaction."""
     _forget(db, [file.path for file, _ in rows])
     series: dict[tuple[str, str], int] = {}
@@ -181,7 +181,7 @@ def insert(db: sqlite3.Connection, rows: Sequence[tuple[File, Row]]) -> None:
 def _stored(
     db: sqlite3.Connection,
     file: File,
-    row: Row,
+    row: IndexedFigures,
     series: dict[tuple[str, str], int],
     counted: bool,
 ) -> tuple[Any, ...]:
@@ -211,7 +211,7 @@ def _forget(db: sqlite3.Connection, paths: Iterable[str]) -> None:
         db.execute("DELETE FROM files WHERE file = ?", (found[0],))
 
 
-def _is_alone(db: sqlite3.Connection, row: Row) -> bool:
+def _is_alone(db: sqlite3.Connection, row: IndexedFigures) -> bool:
     """Nothing stored is a copy of ``row`` or an attempt at the same: it counts."""
     found = db.execute(
         """SELECT EXISTS (SELECT 1 FROM runs WHERE slot = ? AND counted)
@@ -229,7 +229,7 @@ def _settle(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-def _series_of(db: sqlite3.Connection, row: Row) -> int:
+def _series_of(db: sqlite3.Connection, row: IndexedFigures) -> int:
     key = row.cell.key, row.fingerprint
     db.execute(
         "INSERT OR IGNORE INTO series (cell, fingerprint, name, model) VALUES (?, ?, ?, ?)",
@@ -239,7 +239,7 @@ def _series_of(db: sqlite3.Connection, row: Row) -> int:
     return int(found.fetchone()[0])
 
 
-def _line(series: int, file: int | None, row: Row, counted: bool) -> tuple[Any, ...]:
+def _line(series: int, file: int | None, row: IndexedFigures, counted: bool) -> tuple[Any, ...]:
     tags = row.tags
     return (
         series, row.started_at, file, row.id, row.status, row.status in FINISHED, row.commit,
