@@ -13,7 +13,7 @@ import msgspec
 
 from harness.analysis.fidelity_check import fidelity_check
 from harness.maybe import Maybe, Unavailable, explain
-from harness.records.result import Check, Fidelity, Verdict
+from harness.records.result import Check, CheckVerdict, Fidelity
 
 FOREIGN_LIMIT = 0.05  # of one core
 STEAL_LIMIT = 0.01
@@ -169,7 +169,7 @@ def _sensors(silenced: Maybe[dict[str, Unavailable]]) -> Check:
     return _check(name, not silenced, text if silenced else "all answered", threshold, remedy)
 
 
-def worst(found: Iterable[Check]) -> Verdict:
+def worst(found: Iterable[Check]) -> CheckVerdict:
     """``fail`` before ``warn`` before ``pass``; ``unknown`` does not degrade."""
     verdicts = {check.verdict for check in found}
     return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "pass"
@@ -294,7 +294,7 @@ def _finite(facts: Facts) -> Check:
         reason, verdict = f"{infinite}, as allowed; no NaN", "pass"
     else:
         reason, verdict = "every output is finite", "pass"
-    return Check(name=name, verdict=cast(Verdict, verdict), reason=reason, threshold=threshold)
+    return Check(name=name, verdict=cast(CheckVerdict, verdict), reason=reason, threshold=threshold)
 
 
 def _precision(facts: Facts) -> Check:

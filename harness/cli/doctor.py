@@ -22,7 +22,7 @@ from harness.host.procfs import read_text
 from harness.inspect import meters as matrix
 from harness.inspect import probe
 from harness.maybe import Maybe
-from harness.records.result import Machine, Verdict
+from harness.records.result import CheckVerdict, Machine
 from harness.views.text import number
 
 _DISK_FLOOR_BYTES = 500_000_000
@@ -36,7 +36,7 @@ class Finding(msgspec.Struct, frozen=True):
     """One thing looked at: ``found`` is what is so, ``remedy`` what would better it."""
 
     name: str
-    verdict: Verdict
+    verdict: CheckVerdict
     found: str
     remedy: str = ""
 

@@ -18,7 +18,7 @@ from harness.spec import RunSpec
 SCHEMA = "harness.result/1"
 
 Status = Literal["complete", "degraded", "failed", "interrupted"]
-Verdict = Literal["pass", "warn", "fail", "unknown"]
+CheckVerdict = Literal["pass", "warn", "fail", "unknown"]
 NOT_ASKED = Unavailable("not asked for", "--overhead-check")
 NOT_KEPT = Unavailable("this result does not say it of each launch", "measure again")
 NOT_REACHED = Unavailable("the run ended before this was measured", "see `error`")
@@ -199,7 +199,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
     """What a meter did under the load of the warm-up, before anything was attributed to it."""
 
-    verdict: Verdict
+    verdict: CheckVerdict
     reason: str
     updates: int
     update_period_s: Maybe[float]  # as seen: never below the sampler's own interval
@@ -320,7 +320,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One validity check. ``threshold`` says what was held against what."""
 
     name: str
-    verdict: Verdict
+    verdict: CheckVerdict
     reason: str
     threshold: str = ""
 

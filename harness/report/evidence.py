@@ -8,8 +8,7 @@ from typing import get_args
 
 from harness.compare.verdicts import MetricVerdict
 from harness.maybe import Maybe, Unavailable, explain
-from harness.records.result import Check, Machine, Result
-from harness.records.result import Verdict as CheckVerdict
+from harness.records.result import Check, CheckVerdict, Machine, Result
 from harness.report import gather as reports
 from harness.report.gather import Judged, Report
 from harness.report.markup import Html, h, join

@@ -29,7 +29,7 @@ from harness.engine.wire.timeline import Timeline
 from harness.maybe import coded
 from harness.profiles.clocks import ClocksProfiler
 from harness.protocols import Available, ProfilerContext
-from harness.records.result import Check, Result, Verdict
+from harness.records.result import Check, CheckVerdict, Result
 from harness.spec import RunSpec
 from harness.tensorboard.live import TensorBoardSink
 from harness.views.markdown import render_markdown
@@ -237,7 +237,7 @@ def test_throttling_in_the_window(
 
 @pytest.mark.parametrize(("mhz", "verdict"), [(2950, "pass"), (2700, "warn"), (3300, "warn")])
 def test_clocks_that_change(
-    sampler: SamplerProcess, machine: Machine, mhz: int, verdict: Verdict
+    sampler: SamplerProcess, machine: Machine, mhz: int, verdict: CheckVerdict
 ) -> None:
     found = checks_after(sampler, machine, mhz=mhz)["clocks"]
     assert found.verdict == verdict

@@ -9,7 +9,7 @@ import numpy as np
 from harness.analysis.energy.meters import Meter
 from harness.analysis.energy.series import Load, held_energy, update_period_s
 from harness.maybe import Maybe, Unavailable, coded
-from harness.records.result import SelfTest, Verdict
+from harness.records.result import CheckVerdict, SelfTest
 
 BAND = 0.2
 MIN_UPDATES = 5
@@ -38,7 +38,7 @@ def self_test(meter: Meter, load: tuple[float, float] | None) -> SelfTest:
     if not isinstance(ratio, Unavailable) and abs(ratio - 1) > BAND:
         reason = f"the counter grew by {ratio:.3g} times its own integrated power"
         return _tested("fail", reason, updates, period, ratio)
-    verdict: Verdict = "pass" if updates >= MIN_UPDATES else "unknown"
+    verdict: CheckVerdict = "pass" if updates >= MIN_UPDATES else "unknown"
     agrees = "" if isinstance(ratio, Unavailable) else " and agrees with its power"
     return _tested(verdict, f"it moves under load{agrees}", updates, period, ratio)
 
@@ -62,7 +62,7 @@ def _ratio(meter: Meter, start: float, end: float) -> Maybe[float]:
 
 
 def _tested(
-    verdict: Verdict,
+    verdict: CheckVerdict,
     reason: str,
     updates: int = 0,
     period: float | None = None,

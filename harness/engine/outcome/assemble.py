@@ -373,7 +373,7 @@ def _error(evidence: Evidence) -> records.ErrorInfo | None:
     return next((record.error for record in evidence.launches if record.error), None)
 
 
-def _status(evidence: Evidence, verdict: records.Verdict) -> records.Status:
+def _status(evidence: Evidence, verdict: records.CheckVerdict) -> records.Status:
     error = _error(evidence)
     if error is not None:
         return "interrupted" if error.kind == "interrupted" else "failed"
