@@ -179,8 +179,12 @@ def _shown(a: Result, b: Result) -> list[MetricVerdict]:
     if all(isinstance(value, Unavailable) for value in values):
         return []
     why = "shown, not tested"
-    return [MetricVerdict(metric="f1", unit="", better="higher", verdict=None, reason=why, a=values[0],
-                b=values[1])]  # fmt: skip
+    a_value, b_value = values
+    return [
+        MetricVerdict(
+            metric="f1", unit="", better="higher", verdict=None, reason=why, a=a_value, b=b_value
+        )
+    ]
 
 
 def _verdicts(

@@ -131,8 +131,16 @@ def test_markdown_puts_regressions_first_and_knows_what_is_better() -> None:
 )  # fmt: skip
 def test_words_know_the_direction(metric: str, ratio: float, words: str) -> None:
     kind = METRICS[metric]
-    row = MetricVerdict(metric=metric, unit=kind.unit, better=kind.better, verdict="regressed", reason="",
-              a=1.0, b=ratio, ratio=ratio)  # fmt: skip
+    row = MetricVerdict(
+        metric=metric,
+        unit=kind.unit,
+        better=kind.better,
+        verdict="regressed",
+        reason="",
+        a=1.0,
+        b=ratio,
+        ratio=ratio,
+    )
     assert direction(row) == words
 
 

@@ -1,8 +1,8 @@
 """The gate: what a policy makes of a comparison, case by case, and the one code it ends with.
 
     Comparison (verdicts) ──┐
-    Policy ───────────┼── judge ──> Case, ... ──> exit code
-    results ──────────┘             one per cell and metric, limit, waiver, expected cell
+    Policy ─────────────────┼── judge ──> Case, ... ──> exit code
+    results ────────────────┘             one per cell and metric, limit, waiver, expected cell
 
 Each case has a code: 0 is fine, 1 worse than allowed, 3 not measured, 4 not compared, 5 not
 decided. The gate ends with the first of 1, 3, 4, 5 that any case has. What could not be compared or

@@ -1,6 +1,6 @@
 """The index of a results folder: every run's figures in a database that can be deleted any time.
 
-    results/.../result.json ──scan──> new or changed? ──read_figures──> .index.sqlite ──> series, runs
+    results/.../result.json ─scan─> new or changed? ─read_figures─> .index.sqlite ──> series, runs
        (the truth)                    path, mtime, size              (a cache)
 
 A run is one row, stored in the order of its series (a cell on one machine, by time): so the figures
