@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from test_store import file_size_limit
 
 from harness.engine.driver.journal import RunJournal
 from harness.engine.driver.observer import RunObserver
+from harness.engine.driver.tick import Estimate, Fresh, Tick
+from harness.protocols import Progress
 from harness.records.samples import Stretch, read_samples
 from harness.records.store import RunFolder
 from harness.spec import RunSpec
@@ -64,3 +67,29 @@ def test_a_terminal_that_is_gone_is_left_out(observer: RunObserver) -> None:
     observer.close(None)
     assert sink.told == 1
     assert observer.problems == ["Gone was given up: Input/output error"]
+
+
+def test_what_a_tick_says_reaches_journal_and_sinks(observer: RunObserver) -> None:
+    """Ten iterations of 2 ms, of which the last six are timed, and their median."""
+    heard: list[Progress] = []
+
+    class Ear:
+        def update(self, progress: Progress) -> None:
+            heard.append(progress)
+
+        def close(self, result: object) -> None: ...
+
+    observer.sinks.append(Ear())
+    starts = np.arange(10, dtype=np.int64) * 3_000_000
+    ends = starts + 2_000_000
+    parts = (Fresh(0, False, starts[:4], ends[:4]), Fresh(0, True, starts[4:], ends[4:]))
+    tick = Tick(0, "window", at_ns=3 * 10**9, phase_began_ns=10**9, fresh=parts, iterations=10)
+    observer.tick(tick)
+    assert heard == []  # it brought no estimate
+    observer.tick(replace(tick, fresh=(), estimate=Estimate(6, 2.0, 0.25)))
+    (progress,) = heard
+    assert (progress.iterations, progress.median_ms, progress.ci95_ms) == (6, 2.0, (1.5, 2.5))
+    assert (progress.elapsed_s, progress.throughput_per_s) == (2.0, 3.0)
+    assert list(progress.new_latencies_ms) == [2.0] * 6
+    observer.let_go()
+    assert read_samples(observer._folder.path).timed.tolist() == [0] * 4 + [1] * 6

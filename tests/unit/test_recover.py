@@ -89,10 +89,11 @@ def journalled(out: Path, found: Evidence, *, cut: bool = False) -> Path:
     journal.append(Ready(prepared=PREPARED, machine=found.machine))
     journal.append(INSTALLED)
     for index, record in enumerate(found.launches):
-        watched = Watched(record)
+        known = record
         if cut and index == len(found.launches) - 1:
-            watched.record = LaunchRecord(load_s=record.load_s, facts=record.facts)
-        journal.append(Seen.of(index, watched))
+            known = LaunchRecord(load_s=record.load_s, facts=record.facts)
+        now_ns = time.perf_counter_ns()
+        journal.append(Seen.of(known, launch=index, doing="verifying", at_ns=now_ns, lost=None))
         name = f"series{f'-{index}' if index else ''}.journal"
         (folder.path / name).write_bytes(frames_of(found.samplers[index]))
     samples = SamplesJournal(folder.path)
@@ -101,18 +102,6 @@ def journalled(out: Path, found: Evidence, *, cut: bool = False) -> Path:
     samples.close()
     journal.close()
     return folder.path
-
-
-class Watched:
-    """As much of a launch as the journal asks for."""
-
-    doing, sampler = "verifying outputs", None
-
-    def __init__(self, record: LaunchRecord) -> None:
-        self.record = record
-
-    def now_ns(self) -> int:
-        return time.perf_counter_ns()
 
 
 @pytest.mark.parametrize(("launches", "streams"), [(1, 1), (1, 3), (5, 1)])

@@ -133,12 +133,12 @@ class Conductor:
         self, worker: WorkerProcess, prepared: Prepared, observer: RunObserver, index: int
     ) -> bool:
         """One launch. False when no other should follow."""
-        launch = Launch(self.spec, worker, observer, self.interrupt)
+        launch = Launch(self.spec, worker, observer, self.interrupt, index)
         self.evidence.launches.append(launch.record)
         try:
             launch.run(self._job(prepared), verify=index == 0)
         finally:
-            observer.launch_over(launch)
+            observer.launch_over(launch.tick(whole=True))
         return launch.record.error is None
 
     def _job(self, prepared: Prepared) -> Job:

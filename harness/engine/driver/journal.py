@@ -20,7 +20,6 @@ from pathlib import Path
 
 import msgspec
 
-from harness.engine.driver.watch import Watch
 from harness.engine.outcome.evidence import Block, Installed, LaunchRecord, Placement
 from harness.engine.wire.messages import Verified
 from harness.errors import ResultError
@@ -73,13 +72,15 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):
     overhead: tuple[Block, ...]
 
     @classmethod
-    def of(cls, launch: int, watched: Watch) -> Seen:
-        record, sampler = watched.record, watched.sampler
+    def of(
+        cls, record: LaunchRecord, *, launch: int, doing: str, at_ns: int, lost: Unavailable | None
+    ) -> Seen:
+        """``lost``: why the sampler ended before it was told to."""
         return cls(
             launch=launch,
-            doing=watched.doing,
-            at_ns=watched.now_ns(),
-            sampler_lost=sampler.lost if sampler else None,
+            doing=doing,
+            at_ns=at_ns,
+            sampler_lost=lost,
             device_ms=tuple(tuple(times.tolist()) for times in record.device_ms),
             overhead=tuple(record.overhead),
             **{name: getattr(record, name) for name in _SAME},

@@ -14,9 +14,11 @@ from typing import Protocol
 import msgspec
 
 from harness import registry
+from harness.engine.driver.journal import Seen
 from harness.engine.driver.overhead import measure_overhead
 from harness.engine.driver.process import WorkerProcess
 from harness.engine.driver.signals import Interrupt
+from harness.engine.driver.tick import Estimate, Tick
 from harness.engine.driver.watch import TICK_S, Ended, Watch, WindowPlan
 from harness.engine.sampler.client import SamplerProcess
 from harness.engine.wire.messages import Event, Go, Job, unverified
@@ -26,11 +28,13 @@ from harness.maybe import Maybe, Unavailable
 from harness.protocols import PhaseProbe, Profiler, ProfilerContext
 from harness.spec import RunSpec
 
+ESTIMATE_EVERY_S = 0.5
+
 
 class Observer(Protocol):
     """Told what happens, so that journal, terminal and TensorBoard can follow."""
 
-    def tick(self, launch: Launch) -> None:
+    def tick(self, tick: Tick) -> None:
         """About ten times a second, and at each change of phase."""
         ...
 
@@ -58,12 +62,45 @@ class Launch(Watch):
         worker: WorkerProcess,
         observer: Observer,
         interrupt: Interrupt,
+        index: int = 0,
     ) -> None:
-        super().__init__(spec, worker, lambda: observer.tick(self), interrupt)
+        super().__init__(spec, worker, lambda: observer.tick(self.tick()), interrupt)
+        self.index = index
         self.plan = WindowPlan()
         self._observer = observer
         self.idle_s = 0.0
         self._probes = _probes(worker.pid, spec)
+        self._told_phase, self._told_ns = "", 0
+
+    def tick(self, *, whole: bool = False) -> Tick:
+        """How it stands. ``whole``: with what is left out between two changes of phase."""
+        now_ns = self._clock()
+        whole = whole or self.phase != self._told_phase
+        estimated = whole or now_ns - self._told_ns >= ESTIMATE_EVERY_S * 1e9
+        self._told_phase, self._told_ns = self.phase, now_ns if estimated else self._told_ns
+        return Tick(
+            launch=self.index,
+            phase=self.phase,
+            at_ns=now_ns,
+            phase_began_ns=self.phase_began_ns,
+            fresh=tuple(self.fresh),
+            iterations=sum(recorder.count for recorder in self.recorders),
+            estimate=self._estimate() if estimated else None,
+            seen=self._seen(now_ns) if whole else None,
+            window_over=self.record.window_ns is not None,
+            idle_s=self.idle_s,
+            floor_s=self.plan.floor_s,
+        )
+
+    def _estimate(self) -> Estimate:
+        tracker = self.tracker
+        if tracker is None:
+            return Estimate()
+        return Estimate(tracker.count, tracker.median_ms, tracker.relative_half_width)
+
+    def _seen(self, now_ns: int) -> Seen:
+        lost = self.sampler.lost if self.sampler else None
+        return Seen.of(self.record, launch=self.index, doing=self.doing, at_ns=now_ns, lost=lost)
 
     def run(self, job: Job, *, verify: bool) -> None:
         """Conduct it to the end. Never raises for what the worker does; the record holds it."""
@@ -256,18 +293,6 @@ class Launch(Watch):
         ):
             return False
         return self.tracker.relative_half_width <= goal
-
-    def remaining_s(self, elapsed_s: float) -> float | None:
-        """How long this phase will last at most; None where nothing bounds it."""
-        spec, done = self.spec, self.tracker.count if self.tracker else 0
-        if self.phase == "idle":
-            return max(0.0, self.idle_s - elapsed_s)
-        if self.phase != "window":
-            return None
-        left = [max(spec.cap_s, self.plan.floor_s) - elapsed_s]
-        if spec.iterations is not None and done:
-            left.append(elapsed_s * (spec.iterations - done) / done)
-        return max(0.0, min(left)) if min(left) < float("inf") else None
 
     def _natural_end(self) -> str:
         done = sum(r.window_end - r.window_start for r in self.record.recorders)

@@ -6,18 +6,19 @@ stays in memory and is tried again each second.
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import machine, registry
-from harness.engine.driver.journal import RunJournal, Seen
-from harness.engine.driver.launch import Launch
+from harness.engine.driver.journal import RunJournal
 from harness.engine.driver.outlook import Left, Outlook
 from harness.engine.driver.sinks import Sink
+from harness.engine.driver.tick import Estimate, Tick
 from harness.engine.driver.watch import WindowPlan
 from harness.engine.outcome.evidence import Installed
 from harness.engine.sampler.client import SamplerProcess
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from harness.records.samples import SamplesJournal, Stretch
 
-PUBLISH_EVERY_S = 0.5
 FLUSH_EVERY_S = 1.0
 SAMPLER_READY_S = 10.0
 GUARD_S = 1.5
@@ -68,8 +68,7 @@ class RunObserver:
         self._journal: SamplesJournal | None = None  # from the first iterations on
         self._pending: list[Stretch] = []
         self._fresh_ms: list[NDArray[np.float64]] = []
-        self._published_s = self._flushed_s = 0.0
-        self._phase = ""
+        self._flushed_s = 0.0
         self._outlook = Outlook(spec)
 
     def preparing(self) -> None:
@@ -144,34 +143,31 @@ class RunObserver:
         found = (channel for channel in self.sampler.channels if channel.name not in silent)
         return [channel for channel in found if channel.unit in _ENERGY_UNITS]
 
-    def tick(self, launch: Launch) -> None:
+    def tick(self, tick: Tick) -> None:
         """Take in what is new; about twice a second pass it on, once a second save it."""
         from harness.records.samples import Stretch
 
-        for stream, timed, starts, ends in launch.fresh:
-            self._pending.append(Stretch(self.launch_index, stream, timed, starts, ends))
+        for stream, timed, starts, ends in tick.fresh:
+            self._pending.append(Stretch(tick.launch, stream, timed, starts, ends))
             if timed:
                 self._fresh_ms.append((ends - starts) / 1e6)
         now_s = time.perf_counter()
-        if changed := launch.phase != self._phase:
-            self._phase = launch.phase
-            self._remember(launch)
-        if changed or now_s - self._published_s >= PUBLISH_EVERY_S:
-            self._published_s = now_s
-            self._publish(launch)
+        self._remember(tick)
+        if tick.estimate is not None:
+            self._publish(tick, tick.estimate)
         if now_s - self._flushed_s >= FLUSH_EVERY_S:
             self._flushed_s = now_s
             self._flush()
 
-    def launch_over(self, launch: Launch) -> None:
+    def launch_over(self, tick: Tick) -> None:
         """The worker is gone: publish and save the rest, and stop the sampler."""
-        self._publish(launch)
+        self._publish(tick, tick.estimate or Estimate())
         if self.sampler is not None:
             self.sampler.stop()
         elif len(self.samplers) == self.launch_index:
             self.samplers.append(None)  # it never came that far
         self._outlook.launch_over()
-        self._remember(launch)
+        self._remember(tick)
         self._flush()
         self.launch_index += 1
 
@@ -211,14 +207,16 @@ class RunObserver:
         if text not in self.problems:
             self.problems.append(text)
 
-    def _remember(self, launch: Launch) -> None:
+    def _remember(self, tick: Tick) -> None:
         """Note what is known by now, in the run's journal."""
-        if launch.phase == "warm-up" and self.installed is None:
+        if tick.seen is None:
+            return
+        if tick.phase == "warm-up" and self.installed is None:
             from harness.engine.outcome.facts import clock_cost_ms
 
             self.installed = Installed(software=machine.software(), clock_cost_ms=clock_cost_ms())
             self._run_journal.append(self.installed)
-        self._run_journal.append(Seen.of(self.launch_index, launch))
+        self._run_journal.append(tick.seen)
         if self._run_journal.problem is not None:
             self.trouble(self._run_journal.problem)
 
@@ -246,9 +244,10 @@ class RunObserver:
     def _series_journal(self, launch: int) -> Path:
         return self._folder.path / series_name(launch, JOURNAL_SUFFIX)
 
-    def _publish(self, launch: Launch) -> None:
+    def _publish(self, tick: Tick, estimate: Estimate) -> None:
         fresh, self._fresh_ms = self._fresh_ms, []
-        progress = _progress(launch, self.launch_index, fresh, self._outlook.left(launch))
+        left, readings = self._outlook.left(tick), self.sampler.live() if self.sampler else {}
+        progress = _progress(self.spec, tick, estimate, fresh, left, readings)
         for sink in list(self.sinks):
             self._told(sink, partial(sink.update, progress))
 
@@ -286,28 +285,28 @@ def _settle_s(meters: Sequence[Channel]) -> float:
 
 
 def _progress(
-    launch: Launch, index: int, fresh_ms: list[NDArray[np.float64]], left: Left | None
+    spec: RunSpec,
+    tick: Tick,
+    estimate: Estimate,
+    fresh_ms: list[NDArray[np.float64]],
+    left: Left | None,
+    readings: Mapping[str, float],
 ) -> Progress:
-    spec, tracker = launch.spec, launch.tracker
-    elapsed_s = (time.perf_counter_ns() - launch.phase_began_ns) / 1e9
-    timed = tracker.count if tracker and launch.phase in ("window", "idle", "verify") else 0
-    median, half = None, None
-    if tracker is not None and timed:
-        median, half = tracker.median_ms, tracker.relative_half_width
-    rate = timed * spec.batch_size / max(elapsed_s, 1e-9)
-    known = median is not None and half is not None and half < float("inf")
+    timed = estimate.count if tick.phase in ("window", "idle", "verify") else 0
+    median, half = estimate.median_ms, estimate.relative_half_width
+    rate = timed * spec.batch_size / max(tick.elapsed_s, 1e-9)
     return Progress(
-        phase=launch.phase,
-        launch=index,
+        phase=tick.phase,
+        launch=tick.launch,
         launches=spec.launches,
-        elapsed_s=elapsed_s,
+        elapsed_s=tick.elapsed_s,
         remaining_s=None if left is None else left.seconds,
         at_most=left is not None and left.at_most,
-        iterations=timed or sum(recorder.count for recorder in launch.record.recorders),
-        median_ms=median,
-        ci95_ms=(median * (1 - half), median * (1 + half)) if known else None,  # type: ignore[operator]
+        iterations=timed or tick.iterations,
+        median_ms=median if timed else None,
+        ci95_ms=(median * (1 - half), median * (1 + half)) if timed and half < math.inf else None,
         wall_time_s=time.time(),  # an event's stamp, never a duration
         new_latencies_ms=[ms for block in fresh_ms for ms in block.tolist()],
-        throughput_per_s=rate if timed and launch.phase == "window" else None,
-        readings={} if launch.sampler is None else launch.sampler.live(),
+        throughput_per_s=rate if timed and tick.phase == "window" else None,
+        readings=readings,
     )

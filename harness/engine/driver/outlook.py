@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from harness.engine.driver.tick import Estimate, Tick
 from harness.spec import RunSpec
-
-if TYPE_CHECKING:
-    from harness.engine.driver.launch import Launch
 
 
 class Left(NamedTuple):
@@ -35,7 +33,7 @@ class Outlook:
             self._lasted_s.append(self._clock() - self._began_s)
         self._began_s = None
 
-    def left(self, launch: Launch) -> Left | None:
+    def left(self, tick: Tick) -> Left | None:
         """None where nothing bounds it, as for a count of iterations not yet begun."""
         now_s = self._clock()
         if self._began_s is None:
@@ -45,40 +43,51 @@ class Outlook:
         if self._lasted_s:
             each_s = sum(self._lasted_s) / len(self._lasted_s)
             return Left(max(each_s - here_s, 0.0) + later * each_s, False)
-        window = self._first(launch)
+        window = self._first(tick)
         return window and Left(window.seconds * (1 + later) + here_s * later, window.at_most)
 
-    def _first(self, launch: Launch) -> Left | None:
+    def _first(self, tick: Tick) -> Left | None:
         """What is left of the first launch, which has none before it."""
         spec = self._spec
-        elapsed_s = (launch.now_ns() - launch.phase_began_ns) / 1e9
-        if launch.record.window_ns is not None:
-            left_s = launch.remaining_s(elapsed_s)  # of idling; nobody knows what verifying takes
-            return None if left_s is None and spec.launches == 1 else Left(left_s or 0.0, False)
-        idle_s = launch.idle_s
-        if launch.phase == "window":
-            left_s, at_most = _window_s(launch, elapsed_s)
+        elapsed_s, idle_s = tick.elapsed_s, tick.idle_s
+        if tick.window_over:
+            if tick.phase == "idle":
+                return Left(max(0.0, idle_s - elapsed_s), False)
+            return (
+                None if spec.launches == 1 else Left(0.0, False)
+            )  # who knows what verifying takes
+        if tick.phase == "window":
+            left_s, at_most = _window_s(spec, tick)
             return None if left_s is None else Left(left_s + idle_s, at_most)
         if spec.iterations is not None:
             return None
-        before_s = max(spec.warmup_s - elapsed_s, 0.0) if launch.phase == "warm-up" else 0.0
-        if launch.phase in ("load", "idle"):
+        before_s = max(spec.warmup_s - elapsed_s, 0.0) if tick.phase == "warm-up" else 0.0
+        if tick.phase in ("load", "idle"):
             before_s = spec.warmup_s + idle_s
         if spec.cap_s == float("inf"):
             return None
         return Left(before_s + spec.cap_s + idle_s, spec.goal is not None)
 
 
-def _window_s(launch: Launch, elapsed_s: float) -> tuple[float | None, bool]:
+def _window_s(spec: RunSpec, tick: Tick) -> tuple[float | None, bool]:
     """(seconds left of the window, whether that is a bound alone)."""
-    spec, tracker = launch.spec, launch.tracker
-    bound_s = launch.remaining_s(elapsed_s)
-    if bound_s is None or spec.goal is None or tracker is None or not tracker.count:
+    elapsed_s, estimate = tick.elapsed_s, tick.estimate or Estimate()
+    bound_s = _bound_s(spec, tick, estimate.count)
+    if bound_s is None or spec.goal is None or not estimate.count:
         return bound_s, False
-    half = tracker.relative_half_width
+    half = estimate.relative_half_width
     if half == float("inf"):
         return bound_s, True
     # an interval narrows with the root of the time
     needed_s = elapsed_s * (half / spec.goal) ** 2
-    needed_s = max(needed_s, spec.floor_s, launch.plan.floor_s)
+    needed_s = max(needed_s, spec.floor_s, tick.floor_s)
     return min(max(needed_s - elapsed_s, 0.0), bound_s), False
+
+
+def _bound_s(spec: RunSpec, tick: Tick, count: int) -> float | None:
+    """How long the window will last at most; None where nothing bounds it."""
+    elapsed_s = tick.elapsed_s
+    left = max(spec.cap_s, tick.floor_s) - elapsed_s
+    if spec.iterations is not None and count:
+        left = min(left, elapsed_s * (spec.iterations - count) / count)
+    return max(0.0, left) if left < float("inf") else None

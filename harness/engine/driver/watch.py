@@ -12,6 +12,7 @@ import msgspec
 
 from harness.engine.driver.process import WorkerProcess, raised
 from harness.engine.driver.signals import Interrupt
+from harness.engine.driver.tick import Fresh
 from harness.engine.outcome.evidence import LaunchRecord, window_bounds
 from harness.engine.sampler.client import SamplerProcess
 from harness.engine.wire.messages import Event
@@ -21,9 +22,6 @@ from harness.records.result import ErrorInfo
 from harness.spec import RunSpec
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from harness.analysis.stopping import IntervalTracker
     from harness.engine.driver.recorder import Recorder
 
@@ -45,7 +43,7 @@ class Ended(Exception):
 
 
 class Watch:
-    """What a `Launch` listens with. Public attributes are for observers."""
+    """What a `harness.engine.driver.launch.Launch` listens with."""
 
     def __init__(
         self,
@@ -61,8 +59,7 @@ class Watch:
         self.record = LaunchRecord()
         self.recorders: list[Recorder] = []  # from the warm-up on
         self.tracker: IntervalTracker | None = None  # from the warm-up on
-        # (stream, timed, starts, ends) that came since the last tick
-        self.fresh: list[tuple[int, bool, NDArray[np.int64], NDArray[np.int64]]] = []
+        self.fresh: list[Fresh] = []  # since the last tick
         self.phase = "load"
         self.phase_began_ns = clock()
         self.aside = False  # leave the worker alone but for its timeline
@@ -122,7 +119,7 @@ class Watch:
             bounds = sorted({0, timed.start, timed.stop, len(starts)})
             for low, high in pairwise(bounds):
                 inside = timed.start <= low < timed.stop
-                self.fresh.append((index, inside, starts[low:high], ends[low:high]))
+                self.fresh.append(Fresh(index, inside, starts[low:high], ends[low:high]))
 
     def _on_event(self) -> None:
         events = self.worker.events()
