@@ -74,7 +74,12 @@ def _within(launches: Sequence[Streams], value: float) -> Maybe[tuple[float, flo
     mean = float(means.mean())
     half = student_t_ppf(_UPPER, len(means) - 1) * float(means.std(ddof=1)) / len(means) ** 0.5
     relative = half / mean
-    return value / (1 + relative), value / max(1 - relative, 1e-9)
+    if relative >= 1:
+        return Unavailable(
+            f"the mean time between completions is known to {relative:.0%} alone",
+            "measure longer, or on a quieter machine",
+        )
+    return value / (1 + relative), value / (1 - relative)
 
 
 def _gaps(streams: Streams) -> NDArray[np.int64]:

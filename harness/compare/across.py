@@ -76,6 +76,8 @@ def _by_rest(sides: Group, across: Across) -> dict[str, list[_Keyed]]:
 
 def _rest(run: Result, field: str) -> str:
     spec = run.spec
+    if spec.reference is not None and field in ACROSS_ONE_MODEL:  # it is the FP32's partner
+        spec = msgspec.structs.replace(spec, model=spec.reference)
     for name in (field, *ACROSS[field]):
         spec = msgspec.structs.replace(spec, **{name: getattr(RunSpec(), name)})
     machine = run.machine.fingerprint

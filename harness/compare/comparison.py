@@ -255,7 +255,9 @@ def _conditions(run: Result) -> dict[str, str]:
         if name not in ("out", "tags", "timeout_s")
     }
     settings = {name: run.machine.context.get(name, "absent") for name in ("kernel", "governor")}
-    model = {} if isinstance(run.model, Unavailable) else {"model file": run.model.sha256[:12]}
+    model = {}
+    if not isinstance(run.model, Unavailable):
+        model = {"model file": (run.model.file_sha256 or run.model.sha256)[:12]}
     commit = {"commit": run.software.commit[:12]} if run.software.commit else {}
     return {**spec, **model, **settings, **commit, **run.software.versions}
 

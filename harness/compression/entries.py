@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from harness.compression.model import Entry, Figure, Histogram
 from harness.maybe import Unavailable, explain
 from harness.records.cell import cell_name, content_of, is_file, model_path
@@ -27,8 +29,12 @@ _PATHS: dict[str, tuple[str, str, float]] = {
 
 
 def model_of(spec: RunSpec) -> str:
-    """The model's name on the board, the same before and after the run: that in its cell's name."""
-    return cell_name(spec).partition("/")[0]
+    """The model's name on the board, the same before and after the run: that in its cell's name.
+
+    One that was quantized elsewhere goes by the name of what it was made from.
+    """
+    whole = msgspec.structs.replace(spec, model=spec.reference or spec.model)
+    return cell_name(whole).partition("/")[0]
 
 
 def entry_of(result: Result, latencies: Histogram | None = None) -> Entry:

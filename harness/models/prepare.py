@@ -8,6 +8,7 @@ first; then a builder process walks the same chain and makes what is missing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from harness.models.cache import Cache, NeedsBuilder
 from harness.models.fp32 import Fp32, code_sha256, find_fp32
 from harness.models.reduced import data_sha256, reduce
 from harness.models.sources import Source, find_source
-from harness.protocols import Artifact
+from harness.protocols import Artifact, TensorSpec
 from harness.records.result import ModelInfo
 from harness.spec import RunSpec
 from harness.zoo import ZOO
@@ -104,19 +105,25 @@ def assemble(spec: RunSpec, format: str, cache: Cache) -> Prepared:
         if path is not None:
             data_sha256(flag, Path(path))
     fp32 = find_fp32(spec, source, format, cache)
+    original = _original(spec, fp32, format, cache)
     _check_scores(spec, fp32)
     labelled = _labelled(spec, source, fp32, cache)
     given = _samples(spec, fp32, "--inputs", spec.inputs, cache) if spec.inputs else None
     inputs_path, input_data = _inputs(spec, fp32, given or labelled, cache)
-    artifact = fp32.artifact
-    if spec.precision != "fp32":
+    artifact, reference = fp32.artifact, None
+    if original is not None:
+        reference = original[1].artifact
+        if format == "onnx":  # where TensorRT has to be told; a torch module would be cast
+            artifact = msgspec.structs.replace(artifact, precision=spec.precision)
+    elif spec.precision != "fp32":
         artifact = reduce(spec, source, fp32, format, inputs_path, cache)
+        reference = fp32.artifact
     random = source.kind == "zoo" and ZOO[source.name].random_weights
     evaluation = given if random or labelled is None else labelled
     return Prepared(
-        model=_model_info(source, fp32, random, input_data),
+        model=_model_info(source, fp32, original, random, input_data),
         artifact=artifact,
-        reference=None if spec.precision == "fp32" else fp32.artifact,
+        reference=reference,
         inputs_path=inputs_path,
         evaluation_path=evaluation.path if evaluation else None,
         evaluation_name=evaluation.name if evaluation else "",
@@ -125,11 +132,36 @@ def assemble(spec: RunSpec, format: str, cache: Cache) -> Prepared:
     )
 
 
-def _model_info(source: Source, fp32: Fp32, random: bool, input_data: str) -> ModelInfo:
+def _original(spec: RunSpec, given: Fp32, format: str, cache: Cache) -> tuple[Source, Fp32] | None:
+    """What ``--reference`` names. Raises `UsageError` where it takes other inputs."""
+    if spec.reference is None:
+        return None
+    source = find_source(spec.reference)
+    fp32 = find_fp32(msgspec.structs.replace(spec, model=spec.reference), source, format, cache)
+    theirs, ours = (_shapes(one.artifact.inputs) for one in (fp32, given))
+    if theirs != ours:
+        raise UsageError(
+            f"--reference {spec.reference} takes {theirs}, and the model {ours}",
+            "name the FP32 model that this one was made from",
+        )
+    return source, fp32
+
+
+def _shapes(inputs: Iterable[TensorSpec]) -> str:
+    return ", ".join(sorted(f"{i.name} {i.dtype} {'x'.join(map(str, i.shape))}" for i in inputs))
+
+
+def _model_info(
+    source: Source, fp32: Fp32, original: tuple[Source, Fp32] | None, random: bool, input_data: str
+) -> ModelInfo:
+    """Of the FP32 model, under its name, also where another file was made from it and is run."""
+    own_sha256 = "" if original is None else fp32.artifact.sha256 or fp32.sha256
+    source, fp32 = original or (source, fp32)
     return ModelInfo(
         name=source.name,
         source=source.kind,
         sha256=fp32.sha256,
+        file_sha256=own_sha256,
         parameters=fp32.parameters,
         random_weights=random,
         inputs=fp32.artifact.inputs,

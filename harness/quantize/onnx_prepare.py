@@ -38,7 +38,8 @@ def prepare(source: Path, prepared: Path) -> None:
     if already:
         raise QuantizationError(
             f"{source.name} is quantized already: it has {', '.join(already)}",
-            "run it as it is, with --precision fp32: the result lists what ran in int8",
+            "give the model that it was made from, --reference FILE: it is run as it is, and held "
+            "against that",
         )
     large = is_large(model)
     _unlist_weights(model)

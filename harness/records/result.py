@@ -25,7 +25,8 @@ NOT_REACHED = Unavailable("the run ended before this was measured", "see `error`
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the model came from. ``sha256`` is of the FP32 source (file, weights or recipe)."""
+    """Where the model came from. ``sha256`` is of the FP32 source (file, weights or recipe);
+    ``file_sha256`` of the model that was run where somebody else had made it from that source."""
 
     name: str
     source: str  # zoo | onnx | factory | pt2
@@ -36,6 +37,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
     input_data: str  # what was bound: "test split", "drawn, seed 0", ...
     file_size_bytes: int
+    file_sha256: str = ""
     batch_dim: str = ""  # of an ONNX graph, what was taken for the batch: "n_audio (by position)"
 
 

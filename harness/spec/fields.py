@@ -54,7 +54,8 @@ FIELDS: tuple[Field, ...] = (
         "model", "--model", "NAME|FILE|MODULE:FACTORY",
         "A zoo model (default: digits), an ONNX file, a .pt2 program or a factory.",
         parsers.parse_text, "file", named=True,
-        across=("input_shapes", "batch_dim", "inputs", "dataset", "scores", "calibration"),
+        across=("input_shapes", "batch_dim", "inputs", "dataset", "scores", "calibration",
+                "reference"),
     ),
     Field(
         "backend", "--backend", "NAME",
@@ -68,7 +69,12 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "precision", "--precision", "PRECISION", "fp32 (default), int8, fp16 or bf16.",
         parsers.choices(Precision), "value", named=True,
-        across=("calibration", "calibration_method", "quantization"),
+        across=("calibration", "calibration_method", "quantization", "reference"),
+    ),
+    Field(
+        "reference", "--reference", "NAME|FILE|MODULE:FACTORY",
+        "What --model was quantized from: it is run as it is, and held against this.",
+        parsers.parse_text, "file", later=True,
     ),
     Field(
         "batch_size", "--batch-size", "N", "Samples per inference. Default: 1.",

@@ -37,6 +37,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     backend: str = "onnxruntime"
     device: str = "cpu"
     precision: Precision = "fp32"
+    reference: str | None = None  # the FP32 model, where ``model`` has its precision already
     batch_size: int = 1
     input_shapes: dict[str, tuple[int, ...]] = {}
     batch_dim: str | None = None
@@ -71,6 +72,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     options: dict[str, str] = {}
     tags: dict[str, str] = {}
     out: str = "results"
+
+    @property
+    def conversion(self) -> Precision:
+        """The precision that the model is brought to; ``fp32`` where it is run as it is."""
+        return self.precision if self.reference is None else "fp32"
 
     @property
     def goal(self) -> float | None:
@@ -189,8 +195,9 @@ def again(spec: RunSpec, launches: int, out: str = "results") -> list[str]:
 
 def code_named_by(spec: RunSpec) -> list[str]:
     """What a run of ``spec`` executes by a name that stands in it: Python, or a library."""
-    factory = ":" in spec.model and not spec.model.lower().endswith((".onnx", ".pt2"))
-    names = [spec.model] * factory + [spec.backend] * (":" in spec.backend)
+    models = [name for name in (spec.model, spec.reference) if name is not None]
+    names = [m for m in models if ":" in m and not m.lower().endswith((".onnx", ".pt2"))]
+    names += [spec.backend] * (":" in spec.backend)
     return names + [spec.options[key] for key in _LIBRARIES if key in spec.options]
 
 
@@ -227,11 +234,22 @@ def _consistent(spec: RunSpec) -> RunSpec:
             f"--concurrency {spec.concurrency} in the latency scenario, which runs one at a time",
             "add --scenario throughput",
         )
-    for field in FIELDS if spec.precision != "int8" else ():
-        value = getattr(spec, field.name)
-        if field.quantizing and value != getattr(_STANDARD, field.name):
-            raise UsageError(
-                f"{field.flag} {value} with --precision {spec.precision}, which quantizes nothing",
-                "add --precision int8, or leave it out",
-            )
+    if spec.reference is not None and spec.precision == "fp32":
+        raise UsageError(
+            f"--reference {spec.reference} with --precision fp32, which is the reference itself",
+            "say what the model's precision is, such as --precision int8, or leave it out",
+        )
+    for field in FIELDS if spec.conversion != "int8" else ():
+        if field.quantizing and getattr(spec, field.name) != getattr(_STANDARD, field.name):
+            raise _quantizes_nothing(spec, field)
     return spec
+
+
+def _quantizes_nothing(spec: RunSpec, field: Field) -> UsageError:
+    given = f"{field.flag} {getattr(spec, field.name)}"
+    if spec.reference is not None:
+        return UsageError(f"{given} with --reference, which quantizes nothing", "leave one out")
+    return UsageError(
+        f"{given} with --precision {spec.precision}, which quantizes nothing",
+        "add --precision int8, or leave it out",
+    )

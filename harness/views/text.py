@@ -275,7 +275,7 @@ def _precision(precision: PrecisionInfo) -> Iterator[tuple[str, str, str]]:
             yield from _proof(made.proof)
     yield "file", size(precision.file_size_bytes), _size_note(precision)
     if isinstance(precision.fidelity, Unavailable):
-        if made is not None:
+        if precision.requested != "fp32":
             yield "fidelity", "n/a", why(precision.fidelity)
     else:
         yield from _fidelity(precision.fidelity)

@@ -96,9 +96,12 @@ def _runs(folder: Path) -> None:
     subprocess.run([*command, "--iterations", "300"], cwd=folder, check=True)
     (whole,) = (folder / "results").iterdir()
     whole.rename(folder / "results" / "whole")
-    killed = subprocess.Popen([*command, "--duration", "60"], cwd=folder, stderr=subprocess.DEVNULL)
-    begun = time.monotonic()
-    while not _is_under_way(folder / "results") and time.monotonic() - begun < 60:
+    killed = subprocess.Popen(
+        [*command, "--duration", "600"], cwd=folder, stderr=subprocess.DEVNULL
+    )
+    while not _is_under_way(folder / "results"):
+        if killed.poll() is not None:
+            raise RuntimeError(f"the run to be killed ended by itself, code {killed.returncode}")
         time.sleep(0.1)
     killed.send_signal(signal.SIGKILL)
     killed.wait()

@@ -86,3 +86,11 @@ def test_four_launches_are_averaged_without_one() -> None:
     found = throughput(launches, batch_size=3, concurrency=1)
     assert found.inferences_per_s == pytest.approx(300, rel=1e-6)
     assert isinstance(found.ci95, Unavailable)  # 16 gaps in all
+
+
+def test_an_interval_without_an_upper_end_is_none() -> None:
+    """One gap of 20 s among 100 of 1 ms: nobody knows that the mean gap is above 0."""
+    starts = np.cumsum([0] + [MS] * 50 + [20_000 * MS] + [MS] * 50)
+    found = throughput([[(starts, starts + MS // 2)]], batch_size=1, concurrency=1)
+    assert isinstance(found.ci95, Unavailable)
+    assert "is known to" in found.ci95.reason and "alone" in found.ci95.reason

@@ -43,6 +43,7 @@ def test_what_belongs_to_a_field_is_a_field() -> None:
 
 OTHER = {
     "model": "other", "backend": "pytorch", "device": "cuda:1", "precision": "int8",
+    "reference": "r.onnx",
     "batch_size": 2, "input_shapes": {"x": (1, 2)}, "batch_dim": "n", "inputs": "i.npz",
     "dataset": "d.npz", "scores": "s", "calibration": "c.npz", "calibration_method": "entropy",
     "quantization": "dynamic", "scenario": "throughput", "concurrency": 2,

@@ -62,7 +62,7 @@ class Conductor:
             options=spec.options,
         )
         backend = registry.backend(spec.backend)
-        self.format = backend.artifact_format(spec.precision, self.options)
+        self.format = backend.artifact_format(spec.conversion, self.options)
         self.interrupt = interrupt
         self.folder = RunFolder.create(spec.out, (_short(spec.model), spec.backend, spec.precision))
         self.evidence = Evidence(

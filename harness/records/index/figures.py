@@ -93,6 +93,7 @@ class _Accuracy(_Record, frozen=True):
 
 class _Model(_Record, frozen=True):
     sha256: str | None = None
+    file_sha256: str | None = None
 
 
 class _Software(_Record, frozen=True):
@@ -184,7 +185,7 @@ def _row(run: _Run) -> IndexedFigures:
         cell=spec_cell(run.spec),
         fingerprint=run.machine.fingerprint,
         model=model_path(run.spec.model),
-        model_sha=run.model.sha256,
+        model_sha=run.model.file_sha256 or run.model.sha256,
         commit=run.software.commit,
         branch=run.software.branch,
         tags=run.tags,
