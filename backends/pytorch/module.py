@@ -52,7 +52,7 @@ class Loaded:
 
     def _load(self, artifact: Artifact) -> Any:
         if artifact.format == "torch-int8":
-            from harness.quantize.torch import load
+            from harness.artifacts.torch_int8 import load
 
             return load(Path(artifact.path))
         from harness.artifacts.torch_source import load_module
@@ -60,7 +60,7 @@ class Loaded:
         module: Any = load_module(artifact.source, artifact.seed, str(self.device))
         module = module.requires_grad_(False).to(device=self.device, dtype=self.dtype)
         if artifact.format == "torch-int8-linear":
-            from harness.quantize.torch_linear import apply
+            from harness.artifacts.torch_linear import apply
 
             apply(module, Path(artifact.path))
         return module

@@ -24,9 +24,9 @@ from harness.backends.tensorrt.cuda import Cuda
 from harness.backends.tensorrt.log import log_of
 from harness.backends.tensorrt.options import Settings, settings
 from harness.errors import MeasurementFailed, ModelError
+from harness.host.digest import sha256_of
 from harness.host.gpus import CudaDevice
 from harness.host.procfs import read_text
-from harness.models.sources import sha256_of
 from harness.protocols import Artifact, SessionOptions
 
 if TYPE_CHECKING:

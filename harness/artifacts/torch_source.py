@@ -7,7 +7,6 @@ pt2:PATH               an exported program
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.nn.parameter import is_lazy
 from harness.artifacts.pt2 import load_program
 from harness.errors import ModelError
 from harness.host import here
-from harness.zoo import ZOO
+from harness.zoo import architecture
 from harness.zoo.shipped import ASSETS
 
 
@@ -71,8 +70,7 @@ def load(source: str, seed: int, device: str = "cpu") -> Loaded:
 
 
 def _zoo(name: str) -> nn.Module:
-    module, _, attribute = ZOO[name].module.partition(":")
-    model: nn.Module = getattr(importlib.import_module(f"harness.zoo.{module}"), attribute)()
+    model: nn.Module = architecture(name)()
     if name == "digits":
         with np.load(ASSETS / "digits.npz", allow_pickle=False) as weights:
             model.load_state_dict({key: torch.from_numpy(weights[key]) for key in weights.files})

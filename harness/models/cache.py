@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from harness.errors import HarnessError, UsageError
-from harness.models.sources import sha256_of
+from harness.host.digest import sha256_of
 
 T = TypeVar("T")
 ABANDONED_S = 86_400

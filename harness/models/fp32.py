@@ -10,16 +10,18 @@ import msgspec
 
 from harness import __version__
 from harness.errors import ModelError, UsageError
+from harness.host.digest import sha256_of
 from harness.models.cache import Cache
 from harness.models.shapes import resolve_output, resolve_shapes, symbol_sizes
-from harness.models.sources import Source, check_external, sha256_of
+from harness.models.sources import Source, check_external
 from harness.protocols import Artifact, Declared, TensorSpec
 from harness.spec import RunSpec
 from harness.zoo import ZOO, Recipe
 from harness.zoo.shipped import ASSETS, manifest
 
-HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 Ranges = dict[str, tuple[int, int]]
+_TORCH_CODE = ("zoo/*.py", "artifacts/torch_source.py", "artifacts/pt2.py", "models/torch_build.py")
 
 
 class Fp32(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +78,14 @@ def library_versions(*names: str) -> dict[str, str]:
 
 
 def code_sha256(*patterns: str) -> str:
-    """Of our own source files: a product made by other code is another product."""
-    return sha256_of(sorted(path for pattern in patterns for path in HERE.glob(pattern)))
+    """Of our own source files, below the package: a product made by other code is another product.
+
+    Raises `FileNotFoundError` for a pattern that no file matches: what it was to watch has moved.
+    """
+    found = {pattern: sorted(PACKAGE.glob(pattern)) for pattern in patterns}
+    if unmatched := [pattern for pattern, paths in found.items() if not paths]:
+        raise FileNotFoundError(f"no source file is {', '.join(unmatched)}")
+    return sha256_of(sorted(path for paths in found.values() for path in paths))
 
 
 def _shipped(spec: RunSpec) -> Fp32:
@@ -168,7 +176,7 @@ def _structure(spec: RunSpec, source: Source, path: Path, sha256: str, cache: Ca
         "file": sha256,
         "shapes": given,
         "batch": (spec.batch_size, spec.batch_dim),
-        "code": code_sha256("onnx_*.py", "shapes.py"),
+        "code": code_sha256("models/onnx_*.py", "models/shapes.py"),
         "versions": library_versions("onnx"),
     }
     return cache.product("onnx-structure", key, _Structure, build).record
@@ -182,7 +190,7 @@ def _onnx_file(
         return Path(source.path), "", None, None
     if source.kind == "factory":
         return _exported_factory(spec, source, cache)
-    code = code_sha256("zoo/*.py", "torch_*.py", "onnx_export.py", "pt2.py")
+    code = code_sha256(*_TORCH_CODE, "models/onnx_export.py")
     versions = library_versions("torch", "onnxscript", "onnx")
     if source.kind == "zoo":
         recipe = ZOO[source.name]
@@ -261,7 +269,7 @@ def _torch(spec: RunSpec, source: Source, cache: Cache) -> Fp32:
             "seed": spec.seed,
             "shapes": spec.input_shapes,
             "batch": spec.batch_size,
-            "code": code_sha256("zoo/*.py", "torch_*.py", "pt2.py", "shapes.py"),
+            "code": code_sha256(*_TORCH_CODE, "models/shapes.py"),
             "versions": library_versions("torch"),
         }
         made = cache.product("torch-structure", key, _TorchStructure, build)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from harness import maybe
 from harness.errors import UsageError
 from harness.host.cache_root import default_root
 from harness.models.cache import Cache, NeedsBuilder
@@ -86,9 +87,10 @@ def prepare(spec: RunSpec, format: str) -> Prepared:
     try:
         return assemble(spec, format, cache)
     except NeedsBuilder:
-        from harness.models.builder import Job, run_builder
+        from harness.models.builder_client import Job, run_builder
 
-        return run_builder(Job(spec=spec, format=format, root=str(cache.root)))
+        made = run_builder(Job(spec=spec, format=format, root=str(cache.root)))
+        return maybe.convert(made, Prepared)
 
 
 def assemble(spec: RunSpec, format: str, cache: Cache) -> Prepared:
@@ -222,7 +224,7 @@ def _samples(spec: RunSpec, fp32: Fp32, flag: str, file: str, cache: Cache) -> _
         "scores": spec.scores,
         "infinite": spec.allow_infinite,
         "batch": spec.batch_size,
-        "code": code_sha256("data.py"),
+        "code": code_sha256("models/data.py"),
     }
     made = cache.product("dataset", key, _Dataset, build, light=True)
     where = made.folder / DATA if made.record.copied else path.absolute()
@@ -256,7 +258,7 @@ def _inputs(spec: RunSpec, fp32: Fp32, known: _Data | None, cache: Cache) -> tup
         "ranges": fp32.ranges,
         "seed": spec.seed,
         "text": text,
-        "code": code_sha256("data.py"),
+        "code": code_sha256("models/data.py"),
     }
     made = cache.product("inputs", key, _Bound, build, light=True)
     return str(made.folder / INPUTS), text

@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import ModelError, QuantizationError
+from harness.host.digest import sha256_of
 from harness.models.cache import Cache
 from harness.models.fp32 import Fp32, code_sha256, library_versions
-from harness.models.sources import Source, check_file, sha256_of
+from harness.models.sources import Source, check_file
 from harness.protocols import Artifact, Quantization
 from harness.quantize.job import CalibrationSource, QuantizeJob
 from harness.spec import RunSpec
@@ -115,7 +116,7 @@ def _from_file(spec: RunSpec, fp32: Fp32, flag: str, path: Path, cache: Cache) -
         "inputs": inputs,
         "infinite": spec.allow_infinite,
         "batch": spec.batch_size,
-        "code": code_sha256("data.py"),
+        "code": code_sha256("models/data.py"),
     }
     made = cache.product("calibration", key, _Samples, build, light=True)
     return _Calibration(str(made.folder / SAMPLES), "file", sha256, made.record.count)
@@ -157,7 +158,7 @@ def _drawn(spec: RunSpec, fp32: Fp32, cache: Cache) -> _Calibration:
         "seed": spec.seed,
         "batch": spec.batch_size,
         "count": count,
-        "code": code_sha256("data.py"),
+        "code": code_sha256("models/data.py"),
     }
     made = cache.product("calibration", key, _Samples, build, light=True)
     sha256 = made.files[SAMPLES].sha256
@@ -170,7 +171,7 @@ def _key(spec: RunSpec, fp32: Fp32, job: QuantizeJob, *libraries: str) -> dict[s
         "model": fp32.artifact.sha256,
         "inputs": fp32.artifact.inputs,
         "job": settings,
-        "code": code_sha256("../quantize/*.py"),
+        "code": code_sha256("quantize/*.py", "artifacts/torch_int8.py"),
         "versions": library_versions(*libraries),
     }
 
@@ -273,7 +274,7 @@ def _torch_linear(
             "model": fp32.sha256,
             "inputs": fp32.artifact.inputs,
             "seed": spec.seed,
-            "code": code_sha256("../quantize/torch_linear.py"),
+            "code": code_sha256("quantize/torch_linear.py", "artifacts/torch_linear.py"),
             "versions": library_versions("torch"),
         }
         made = cache.product("torch-linear", key, _Linear, build)

@@ -36,14 +36,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.errors import ModelError, QuantizationError, one_line
+from harness.artifacts.torch_int8 import FACTS, Facts, quiet, using
+from harness.errors import QuantizationError, one_line
 from harness.protocols import Proof, Quantization
 from harness.quantize.job import QuantizeJob
-from harness.quantize.torch_engine import Engine, choose, exact, quiet, using
+from harness.quantize.torch_engine import Engine, choose
 from harness.quantize.torch_places import Place, places_of
 from harness.quantize.torch_proof import FLOOR_DB, Layer, compare, remember, sqnr_db, worst
 
-_FACTS = "harness.json"
 _DYNAMIC = (nn.Linear, nn.LSTM, nn.GRU)
 _TRANSPOSED = (
     nn.ConvTranspose1d,
@@ -57,14 +57,6 @@ _TRANSPOSED = (
 _ROUNDS = 5
 _SAME_DB = 30.0
 _REMEDY = "use --backend onnxruntime, or --precision fp32"
-
-
-class _Facts(msgspec.Struct, frozen=True):
-    """What the archive tells its loader."""
-
-    engine: str
-    torch: str
-    narrow: bool = False
 
 
 def quantize(
@@ -90,8 +82,8 @@ def quantize(
         program = _program(converted, example_inputs)
         _check_kernels(program, job, proof)
         _check_program(program, converted, example_inputs)
-        facts = _Facts(kernels.name, str(torch.__version__), kernels.narrow)
-        program.save(str(target), _extra_files={_FACTS: msgspec.json.encode(facts).decode()})
+        facts = Facts(kernels.name, str(torch.__version__), kernels.narrow)
+        program.save(str(target), _extra_files={FACTS: msgspec.json.encode(facts).decode()})
     return _record(job, kernels, proof)
 
 
@@ -152,40 +144,6 @@ def _refuse_exported(module: nn.Module) -> None:
                 f"quantize: {', '.join(sorted(found))}",
                 "give the module itself (package.module:factory), or use --backend onnxruntime",
             )
-
-
-def load(target: Path) -> Any:
-    """The program in ``target``: called with tensors by position. Raises `ModelError`.
-
-    Selects the program's kernel library for this process.
-    """
-    extra = {_FACTS: ""}
-    with quiet():
-        try:
-            facts = msgspec.json.decode(_facts(target, extra), type=_Facts)
-            name = facts.engine
-            if name not in torch.backends.quantized.supported_engines:
-                raise ModelError(f"{target} is made for {name!r} kernels", "quantize it again here")
-            if not (facts.narrow or exact(name)):
-                raise ModelError(
-                    f"{target} is made for a CPU that adds up 8-bit products without overflow, "
-                    "as this one does not",
-                    "quantize it again here",
-                )
-            torch.backends.quantized.engine = name
-            return torch.jit.load(str(target), map_location="cpu")
-        except (RuntimeError, ValueError, OSError, msgspec.DecodeError) as error:
-            raise ModelError(
-                f"{target} is no int8 program that PyTorch can load: {_line(error)}",
-                "delete it and run again",
-            ) from error
-
-
-def _facts(target: Path, extra: dict[str, str]) -> str:
-    # the archive's own reader: no code is looked at, and weights are not packed twice
-    reader = torch._C.PyTorchFileReader(str(target))
-    text: str = reader.get_record(f"extra/{_FACTS}").decode()
-    return text
 
 
 def _record(job: QuantizeJob, kernels: Engine, proof: Proof) -> Quantization:

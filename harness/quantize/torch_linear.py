@@ -12,10 +12,7 @@ CUDA at all: a model with convolutions is refused rather than emulated.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.errors import ModelError, QuantizationError, one_line
+from harness.artifacts.torch_linear import Plan
+from harness.errors import QuantizationError, one_line
 from harness.protocols import Quantization
 
 LEAST_ROWS = 17  # torch._int_mm: "self.size(0) needs to be greater than 16"
 MULTIPLE = 8
 _INSTEAD = "use --backend tensorrt, or --backend onnxruntime --option provider=tensorrt"
 _SHOWN = 3
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """``layers`` go to int8; ``left`` says of the other linear layers why not."""
-
-    layers: tuple[str, ...]
-    left: dict[str, str]
-    size_bytes: int  # of the state with those layers in int8
 
 
 def plan(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> Plan:
@@ -63,7 +53,7 @@ def plan(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> Plan:
 
 
 def write(found: Plan, target: Path) -> Quantization:
-    """Save ``found`` for `apply`."""
+    """Save ``found`` for `harness.artifacts.torch_linear.apply`."""
     target.write_bytes(msgspec.json.encode(found))
     some = f"{len(found.layers)} of {len(found.layers) + len(found.left)} linear layers"
     return Quantization(
@@ -74,32 +64,6 @@ def write(found: Plan, target: Path) -> Quantization:
         calibration_sha256="",
         calibration_samples=0,
     )
-
-
-def read(target: Path) -> Plan:
-    """What `write` saved. Raises `ModelError`."""
-    try:
-        return msgspec.json.decode(target.read_bytes(), type=Plan)
-    except (OSError, msgspec.DecodeError) as error:
-        raise ModelError(
-            f"{target} is no plan of int8 layers: {error}", "delete it and run again"
-        ) from error
-
-
-def apply(module: nn.Module, target: Path) -> None:
-    """Replace the planned layers' weights, where they are. Raises `ModelError`."""
-    layers = set(read(target).layers)
-    with _quiet():
-        try:
-            from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-        except ImportError as error:
-            raise ModelError(
-                f"int8 on CUDA needs torchao, which cannot be imported: {error}",
-                "pip install 'hw-harness[torch]'",
-            ) from error
-        # its settings for inductor would switch TF32 on
-        config = Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
-        quantize_(module, config, filter_fn=lambda inner, path: path in layers)
 
 
 def _unfit(layer: nn.Linear, rows: int) -> str:
@@ -180,14 +144,3 @@ def _size_bytes(module: nn.Module, layers: tuple[str, ...]) -> int:
         assert isinstance(weight, Tensor)
         total += weight.numel() * (1 - weight.element_size()) + 4 * weight.shape[0]
     return total
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torchao tells its developers which of its own kernels were not built for this machine."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

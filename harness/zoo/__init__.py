@@ -6,7 +6,9 @@ and energy; nothing can be said about their accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -72,3 +74,10 @@ ZOO: Mapping[str, Recipe] = {
         index_limits={"input_ids": 30522},
     ),
 }
+
+
+def architecture(name: str) -> Callable[[], Any]:
+    """What makes the module of ``name``, a `torch.nn.Module`. Imports torch."""
+    module, _, attribute = ZOO[name].module.partition(":")
+    made: Callable[[], Any] = getattr(importlib.import_module(f".{module}", __name__), attribute)
+    return made

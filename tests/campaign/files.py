@@ -205,7 +205,8 @@ def _meter() -> int:
 
 def _build(precision: str, data: str) -> int:
     """What the process does that prepares a model, without starting one."""
-    from harness.models.builder import Job, answer
+    from harness.models.builder import answer
+    from harness.models.builder_client import Job
     from harness.spec import parse
 
     fields = {"model": "net.onnx", "precision": precision, **({data: "data.npz"} if data else {})}

@@ -33,7 +33,8 @@ import harness.quantize.onnx  # noqa: F401
 from harness.backends.onnxruntime.backend import OnnxRuntimeBackend
 from harness.errors import HarnessError
 from harness.maybe import convert
-from harness.models.builder import Job, answer
+from harness.models.builder import answer
+from harness.models.builder_client import Job
 from harness.models.prepare import Prepared
 from harness.protocols import SessionOptions
 from harness.spec import RunSpec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import tempfile
@@ -12,8 +11,9 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, ModelError
-from harness.models import builder
-from harness.models.builder import Failure, Job, answer
+from harness.models import builder, builder_client
+from harness.models.builder import answer
+from harness.models.builder_client import Failure, Job
 from harness.spec import RunSpec
 
 
@@ -25,8 +25,7 @@ def failed(
     def fail(*_: object) -> None:
         raise error
 
-    # the package has a function of the module's name
-    monkeypatch.setattr(importlib.import_module("harness.models.prepare"), "assemble", fail)
+    monkeypatch.setattr(builder, "assemble", fail)
     job = Job(spec=RunSpec(model="net.onnx", **spec), format="onnx", root=str(folder))
     failure = answer(job).failure
     assert failure is not None
@@ -130,6 +129,6 @@ def test_a_death_has_its_signal_and_its_likely_cause(
     with tempfile.TemporaryFile() as errors:
         errors.write(tail.encode())
         with pytest.raises(HarnessError) as raised:
-            builder._decode(b"", code, "net.onnx", errors)
+            builder_client._decode(b"", code, "net.onnx", errors)
     assert raised.value.message == f"the process that prepared 'net.onnx' died: {how}"
     assert raised.value.remedy.startswith(remedy)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +15,9 @@ import pytest
 
 from harness.errors import ModelError, QuantizationError, UsageError
 from harness.host.cache_root import default_root
+from harness.models import fp32
 from harness.models.cache import ABANDONED_S, UNFINISHED, Cache, NeedsBuilder
+from harness.models.fp32 import code_sha256
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -213,3 +217,21 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _no_such_user(uid: int) -> None:
     raise KeyError(uid)
+
+
+def test_code_that_no_file_holds_is_a_bug_and_no_hash() -> None:
+    with pytest.raises(FileNotFoundError, match="moved/away"):
+        code_sha256("zoo/*.py", "moved/away.py")
+
+
+def test_every_pattern_of_watched_code_finds_files() -> None:
+    patterns = [
+        constant.value
+        for path in (fp32.PACKAGE / "models").glob("*.py")
+        for constant in ast.walk(ast.parse(path.read_text()))
+        if isinstance(constant, ast.Constant)
+        and isinstance(constant.value, str)
+        and re.fullmatch(r"[a-z0-9_]+/[a-z0-9_*]+\.py", constant.value)
+    ]
+    assert len(patterns) > 5
+    assert [one for one in patterns if not list(fp32.PACKAGE.glob(one))] == []

@@ -16,7 +16,8 @@ import torch
 from harness.artifacts.torch_source import load, load_module
 from harness.errors import DataError, ModelError
 from harness.models import Prepared, prepare
-from harness.models.builder import Job, answer
+from harness.models.builder import answer
+from harness.models.builder_client import Job
 from harness.models.cache import UNFINISHED
 from harness.models.onnx_export import export_onnx
 from harness.models.sources import find_source

@@ -18,9 +18,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from torch import nn  # noqa: E402
 
+from harness.artifacts.torch_int8 import load  # noqa: E402
 from harness.errors import ModelError, QuantizationError  # noqa: E402
 from harness.quantize.job import QuantizeJob  # noqa: E402
-from harness.quantize.torch import load, quantize  # noqa: E402
+from harness.quantize.torch import quantize  # noqa: E402
 from harness.quantize.torch_engine import choose  # noqa: E402
 from harness.quantize.torch_observers import entropy_range, percentile_range  # noqa: E402
 
@@ -222,7 +223,7 @@ def test_a_program_of_full_range_is_refused_where_sums_overflow(
     if choose().narrow:
         load(path)
         return
-    monkeypatch.setattr("harness.quantize.torch.exact", lambda name: False)
+    monkeypatch.setattr("harness.artifacts.torch_int8.exact", lambda name: False)
     with pytest.raises(
         ModelError, match=r"8-bit products without overflow.*quantize it again here"
     ):

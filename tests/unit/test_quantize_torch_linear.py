@@ -14,6 +14,7 @@ torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("torchao", reason="torchao is not installed")
 nn = torch.nn
 torch_linear: Any = pytest.importorskip("harness.quantize.torch_linear")
+apply: Any = pytest.importorskip("harness.artifacts.torch_linear").apply
 
 
 class Encoder(nn.Module):  # type: ignore[misc]
@@ -61,7 +62,7 @@ def test_the_planned_layers_run_in_integer_kernels(tmp_path: Path) -> None:
     record = torch_linear.write(found, tmp_path / "layers.json")
     expected = module(x)
     tf32 = torch.get_float32_matmul_precision()
-    torch_linear.apply(module, tmp_path / "layers.json")
+    apply(module, tmp_path / "layers.json")
 
     operators = operators_of(lambda: module(x))
     assert operators["aten::_int_mm"] == {"int8": 1}
@@ -114,4 +115,4 @@ def test_a_damaged_plan_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "layers.json"
     path.write_bytes(content)
     with pytest.raises(ModelError, match="no plan of int8 layers"):
-        torch_linear.apply(nn.Linear(8, 8), path)
+        apply(nn.Linear(8, 8), path)
