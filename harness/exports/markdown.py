@@ -17,7 +17,7 @@ from harness.maybe import Unavailable, explain
 from harness.records.metric import COMPARED, METRICS
 from harness.records.result import Result
 from harness.views.comparison import metric_name, metric_value
-from harness.views.markdown import escape
+from harness.views.markdown import escape, table_line
 from harness.views.text import plain
 
 
@@ -27,14 +27,14 @@ def export(results: Sequence[Result], paths: Sequence[Path]) -> Exported:
     shown = [name for name in COMPARED if any(_known(found, name) for _, found in rows)]
     head = ["cell", "machine", *map(metric_name, shown), "runs", "remarks"]
     aligned = [":--", ":--", *["--:"] * (len(shown) + 1), ":--"]
-    lines = [_line(head), _line(aligned)]
+    lines = [table_line(head), table_line(aligned)]
     for side, found in rows:
         first = side.first
         machine = f"{hardware_name(first)} ({first.machine.fingerprint})"
         values = [_value(found, name) for name in shown]
         count = f"{len(side.finished)} of {len(side.finished) + len(side.failed)}"
         cells = [full_name(first.spec), machine, *values, count, _remarks(side)]
-        lines.append(_line([escape(plain(cell)) for cell in cells]))
+        lines.append(table_line([escape(plain(cell)) for cell in cells]))
     return Exported(("\n".join(lines) + "\n").encode(), _absent(rows))
 
 
@@ -69,7 +69,3 @@ def _remarks(side: Side) -> str:
     failed = [f"{run.id} {run.status}" + (f": {run.error.message}" if run.error else "")
               for run in side.failed]  # fmt: skip
     return "; ".join(filter(None, [doubts(side), *failed]))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -12,6 +12,7 @@ from harness.maybe import Unavailable
 from harness.report import gather as reports
 from harness.report.gather import Judged, Report
 from harness.views.compression import HEADER, Cell, Settings, aurora_note, cells, missing_lines
+from harness.views.markdown import table_line
 from harness.views.text import count, number, plain
 
 LIMIT = 60_000  # characters; GitHub takes 65,536 in a comment
@@ -88,11 +89,11 @@ def _score(entry: Entry, settings: Settings) -> str:
 
 
 def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(map(escape, line))} |" for line in body]
+    lines = [table_line(map(escape, line)) for line in body]
     if not lines:
         return ""
     rule = "|".join(":--" if name in _LEFT else "--:" for name in head)
-    return "\n".join([f"| {' | '.join(head)} |", f"|{rule}|", *_bounded(lines)])
+    return "\n".join([table_line(head), f"|{rule}|", *_bounded(lines)])
 
 
 def _list(heading: str, items: Iterable[str]) -> str:

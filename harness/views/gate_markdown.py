@@ -20,7 +20,7 @@ from harness.views.comparison import (
     side_texts,
     summary,
 )
-from harness.views.markdown import escape
+from harness.views.markdown import escape, table_line
 from harness.views.text import number, plain
 
 LIMIT_BYTES = 1_000_000  # GitHub cuts a step's summary off at 1 MiB
@@ -95,7 +95,7 @@ def _line(case: Case) -> str:
     metric = metric_name(case.metric) if case.metric else ""
     check = "" if case.check in ("change", "measured", "anything") else f" {case.check}"
     cells = (case.cell, metric + check, change(case.row) if case.row else "", case.message)
-    return f"| {' | '.join(_text(cell) for cell in cells)} |"
+    return table_line(map(_text, cells))
 
 
 def change(row: MetricVerdict) -> str:
@@ -150,7 +150,7 @@ def _row(row: MetricVerdict) -> str:
     seen = "" if isinstance(least, Unavailable) else f"{100 * least:.1f} %"
     values = (metric_value(row.a, row.unit), metric_value(row.b, row.unit))
     cells = (metric_name(row.metric), *values, *ratio_texts(row), row.verdict or "", seen)
-    return f"| {' | '.join(_text(cell) for cell in cells)} |"
+    return table_line(map(_text, cells))
 
 
 def _machines(cells: Iterable[CellComparison]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from harness.records.result import Result
 from harness.views.text import plain, rows, subtitle, title
@@ -18,11 +19,15 @@ def render_markdown(result: Result) -> str:
         "| | | | |",
         "|:--|:--|--:|:--|",
     ]
-    for row in rows(result):
-        section = f"**{row.section}**" if row.section else ""
-        cells = (section, *map(escape, row[1:]))
-        lines.append(f"| {' | '.join(cells)} |")
+    for line in rows(result):
+        section = f"**{line.section}**" if line.section else ""
+        lines.append(table_line([section, *map(escape, line[1:])]))
     return "\n".join(lines) + "\n"
+
+
+def table_line(cells: Iterable[str]) -> str:
+    """One line of a table, of cells that are Markdown already."""
+    return f"| {' | '.join(cells)} |"
 
 
 def escape(text: str) -> str:
