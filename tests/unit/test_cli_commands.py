@@ -12,11 +12,10 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from harness import registry
-from harness.cli import doctor
+from harness import machine, registry
 from harness.cli import list as list_
 from harness.cli.main import cli, main
-from harness.inspect import probe
+from harness.inspect import findings, probe
 from harness.maybe import Unavailable
 from harness.protocols import Available, Channel, ProfilerContext
 from harness.records.result import Result
@@ -316,7 +315,7 @@ def test_a_profiler_that_raises_is_a_line(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_doctor_says_that_a_folder_cannot_be_looked_at() -> None:
-    found = doctor._disk(Path("x" * 300))
+    found = findings._disk(Path("x" * 300))
     # newer Pythons take it for an absent folder, whose parent is looked at
     assert found.found == "x" * 300 + ": File name too long" or str(Path.cwd()) in found.found
 
@@ -360,8 +359,8 @@ def test_doctor_reads_another_machine_from_a_folder(tmp_path: Path) -> None:
     put("proc/loadavg", "3.00 1.00 0.50 1/100 1\n")
     put(f"{cpu}/online", "0-3")
     put(f"{cpu}/cpu0/cpufreq/scaling_governor", "powersave")
-    described = doctor.machine.fingerprint(str(tmp_path))
-    found = {f.name: f for f in doctor._settings(described, str(tmp_path))}
+    described = machine.fingerprint(str(tmp_path))
+    found = {f.name: f for f in findings._settings(described, str(tmp_path))}
     verdicts = {name: finding.verdict for name, finding in found.items()}
     assert verdicts == {
         "virtualisation": "pass", "CPU frequency": "warn", "CPUs": "warn", "load": "warn",

@@ -9,7 +9,7 @@ import pytest
 from privileges import nobody
 from test_powercap import Tree
 
-from harness.cli import doctor
+from harness.inspect import findings
 from harness.inspect import meters as matrix
 from harness.inspect.probe import ProfilerStatus
 from harness.maybe import Unavailable, coded
@@ -111,13 +111,13 @@ def test_a_forbidden_counter_shows_the_command_that_grants_it() -> None:
     ],
 )
 def test_whether_steal_can_be_seen(stat: str, verdict: str) -> None:
-    assert doctor._steal(stat).verdict == verdict
+    assert findings._steal(stat).verdict == verdict
 
 
 def test_whether_peaks_can_be_reset(tmp_path: Path) -> None:
     path = tmp_path / "clear_refs"
-    absent = doctor._peaks(path)
+    absent = findings._peaks(path)
     assert (absent.verdict, "No such file" in absent.found) == ("unknown", True)
     path.write_text("untouched")
-    assert doctor._peaks(path).verdict == "pass"
+    assert findings._peaks(path).verdict == "pass"
     assert path.read_text() == "untouched"
