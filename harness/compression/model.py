@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 
-class Metric(msgspec.Struct, frozen=True):
+class Column(msgspec.Struct, frozen=True):
     """A column of the board. ``tag`` is its step in a TensorBoard tag, ``{model}/{tag}/int8``."""
 
     name: str
@@ -26,24 +26,24 @@ class Metric(msgspec.Struct, frozen=True):
     better: str  # lower | higher | none
 
 
-METRICS: dict[str, Metric] = {
+METRICS: dict[str, Column] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "accuracy", "Accuracy", "", "higher"),
-        Metric("f1_score", "f1_score", "F1 score", "", "higher"),
-        Metric("precision", "precision", "Precision", "", "higher"),
-        Metric("recall", "recall", "Recall", "", "higher"),
-        Metric("sensitivity", "sensitivity", "Sensitivity", "", "higher"),
-        Metric("specificity", "specificity", "Specificity", "", "higher"),
-        Metric("loss", "loss", "Loss", "", "lower"),
-        Metric("latency_ms", "latency", "Latency", "ms", "lower"),
-        Metric("latency_std_ms", "latency_std", "Latency std", "ms", "lower"),
-        Metric("throughput_per_s", "throughput", "Throughput", "1/s", "higher"),
-        Metric("model_size_mb", "model_size", "Model size", "MB", "lower"),
-        Metric("memory_mb", "memory", "Memory", "MB", "lower"),
-        Metric("gpu_memory_mb", "gpu_memory", "GPU memory", "MB", "lower"),
-        Metric("energy_j", "energy", "Energy per inference", "J", "lower"),
-        Metric("power_mw", "energy", "Power", "mW", "lower"),
+        Column("accuracy", "accuracy", "Accuracy", "", "higher"),
+        Column("f1_score", "f1_score", "F1 score", "", "higher"),
+        Column("precision", "precision", "Precision", "", "higher"),
+        Column("recall", "recall", "Recall", "", "higher"),
+        Column("sensitivity", "sensitivity", "Sensitivity", "", "higher"),
+        Column("specificity", "specificity", "Specificity", "", "higher"),
+        Column("loss", "loss", "Loss", "", "lower"),
+        Column("latency_ms", "latency", "Latency", "ms", "lower"),
+        Column("latency_std_ms", "latency_std", "Latency std", "ms", "lower"),
+        Column("throughput_per_s", "throughput", "Throughput", "1/s", "higher"),
+        Column("model_size_mb", "model_size", "Model size", "MB", "lower"),
+        Column("memory_mb", "memory", "Memory", "MB", "lower"),
+        Column("gpu_memory_mb", "gpu_memory", "GPU memory", "MB", "lower"),
+        Column("energy_j", "energy", "Energy per inference", "J", "lower"),
+        Column("power_mw", "energy", "Power", "mW", "lower"),
     )
 }
 

@@ -14,7 +14,7 @@ from harness.report.gather import Judged, Report
 from harness.report.markup import Html, h, join
 from harness.report.sections import chip, table, td
 from harness.views.compression import Settings, missing_lines
-from harness.views.text import Row, number, plain, rows, title
+from harness.views.text import Line, number, plain, rows, title
 from harness.views.text import subtitle as conditions
 
 _NAMES = {
@@ -197,7 +197,7 @@ def _run(result: Result, opened: bool) -> Html:
     )
 
 
-def _lines(row: Row) -> Iterator[Html]:
+def _lines(row: Line) -> Iterator[Html]:
     """A section has a line of its own, so that a phone has room for the figures."""
     if row.section:
         yield h("tr", h("th", row.section, scope="rowgroup", colspan="3"))

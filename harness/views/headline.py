@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.errors import one_line
 from harness.maybe import Maybe, Unavailable
 from harness.records.result import LatencyStats, Result, Timing
-from harness.views.text import Row, all_rows, count, number, once, plain, quantity, scale_ms, title
+from harness.views.text import Line, all_rows, count, number, once, plain, quantity, scale_ms, title
 
 _MOST_CHARACTERS = 600  # of a runtime's message; the record has it whole
 # section -> the rows of it that are shown by default; None: each of them
@@ -28,7 +28,7 @@ def headline(result: Result) -> list[str]:
     return [f"{title(result)}, {_conditions(result)}", *figures, _status(result)]
 
 
-def brief_rows(result: Result) -> list[Row]:
+def brief_rows(result: Result) -> list[Line]:
     """What most readers look for of `harness.views.text.rows`, without the lists of names."""
     found = []
     for row in all_rows(result):
@@ -39,7 +39,7 @@ def brief_rows(result: Result) -> list[Row]:
     return once([*found, *_unknown(result)])
 
 
-def _told(row: Row) -> list[Row]:
+def _told(row: Line) -> list[Line]:
     if row.section == "Error":  # the headline says it, unless it is too long for that
         return [row] if row.value == "stderr" or len(row.note) > _MOST_CHARACTERS else []
     if row.section == "Validity":
@@ -50,12 +50,12 @@ def _told(row: Row) -> list[Row]:
     return [row._replace(note="")] if listed or row.name == "left in fp32" else []
 
 
-def _unknown(result: Result) -> list[Row]:
+def _unknown(result: Result) -> list[Line]:
     """The checks that could not be made, in one row."""
     names = [plain(check.name) for check in result.validity if check.verdict == "unknown"]
     if not names or result.error is not None:
         return []
-    return [Row("Validity", count(len(names), "check"), "unknown", ", ".join(names))]
+    return [Line("Validity", count(len(names), "check"), "unknown", ", ".join(names))]
 
 
 def shortened(text: str) -> str:

@@ -19,7 +19,7 @@ from rich.text import Text
 from harness.records.result import Result
 from harness.views.aligned import Aligned
 from harness.views.headline import brief_rows, headline
-from harness.views.text import Row, count, duration, number, plain, rows, scale_ms, subtitle, title
+from harness.views.text import Line, count, duration, number, plain, rows, scale_ms, subtitle, title
 
 if TYPE_CHECKING:
     from harness.protocols import Progress
@@ -175,7 +175,7 @@ def _quoted(folder: Path) -> str:
     return shlex.quote(plain(folder))
 
 
-def _table(found: Sequence[Row]) -> RenderableType:
+def _table(found: Sequence[Line]) -> RenderableType:
     cells = [
         (
             Text(row.section, style="bold"),

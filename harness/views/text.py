@@ -40,7 +40,7 @@ _LAYERS_SHOWN = 3  # of those left in fp32; the result has all
 _DOUBTS = ("n/a", *_VERDICTS)
 
 
-class Row(NamedTuple):
+class Line(NamedTuple):
     """``section`` is set on the first row of its section alone."""
 
     section: str
@@ -74,14 +74,14 @@ def subtitle(result: Result) -> str:
     return ", ".join([*parts, count(spec.launches, "launch", "launches")])
 
 
-def rows(result: Result) -> list[Row]:
+def rows(result: Result) -> list[Line]:
     """Every figure worth reading, in reading order."""
     return once(all_rows(result))
 
 
-def once(found: Iterable[Row]) -> list[Row]:
+def once(found: Iterable[Line]) -> list[Line]:
     """Each section named on its first row alone, and each remedy given where it is first needed."""
-    out: list[Row] = []
+    out: list[Line] = []
     section, told = "", set[str]()
     for row in found:
         note = row.note
@@ -89,12 +89,12 @@ def once(found: Iterable[Row]) -> list[Row]:
             reason, *advice = note.split("; ")
             note = "; ".join([reason, *(text for text in advice if text not in told)])
             told.update(advice)
-        out.append(Row("" if row.section == section else row.section, row.name, row.value, note))
+        out.append(Line("" if row.section == section else row.section, row.name, row.value, note))
         section = row.section
     return out
 
 
-def all_rows(result: Result) -> list[Row]:
+def all_rows(result: Result) -> list[Line]:
     """As `rows`, with the section in every row and every remedy."""
     sections: list[tuple[str, Maybe[Any], Callable[[Any], Iterable[tuple[str, str, str]]]]] = [
         ("Latency", result.timing, _timing),
@@ -109,9 +109,9 @@ def all_rows(result: Result) -> list[Row]:
         if record == NOT_REACHED and result.error is not None:
             continue  # the error says it once
         if isinstance(record, Unavailable):
-            out.append(Row(section, "", "n/a", why(record)))
+            out.append(Line(section, "", "n/a", why(record)))
             continue
-        out += [Row(section, name, value, plain(note)) for name, value, note in describe(record)]
+        out += [Line(section, name, value, plain(note)) for name, value, note in describe(record)]
     return [*out, *_overhead(result), *_validity(result)]
 
 
@@ -350,25 +350,25 @@ def _output(name: str, one: Maybe[OutputFidelity]) -> tuple[str, str]:
     return f"{one.sqnr_db:.2f} dB", f"{plain(name)}, SQNR"
 
 
-def _overhead(result: Result) -> Iterator[Row]:
+def _overhead(result: Result) -> Iterator[Line]:
     """Only where it was asked for."""
     found = result.overhead
     if isinstance(found, Unavailable):
         if found != NOT_ASKED:
-            yield Row("Overhead", "", "n/a", why(found))
+            yield Line("Overhead", "", "n/a", why(found))
         return
     note = f"watched over left alone, 95 % interval {_range(found.median_ci95)}"
-    yield Row("Overhead", "median", f"{found.median:.4f}", note)
+    yield Line("Overhead", "median", f"{found.median:.4f}", note)
     if isinstance(found.p99, Unavailable) or isinstance(found.p99_ci95, Unavailable):
         return
-    yield Row("Overhead", "p99", f"{found.p99:.4f}", f"95 % interval {_range(found.p99_ci95)}")
+    yield Line("Overhead", "p99", f"{found.p99:.4f}", f"95 % interval {_range(found.p99_ci95)}")
 
 
 def _range(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
-def _validity(result: Result) -> Iterator[Row]:
+def _validity(result: Result) -> Iterator[Line]:
     for verdict in _VERDICTS:
         checks = [check for check in result.validity if check.verdict == verdict]
         if verdict == "unknown" and result.error is not None:
@@ -377,20 +377,20 @@ def _validity(result: Result) -> Iterator[Row]:
         for check in checks:
             held = check.threshold and verdict != "unknown"
             rule = f" ({plain(check.threshold)})" if held else ""
-            yield Row("Validity", plain(check.name), verdict, plain(check.reason) + rule)
+            yield Line("Validity", plain(check.name), verdict, plain(check.reason) + rule)
     yield from _named([check for check in result.validity if check.verdict == "pass"], "pass")
 
 
-def _named(checks: list[Check], verdict: str) -> Iterator[Row]:
+def _named(checks: list[Check], verdict: str) -> Iterator[Line]:
     if checks:
         names = ", ".join(plain(check.name) for check in checks)
-        yield Row("Validity", count(len(checks), "check"), verdict, names)
+        yield Line("Validity", count(len(checks), "check"), verdict, names)
 
 
-def _error(result: Result) -> Iterator[Row]:
+def _error(result: Result) -> Iterator[Line]:
     error = result.error
     if error is not None:
         text = "; ".join(filter(None, (error.message, error.remedy)))
-        yield Row("Error", plain(error.phase), plain(error.kind), plain(text))
+        yield Line("Error", plain(error.phase), plain(error.kind), plain(text))
         for line in error.stderr_tail.splitlines()[-5:]:
-            yield Row("Error", "", "stderr", plain(line))
+            yield Line("Error", "", "stderr", plain(line))
