@@ -10,12 +10,13 @@ with this mark are removed, and no link is followed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
+
+from harness.host import lock
 
 _MARK = ".harness-scratch"
 _NAME = re.compile(r"harness-(\d+)-[a-z0-9_]{8}")
@@ -28,7 +29,7 @@ class Scratch:
         self.path = tempfile.mkdtemp(prefix=f"harness-{os.getpid()}-")
         new, mark = f"{self.path}/{_MARK}.new", f"{self.path}/{_MARK}"
         self._fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        lock.wait(self._fd)
         Path(new).rename(mark)  # only now, so that no mark is ever without its lock
 
     def remove(self) -> None:
@@ -65,7 +66,7 @@ def _sweep(entry: os.DirEntry[str], pid: int) -> None:
             os.rmdir(entry.path)  # noqa: PTH106  killed before it was marked: nothing is in it
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(entry.path, ignore_errors=True)
+        if lock.take(fd):
+            shutil.rmtree(entry.path, ignore_errors=True)
     finally:
         os.close(fd)

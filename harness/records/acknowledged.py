@@ -5,7 +5,7 @@ An accepted change is no incident any more, and its level is the one that later 
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import getpass
 import os
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import ResultError
+from harness.host import lock
 from harness.host.files import write_atomically
 from harness.records.store import read_bytes
 
@@ -59,17 +60,14 @@ def read(results: Path) -> tuple[Acknowledged, ...]:
 
 def add(results: Path, change: Acknowledged) -> None:
     """Accept one more. Raises `ResultError`."""
-    try:
-        descriptor = os.open(results, os.O_RDONLY)
-    except OSError as error:
-        raise ResultError(f"{str(results)!r} cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # nobody adds between reading and writing
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock.held(results))  # nobody adds between reading and writing
+        except OSError as error:
+            raise ResultError(f"{str(results)!r} cannot be opened: {error.strerror}") from error
         whole = _File(changes=(*read(results), change))
         data = msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"
         write_atomically(results / FILE_NAME, data)
-    finally:
-        os.close(descriptor)
 
 
 def who() -> str:

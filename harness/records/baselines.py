@@ -12,9 +12,7 @@ promotion made. What may be promoted is for `harness.compare.promote` to say.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from harness.errors import ResultError
+from harness.host import lock
 from harness.host.files import write_atomically
 from harness.maybe import Unavailable
 from harness.records.acknowledged import who
@@ -243,18 +242,15 @@ def _is_copy(folder: Path) -> bool:
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
     """One promotion at a time. Raises `ResultError` where nothing can be written."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(home, os.O_RDONLY)
-    except OSError as error:
-        raise ResultError(
-            f"{str(home)!r} cannot be written: {error.strerror}", "name another --results"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock.held(home))
+        except OSError as error:
+            raise ResultError(
+                f"{str(home)!r} cannot be written: {error.strerror}", "name another --results"
+            ) from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _folder_name(result: Result) -> str:

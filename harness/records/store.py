@@ -17,7 +17,6 @@ or raises `ResultError` that names the file and what is wrong with it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -32,6 +31,7 @@ import msgspec
 
 from harness import maybe
 from harness.errors import ResultError
+from harness.host import lock
 from harness.host.files import cause, write_atomically
 from harness.records.result import SCHEMA, Result
 from harness.spec import RunSpec
@@ -164,10 +164,7 @@ def is_going(folder: Path | str) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
+        return not lock.take(fd, alone=False)
     except OSError:  # no locks on this file system: nobody knows
         return False
     finally:

@@ -12,7 +12,6 @@ The results are the truth: a launch is done when its ``result.json`` says so.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ import msgspec
 
 from harness import machine, maybe
 from harness.errors import ResultError, UsageError
-from harness.host import git
+from harness.host import git, lock
 from harness.host.files import write_atomically
 from harness.records.cell import Cell, cell_of
 from harness.records.store import iter_results, read_bytes
@@ -91,7 +90,7 @@ class SweepFolder:
         line = msgspec.json.encode(attempt) + b"\n"
         try:
             with (self.path / "attempts.jsonl").open("ab") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # another shard may write here too
+                lock.wait(file.fileno())  # another shard may write here too
                 file.write(line)
         except OSError as error:
             raise ResultError(

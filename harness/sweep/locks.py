@@ -11,7 +11,6 @@ runs that it starts, so that a run whose sweep was killed still holds them until
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness.errors import MeasurementFailed
+from harness.host import lock
 from harness.machine import usable_cpus
 from harness.maybe import Unavailable
 from harness.spec import RunSpec
@@ -89,19 +89,13 @@ def _open(path: Path) -> int:
 def _take(
     descriptor: int, path: Path, alone: bool, deadline: float, waiting: Callable[[str], None]
 ) -> None:
-    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     told = False
-    while True:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise MeasurementFailed(
-                    f"another sweep holds {path.name}", "wait for its end, or raise --wait"
-                ) from None
-            if not told:
-                waiting(path.name)
-                told = True
-            time.sleep(_POLL_S)
-        else:
-            return
+    while not lock.take(descriptor, alone=alone):
+        if time.monotonic() >= deadline:
+            raise MeasurementFailed(
+                f"another sweep holds {path.name}", "wait for its end, or raise --wait"
+            )
+        if not told:
+            waiting(path.name)
+            told = True
+        time.sleep(_POLL_S)

@@ -14,7 +14,6 @@ ends by itself removes them. The driver holds a lock on the file for as long as 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import msgspec
 from harness.engine.outcome.evidence import Block, Installed, LaunchRecord, Placement
 from harness.engine.wire.messages import Verified
 from harness.errors import ResultError
+from harness.host import lock
 from harness.maybe import Maybe, Unavailable, decode
 from harness.models import Prepared
 from harness.records.result import ErrorInfo, Machine
@@ -119,7 +119,7 @@ class RunJournal:
         """Raises `ResultError`."""
         try:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            lock.wait(self._fd)
         except OSError as error:
             raise ResultError(
                 f"{str(self.path)!r} cannot be written: {error.strerror}",
@@ -135,17 +135,16 @@ class RunJournal:
         journal = cls(folder)
         try:
             journal._fd = os.open(journal.path, os.O_RDWR | os.O_NOFOLLOW)
-            fcntl.flock(journal._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = lock.take(journal._fd)
         except FileNotFoundError as error:
             raise ResultError(
                 f"{str(folder)!r} holds no {RUN_JOURNAL_NAME}: there is nothing to recover"
             ) from error
-        except BlockingIOError as error:
-            raise ResultError(
-                f"the run in {str(folder)!r} is still going", "wait for it"
-            ) from error
         except OSError as error:
             raise ResultError(f"{str(journal.path)!r} cannot be read: {error.strerror}") from error
+        if not ours:
+            os.close(journal._fd)
+            raise ResultError(f"the run in {str(folder)!r} is still going", "wait for it")
         return journal
 
     def append(self, line: Line) -> None:

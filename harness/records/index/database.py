@@ -17,7 +17,6 @@ what two of them find is one row, since a row belongs to its path.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import zlib
@@ -29,6 +28,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from harness.errors import ResultError, UsageError
+from harness.host import lock
 from harness.records.cell import CELL_VERSION, Cell
 from harness.records.index import sql as index_sql
 from harness.records.index.figures import FIGURES_VERSION, NAMES, IndexedFigures, read_figures
@@ -213,7 +213,7 @@ class Index:
         if not writable(self.results) or (self._path.exists() and not writable(self._path)):
             return self._in_memory("it is not writable")
         try:
-            with _locked(self.results):
+            with lock.held(self.results):
                 try:
                     return self._prepared(str(self._path))
                 except (sqlite3.DatabaseError, UnicodeError) as error:
@@ -266,7 +266,7 @@ class Index:
         except (msgspec.MsgspecError, UnicodeError):
             pass  # a line that we did not write so
         self.__exit__()
-        with _locked(self.results):
+        with lock.held(self.results):
             self._start_over()
         self._open = self._connect()
         try:
@@ -399,17 +399,6 @@ def _empty(db: sqlite3.Connection) -> None:
     index_sql.complete(db)
     db.execute(f"PRAGMA user_version = {_VERSION}")
     db.execute(f"PRAGMA application_id = {_MARK}")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time opens or replaces the database of ``folder``."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _mapped(error: Exception, results: Path) -> ResultError:
