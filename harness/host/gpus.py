@@ -29,6 +29,7 @@ import msgspec
 
 from harness.errors import UsageError
 from harness.host import gpus_query as devices_query
+from harness.host.child import unanswered
 from harness.host.procfs import read_text
 from harness.maybe import Unavailable, coded
 
@@ -177,12 +178,8 @@ def _ask(environment: dict[str, str]) -> _Answer | Unavailable:
     try:
         return msgspec.json.decode(out.strip().rpartition(b"\n")[2], type=_Answer)
     except msgspec.DecodeError:
-        last = err.decode(errors="replace").strip().rpartition("\n")[2]
-        ended = (
-            f"signal {-child.returncode}" if child.returncode < 0 else f"code {child.returncode}"
-        )
-        text = f"asking the NVIDIA driver ended with {ended}" + (f": {last}" if last else "")
-        return coded("error", text, _RESET)
+        how = unanswered(child.returncode, err)
+        return coded("error", f"asking the NVIDIA driver ended with {how}", _RESET)
 
 
 def _hung(child: subprocess.Popen[bytes]) -> Unavailable:

@@ -16,6 +16,7 @@ import msgspec
 
 from harness import maybe, registry
 from harness.errors import HarnessError
+from harness.host.child import unanswered
 from harness.host.gpus import CudaDevice, cuda_devices
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import (
@@ -80,10 +81,8 @@ def _answer(child: subprocess.Popen[bytes]) -> dict[str, Maybe[Available]]:
             return maybe.decode(out, dict[str, Maybe[Available]])
         except msgspec.DecodeError as error:
             return _all(Unavailable(f"its answer makes no sense: {error}", _REPAIR))
-    last = err.decode(errors="replace").strip().rpartition("\n")[2]
-    ended = f"signal {-child.returncode}" if child.returncode < 0 else f"code {child.returncode}"
-    text = f"asking it ended the process with {ended}" + (f": {last}" if last else "")
-    return _all(Unavailable(text, _REPAIR))
+    how = unanswered(child.returncode, err)
+    return _all(Unavailable(f"asking it ended the process with {how}", _REPAIR))
 
 
 def _all(reason: Unavailable) -> dict[str, Maybe[Available]]:

@@ -5,7 +5,6 @@ Whatever a library or a user's code raises comes back as one line that says what
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import os
 import re
@@ -18,6 +17,7 @@ import msgspec
 
 from harness.errors import HarnessError, one_line
 from harness.host.extras import extra_for
+from harness.host.lifetime import end_with_parent
 from harness.models.builder_client import ENDED, Answer, Failure, Job
 from harness.models.cache import Cache
 from harness.models.prepare import assemble
@@ -87,11 +87,9 @@ def _unexpected(spec: RunSpec, error: Exception) -> Answer:
 
 
 def _die_with_parent() -> None:
-    """A builder whose driver is gone serves nobody. On Linux alone; elsewhere it ends by itself."""
+    """A builder whose driver is gone serves nobody. Elsewhere than on Linux it ends by itself."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    end_with_parent()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import msgspec
 
 import harness.errors
 from harness.errors import ModelError
+from harness.host.child import signal_name
 from harness.host.scratch import Scratch
 from harness.models.cache import Cache
 from harness.spec import RunSpec
@@ -117,14 +118,10 @@ def _death(code: int, lines: list[str]) -> tuple[str, str]:
     """How the builder ended, and what to do about it."""
     if code >= 0:
         return f"exit code {code}{', ' * bool(lines)}{''.join(lines[-1:])}", ENDED
-    number = -code
-    try:
-        how = f"killed by {signal.Signals(number).name}"
-    except ValueError:  # a real-time signal
-        how = f"killed by signal {number}"
+    how = f"killed by {signal_name(-code)}"
     if place := _place(lines):
         how += f" in {place}"
-    return how, _CAUSES.get(number, "it was ended from outside; run it again")
+    return how, _CAUSES.get(-code, "it was ended from outside; run it again")
 
 
 def _place(lines: list[str]) -> str:

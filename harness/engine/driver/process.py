@@ -14,6 +14,7 @@ from harness.engine.driver.spawn import take
 from harness.engine.wire.messages import Boot, Event, Failure, Peer
 from harness.engine.wire.timeline import CAPACITY, Timeline
 from harness.errors import HarnessError, MeasurementFailed
+from harness.host import child
 from harness.host.scratch import Scratch
 from harness.maybe import decode
 from harness.records.result import ErrorInfo
@@ -139,19 +140,19 @@ class WorkerProcess:
                 stderr_tail=tail,
             )
         if code is not None and code < 0:
-            name = signal.Signals(-code).name
+            name = child.signal_name(-code)
             out_of_memory = name == "SIGKILL" and _oom_kills() > self._oom_kills
             why = "; the kernel ran out of memory meanwhile" if out_of_memory else ""
             return ErrorInfo(
                 kind="signal",
-                message=f"the worker was killed by {name} while {phase}{why}",
+                message=f"the worker {child.ending(code)} while {phase}{why}",
                 remedy=_SIGNAL_REMEDIES.get(name, "look at the worker's stderr"),
                 phase=phase,
                 stderr_tail=tail,
             )
         return ErrorInfo(
             kind="exit",
-            message=f"the worker left with exit code {code} while {phase}",
+            message=f"the worker {child.ending(code)} while {phase}",
             remedy="look at the worker's stderr",
             phase=phase,
             stderr_tail=tail,

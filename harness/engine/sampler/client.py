@@ -33,6 +33,7 @@ from harness.engine.wire.frames import (
     Tick,
     unpack,
 )
+from harness.host import child
 from harness.host.files import write_atomically
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import Channel
@@ -246,13 +247,8 @@ class SamplerProcess:
             return _MISSING
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1.0)  # the pipe closes just before the process is gone
-        code = self._process.poll()
-        if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-        else:
-            how = f"left with exit code {code}"
         last = self._stderr_tail().splitlines()[-1:]
-        text = ": ".join([f"the sampler {how}", *last])
+        text = ": ".join([f"the sampler {child.ending(self._process.poll())}", *last])
         return Unavailable(text, "run again; if it repeats, --sample-rate 0 does without")
 
     def _stderr_tail(self) -> str:
