@@ -14,7 +14,6 @@ In a glob ``*`` stands for anything, slashes included: ``*/int8/*``.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tomllib
@@ -26,6 +25,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from harness.errors import UsageError
+from harness.host.names import nearest
 from harness.records.cell import fits
 from harness.records.metric import COMPARED, METRICS
 from harness.stats.two_samples import MIN_LAUNCHES
@@ -190,8 +190,8 @@ def check_globs(policy: Policy, cells: Iterable[str]) -> None:
 def near(text: str, names: Iterable[str]) -> str:
     """What ``text`` was perhaps meant to be."""
     names = list(names)
-    found = difflib.get_close_matches(text, names, 1, 0.4) or names[:1]
-    return f"the nearest is {found[0]!r}" if found else ""
+    found = nearest(text, names, 0.4) or next(iter(names), None)
+    return f"the nearest is {found!r}" if found else ""
 
 
 def _globs(policy: Policy) -> list[tuple[str, str]]:
@@ -224,8 +224,8 @@ def _known(table: Mapping[str, Any], kind: type[msgspec.Struct], place: str) -> 
     for key in table:
         if key not in kind.__struct_fields__:
             known = kind.__struct_fields__
-            likely = difflib.get_close_matches(key, known, 1)
-            remedy = f"did you mean {likely[0]}?" if likely else f"known are {', '.join(known)}"
+            likely = nearest(key, known)
+            remedy = f"did you mean {likely}?" if likely else f"known are {', '.join(known)}"
             raise UsageError(f"unknown key {place}{key}", remedy)
 
 
@@ -270,8 +270,8 @@ def _check_metrics(policy: Policy) -> None:
     named += [(f"waiver[{i}].metric", one.metric) for i, one in enumerate(policy.waiver)]
     for place, name in named:
         if name not in METRICS:
-            likely = difflib.get_close_matches(name, METRICS, 1)
-            remedy = f"did you mean {likely[0]}?" if likely else f"one of {', '.join(METRICS)}"
+            likely = nearest(name, METRICS)
+            remedy = f"did you mean {likely}?" if likely else f"one of {', '.join(METRICS)}"
             raise UsageError(f"{place} is {name!r}, which is no metric", remedy)
     if not policy.metrics:
         raise UsageError("metrics is empty, so nothing would be judged", _SEE)

@@ -1,11 +1,11 @@
-"""Names of folders, tags and facts from untrusted text."""
+"""Names of folders, tags and facts from untrusted text, and the name that was meant."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _TAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=@-]{0,99}")
@@ -22,8 +22,23 @@ def run_name(model: str) -> str:
     """
     if _TAME.fullmatch(model) and not _DIGEST.fullmatch(model):
         return model
-    tame = re.sub(r"[^A-Za-z0-9_.+=@-]+", "_", model)[:80].strip("._-")
-    return f"{tame or 'model'}-{_digest(model)}"
+    return f"{tame(model, 80, also='+=@-') or 'model'}-{_digest(model)}"
+
+
+def tame(text: str, longest: int, *, filler: str = "_", also: str = "") -> str:
+    """``text`` as part of a file's name: letters and digits of ASCII, ``_``, ``.`` and ``also``.
+
+    Whatever else becomes ``filler``. At most ``longest`` characters, of which none at an end is a
+    dot, ``_`` or ``-``; perhaps none at all.
+    """
+    return re.sub(rf"[^A-Za-z0-9_.{re.escape(also)}]+", filler, text)[:longest].strip("._-")
+
+
+def nearest(text: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of ``names`` that ``text`` was perhaps meant to be."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(text, list(names), 1, cutoff)), None)
 
 
 def tag_name(model: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import zipfile
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from harness.errors import ModelError, UsageError
+from harness.host.names import nearest
 from harness.zoo import ZOO
 
 _HEAD_BYTES = 64
@@ -51,8 +51,8 @@ def find_source(text: str) -> Source:
         raise ModelError(f"{text} is a folder", "name the .onnx or .pt2 file in it")
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
         return Source(kind="factory", name=text)
-    close = difflib.get_close_matches(text, ZOO, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    near = nearest(text, ZOO)
+    hint = f"did you mean {near}? " if near else ""
     raise UsageError(
         f"unknown model {text!r}",
         f"{hint}choose one of {', '.join(ZOO)}; or give a .onnx or .pt2 file, or module:factory",

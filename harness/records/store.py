@@ -33,6 +33,7 @@ from harness import maybe
 from harness.errors import ResultError
 from harness.host import lock
 from harness.host.files import cause, write_atomically
+from harness.host.names import tame
 from harness.records.result import SCHEMA, Result
 from harness.spec import RunSpec
 
@@ -118,7 +119,7 @@ def _new_folder(out: Path, name: str) -> Path:
 def _sanitise(part: str) -> str:
     """A file, factory or device name as part of a folder name: at most 40 tame characters."""
     stem = re.split(r"[/\\]", part)[-1].removesuffix(".onnx").removesuffix(".pt2")
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", stem)[:40].strip("._")
+    return tame(stem, 40)
 
 
 def read_result(run: Path | str, results: Path | str = "results") -> Result:

@@ -41,6 +41,7 @@ import msgspec
 
 from harness import spec as specs
 from harness.errors import UsageError
+from harness.host.names import nearest, tame
 from harness.records.cell import (
     Cell,
     fits,
@@ -149,7 +150,7 @@ def _plan(raw: Mapping[str, Any], path: Path, sha256: str) -> Plan:
 
 
 def _name(value: Any) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.]+", "_", str(value))[:40].strip("._")
+    name = tame(str(value), 40)
     if not name or not isinstance(value, str):
         raise UsageError(f"name is {value!r}", "give letters and digits")
     return name
@@ -173,10 +174,8 @@ def _fields(table: Any, where: str) -> Fields:
 def _known(table: Mapping[str, Any], known: Sequence[str], kind: str) -> None:
     for key in table:
         if key not in known:
-            from difflib import get_close_matches
-
-            near = get_close_matches(key, known, 1) or get_close_matches(f"{key}_s", known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            near = nearest(key, known) or nearest(f"{key}_s", known)
+            hint = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
             raise UsageError(f"unknown {kind} {key!r}", hint)
 
 

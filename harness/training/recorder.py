@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import DataError, ResultError, UsageError
+from harness.host.names import tame
 from harness.tensorboard import events
 from harness.training import arrays, pictures
 from harness.training.alerts import Alarms, Alert, TrainingAlert
@@ -110,7 +111,7 @@ class Recorder:
         return not lost
 
     def _tag(self, name: str) -> str:
-        tag = self._tags[name] = f"{self.model}/{_tame(name)}"
+        tag = self._tags[name] = f"{self.model}/{_printable(name)}"
         return tag
 
     # -- alerts ----------------------------------------------------------------------------------
@@ -146,19 +147,19 @@ def _checked(step: int) -> int:
 
 def model_tag(model_name: str) -> str:
     """The name as the first steps of a tag. Raises `UsageError` for one without a letter."""
-    tame = "/".join(filter(None, map(str.strip, _tame(model_name)[:120].split("/"))))
-    if not re.search(r"[^\W_]", tame):
+    tag = "/".join(filter(None, map(str.strip, _printable(model_name)[:120].split("/"))))
+    if not re.search(r"[^\W_]", tag):
         raise UsageError(f"{model_name!r} names no model", "give a name with letters")
-    return tame
+    return tag
 
 
-def _tame(name: str) -> str:
+def _printable(name: str) -> str:
     return name if name.isprintable() else "".join(c if c.isprintable() else "_" for c in name)
 
 
 def folder_name(name: str, length: int = 60) -> str:
     """``name`` as a folder's: tame characters, no separator, never empty or hidden."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", name)[:length].strip("-._") or "unnamed"
+    return tame(name, length, filler="-") or "unnamed"
 
 
 def _begin(logdir: Path, model: str) -> tuple[Path, QuietEventFile]:
