@@ -47,6 +47,8 @@ _CHANNEL = ("mean", "min", "max", "first", "last")
 _ONCE = {
     "first_inference_ms": "the worker timed it once",
     "load_s": "the worker timed it once",
+    "cpu_ms": "the worker read its clock once",
+    "yardstick_ms": "the worker timed it once",
     "device_median_ms": "the device's own times are not kept",
     "memory_peak_bytes": "it is the kernel's high-water mark, of which no series is kept",
     "device_memory_peak_bytes": "it is the allocator's own mark, of which no series is kept",
@@ -54,6 +56,7 @@ _ONCE = {
     "average_power_w": "the energy of all launches together is recomputed",
 }
 _NOT_KEPT = {
+    "timing.cpu_ms": "the workers read their clocks once",
     "timing.device_ms.median": "the device's own times are not kept",
     "memory.window_peak_bytes": "it is the kernel's high-water mark, of which no series is kept",
     "memory.baseline_bytes": "it was read once, and no series is kept",

@@ -19,6 +19,7 @@ FOREIGN_LIMIT = 0.05  # of one core
 STEAL_LIMIT = 0.01
 DRIFT_LIMIT = 0.03
 CLOCK_DRIFT_LIMIT = 0.03
+SPEED_LIMIT = 0.05
 DISTURBED_LIMIT = 0.2  # of the blocks
 SAMPLER_CPU_LIMIT = 0.02
 SAMPLER_GAP_PERIODS = 5.0
@@ -61,6 +62,7 @@ class Facts(msgspec.Struct, kw_only=True):
     disturbed_blocks: Maybe[tuple[int, int]]  # how many, of how many
     throttle_events: Maybe[float]
     clock_drift: Maybe[float]
+    speed_change: Maybe[float]  # of the machine, by its yardstick before and after a window
     threads: int
     concurrency: int
     usable_cpus: int
@@ -96,6 +98,8 @@ def checks(facts: Facts) -> tuple[Check, ...]:
                "cool the machine or lower its load"),
         _limit("clocks", facts.clock_drift, CLOCK_DRIFT_LIMIT, "clocks drifted by {:.1%}",
                "fix the governor and boost, or warm up longer"),
+        _limit("machine speed", facts.speed_change, SPEED_LIMIT, "a fixed piece of work took {:.1%}"
+               " more or less after the window than before it", "measure on a quieter machine"),
         _affinity(facts),
         _sampler(facts),
         _limit("timer", facts.timer_share, TIMER_LIMIT, "reading the clock is {:.2%} of the median",

@@ -158,6 +158,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     memory_peak_bytes: Maybe[int] = NOT_KEPT  # in the window
     device_memory_peak_bytes: Maybe[int] = NOT_KEPT
     inferences_per_s: Maybe[float] = NOT_KEPT  # while all streams ran; iterations x batch size
+    cpu_ms: Maybe[float] = NOT_KEPT  # processor time per iteration, of all the worker's threads
+    # a fixed piece of work before the window and after it: the machine's speed, not the model's
+    yardstick_ms: Maybe[tuple[float, float]] = NOT_KEPT
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +182,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     launches: tuple[Launch, ...]
     between_launch_cv: Maybe[float]
     method: dict[str, str]  # how each interval was made
+    cpu_ms: Maybe[float] = NOT_KEPT  # processor time per iteration, over all launches
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):

@@ -169,6 +169,8 @@ def _timing(timing: Timing) -> Iterator[tuple[str, str, str]]:
     if not isinstance(timing.device_ms, Unavailable):
         name, value, note = next(iter(_latency(timing.device_ms)))
         yield f"gpu {name}", value, note
+    if not isinstance(timing.cpu_ms, Unavailable):
+        yield "cpu", quantity(timing.cpu_ms, "ms"), "processor time of each, over all threads"
     window = f"{count(timing.iterations, 'iteration')}, {_count_launches(timing)}"
     yield (
         "window",

@@ -27,6 +27,7 @@ GOOD = Facts(
     disturbed_blocks=(0, 10),
     throttle_events=0.0,
     clock_drift=0.0,
+    speed_change=0.0,
     threads=2,
     concurrency=1,
     usable_cpus=2,
@@ -60,7 +61,7 @@ GOOD = Facts(
 )
 NAMES = (
     "steady", "interval", "drift", "foreign load", "steal", "disturbed blocks", "throttled",
-    "clocks", "affinity", "sampler", "timer", "finite outputs", "precision ran",
+    "clocks", "machine speed", "affinity", "sampler", "timer", "finite outputs", "precision ran",
     "fidelity",
 )  # fmt: skip
 
@@ -109,6 +110,9 @@ def test_a_run_that_is_its_own_reference_has_no_fidelity_to_check() -> None:
         ("clocks", {"clock_drift": 0.03}, "pass"),
         ("clocks", {"clock_drift": 0.0301}, "warn"),
         ("clocks", {"clock_drift": GONE}, "unknown"),
+        ("machine speed", {"speed_change": 0.05}, "pass"),
+        ("machine speed", {"speed_change": 0.0501}, "warn"),
+        ("machine speed", {"speed_change": GONE}, "unknown"),
         ("affinity", {"threads": 1, "concurrency": 2}, "pass"),
         ("affinity", {"threads": 3}, "warn"),
         ("affinity", {"threads": 2, "concurrency": 2}, "warn"),
@@ -144,7 +148,7 @@ def test_one_fact_moves_one_check() -> None:
     """Each evidence that is missing makes its own check unknown and leaves the others alone."""
     fields = (
         "half_width", "drift", "foreign_share", "steal_share", "disturbed_blocks",
-        "throttle_events", "clock_drift", "sampler_gap_s", "timer_share", "nan",
+        "throttle_events", "clock_drift", "speed_change", "sampler_gap_s", "timer_share", "nan",
         "integer_nodes", "fidelity",
     )  # fmt: skip
     moved = []

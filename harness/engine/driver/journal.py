@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from harness.engine.outcome.evidence import Block, Installed, LaunchRecord, Placement
-from harness.engine.wire.messages import Verified
+from harness.engine.wire.messages import Spent, Verified
 from harness.errors import ResultError
 from harness.host import lock
 from harness.maybe import Maybe, Unavailable, decode
@@ -65,6 +65,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):
     device_memory: dict[str, dict[str, Maybe[int]]]
     device_ms: tuple[tuple[float, ...], ...]
     device_untimed: Unavailable | None
+    spent: Spent | None = None
+    yardstick_ns: tuple[int, int] = (0, 0)
     pipelined: bool
     verified: Verified | None
     unverified: str

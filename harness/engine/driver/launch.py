@@ -171,7 +171,9 @@ class Launch(Watch):
                 self.record.warmup_end = f"cap: {unsettled}" if unsettled else "cap"
             if self.record.warmup_end:
                 timeline.command = WINDOW
-        self._snapshot("warm-up", self._wait("steady"))
+        warmed_up = self._wait("steady")
+        self.record.yardstick_ns = (warmed_up.yardstick_ns, 0)
+        self._snapshot("warm-up", warmed_up)
         self._reset_peaks()
 
     def _unsettled(self) -> str:
@@ -222,6 +224,8 @@ class Launch(Watch):
             if spec.overhead_check and all(stream.window_end >= 0 for stream in streams):
                 self._check_overhead()
         self._snapshot("window", timed)
+        self.record.spent = timed.spent
+        self.record.yardstick_ns = (self.record.yardstick_ns[0], timed.yardstick_ns)
         self._take_device_times(timed)
         self._await_sampler()
         self.record.stop_reason = self.record.stop_reason or self._natural_end()

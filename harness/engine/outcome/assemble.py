@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness import machine
 from harness.analysis import channels as shares
+from harness.analysis import processor
 from harness.analysis.blocks import blocks
 from harness.analysis.drift import Diagnosis, diagnose
 from harness.analysis.energy import attribute as joules
@@ -149,6 +150,7 @@ def _timing(
         window_s=sum(launch.window_s for launch in launches),
         latency_ms=latency_stats(windows),
         device_ms=device_ms(of_launches, spec.device),
+        cpu_ms=_cpu_ms(of_launches),
         autocorrelation=diagnosis.autocorrelation,
         effective_samples=diagnosis.effective_samples,
         outliers=diagnosis.outliers,
@@ -193,7 +195,14 @@ def _launch(
         memory_peak_bytes=_peak(record, sampler, "window")[1],
         device_memory_peak_bytes=device_peak_bytes(record, spec.device),
         inferences_per_s=launch_rate(_streams(record), spec.batch_size),
+        cpu_ms=_cpu_ms([record]),
+        yardstick_ms=processor.yardstick_ms(record.yardstick_ns),
     )
+
+
+def _cpu_ms(of_launches: Sequence[LaunchRecord]) -> Maybe[float]:
+    spent = [record.spent for record in of_launches]
+    return processor.cpu_ms([(one.cpu_ns, one.iterations) if one else None for one in spent])
 
 
 def _of(energy: Maybe[records.Energy], read: Callable[[records.Energy], Maybe[T]]) -> Maybe[T]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.engine.wire.messages import Verified
+from harness.engine.wire.messages import Spent, Verified
 from harness.errors import HarnessError
 from harness.maybe import Maybe, Unavailable
 from harness.records.result import ErrorInfo, Machine, Software
@@ -67,6 +67,8 @@ class LaunchRecord:
     # device time in ms of the timed iterations, by stream; events may have run out before the end
     device_ms: list[NDArray[np.float64]] = field(default_factory=list)
     device_untimed: Unavailable | None = None  # why that is empty, where it should not be
+    spent: Spent | None = None  # of the processor, from the window's beginning on
+    yardstick_ns: tuple[int, int] = (0, 0)  # before the window and after it; 0: not timed
     pipelined: bool = False  # one thread kept an inference in flight on each stream
     verified: Verified | None = None
     unverified: str = ""  # what ended the worker while it verified

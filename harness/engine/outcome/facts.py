@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from harness.analysis import channels as shares
 from harness.analysis.drift import Diagnosis
+from harness.analysis.processor import speed_change, yardstick_ms
 from harness.analysis.validity import Facts
 from harness.engine.outcome.evidence import Evidence, LaunchRecord
 from harness.engine.outcome.facts_gpu import gpu_facts
@@ -45,6 +46,7 @@ def validity_facts(
         throttle_events=_throttles(profiles),
         disturbed_blocks=_disturbed(profiles),
         clock_drift=_clock_drift(profiles),
+        speed_change=speed_change([yardstick_ms(record.yardstick_ns) for record, _ in timed]),
         threads=evidence.placement.threads,
         concurrency=spec.concurrency,
         usable_cpus=evidence.placement.usable,

@@ -101,6 +101,13 @@ class Failure(msgspec.Struct, frozen=True):
     traceback: str
 
 
+class Spent(msgspec.Struct, frozen=True):
+    """Processor time of all the worker's threads under load, window and guard band, in ns."""
+
+    cpu_ns: int
+    iterations: int
+
+
 class Event(msgspec.Struct, frozen=True):
     """Worker to driver. ``phase`` is what has just been finished."""
 
@@ -113,6 +120,8 @@ class Event(msgspec.Struct, frozen=True):
         ""  # of `timed`: an .npz that `harness.engine.worker.device_times` reads
     )
     device_untimed: Unavailable | None = None  # why there is none, where it should have been
+    spent: Spent | None = None  # of `timed`
+    yardstick_ns: int = 0  # of `steady` and `timed`: see `harness.engine.worker.yardstick`
     verified: Verified | None = None
     failure: Failure | None = None
 

@@ -21,8 +21,9 @@ from typing import Protocol
 from harness import registry
 from harness.engine.loads.closed import StreamLoop
 from harness.engine.loads.pipelined import Lane, PipelinedLoop
-from harness.engine.wire.messages import Boot, Event, Failure, Go, Job, Peer, unverified
-from harness.engine.wire.timeline import STOP, Timeline
+from harness.engine.wire.messages import Boot, Event, Failure, Go, Job, Peer, Spent, unverified
+from harness.engine.wire.timeline import STOP, Stream, Timeline
+from harness.engine.worker.yardstick import yardstick_ns
 from harness.errors import BackendUnavailable, HarnessError, one_line
 from harness.host.lifetime import end_with_parent
 from harness.maybe import Maybe, explain
@@ -103,14 +104,18 @@ class Worker:
     def _loop(self, timeline: Timeline, job: Job) -> None:
         loops = _loops(timeline, self._sessions, self._pipelined)
         loops.warm_up()
+        before_ns = yardstick_ns()
         from harness.engine.worker import device_times
 
         armed = device_times.arm(self._sessions, timeline.streams, job)
         loops.rebind(self._sessions)
-        self._pause(Event("steady", device_memory=self._device_memory()))
+        memory = self._device_memory()
+        self._pause(Event("steady", device_memory=memory, yardstick_ns=before_ns))
         if isinstance(self._sessions[0], DeviceMemory):
             self._sessions[0].reset_device_peak()
+        cpu_ns = time.process_time_ns()
         loops.window()
+        spent = Spent(time.process_time_ns() - cpu_ns, sum(map(_since_warm_up, timeline.streams)))
         # The window is over: from here on, what fails costs itself alone.
         memory, path = self._device_memory_if_it_tells(), ""
         untimed = armed if isinstance(armed, Unavailable) else None
@@ -120,7 +125,14 @@ class Worker:
             except Exception as error:  # a runtime's own
                 untimed = Unavailable(f"the device times cannot be read: {_in_words(error)}")
         self._pause(
-            Event("timed", device_memory=memory, device_times_path=path, device_untimed=untimed)
+            Event(
+                "timed",
+                device_memory=memory,
+                device_times_path=path,
+                device_untimed=untimed,
+                spent=spent,
+                yardstick_ns=yardstick_ns(),
+            )
         )
 
     def _device_memory(self) -> dict[str, Maybe[int]]:
@@ -145,6 +157,10 @@ class Worker:
                 Unavailable(f"the outputs could not be verified: {_in_words(error)}")
             )
         self._peer.send(Event("verified", verified=verified))
+
+
+def _since_warm_up(stream: Stream) -> int:
+    return stream.written - stream.window_start
 
 
 class _Loops(Protocol):
