@@ -25,6 +25,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from harness.compare.match import Side, doubts, same_night
+from harness.compare.yardsticks import doubt, speed_shift
 from harness.errors import NothingComparable
 from harness.maybe import Maybe, Unavailable, explain
 from harness.records.cell import cell_of
@@ -97,6 +98,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     estimate: Estimate | None = None
     paired: Paired | None = None
     note: str = ""  # doubts that go with whatever verdict
+    speed_shift: float = 0.0  # of the machine between the sides, as a logarithm
 
     @property
     def p_values(self) -> tuple[float, float] | None:
@@ -232,7 +234,8 @@ def _launches(pairing: Pairing, kind: Metric, minimum: float, needed: int) -> Dr
         minimum_launches=needed,
     )
     try:
-        return Draft(row=row, estimate=estimate(question))
+        shift = speed_shift(pairing.a, pairing.b)
+        return Draft(row=row, estimate=estimate(question), speed_shift=shift)
     except NothingComparable as error:
         return _refused(row, f"{error}")
 
@@ -331,7 +334,7 @@ def _doubtful(row: MetricVerdict, reason: str) -> Draft:
 def _judged(one: Draft, adjusted: Adjusted | None, alpha: float) -> MetricVerdict:
     row = one.row
     if one.estimate is not None:
-        row = _by_launches(row, one.estimate, adjusted, alpha)
+        row = _by_machine(_by_launches(row, one.estimate, adjusted, alpha), one.speed_shift)
     elif one.paired is not None and adjusted is None:
         same = f"the same ones of {one.paired.samples} samples are right"
         row = msgspec.structs.replace(row, verdict="unchanged", reason=same)
@@ -361,6 +364,15 @@ def _by_launches(
         p_adjusted=shift.p_adjusted,
         detectable=shift.detectable,
     )
+
+
+def _by_machine(row: MetricVerdict, shift: float) -> MetricVerdict:
+    """``row``, undecided where the machine changed by more than the change that is judged."""
+    if row.verdict in ("not comparable", "inconclusive") or isinstance(row.ratio, Unavailable):
+        return row
+    effect = max(abs(math.log(row.ratio)), math.log1p(row.minimum_effect))
+    why = doubt(row.metric, shift, effect)
+    return msgspec.structs.replace(row, verdict="inconclusive", reason=why) if why else row
 
 
 def _by_answers(

@@ -499,3 +499,37 @@ def test_an_int8_is_compared_with_the_fp32_that_it_was_made_from(content: str, p
     ]
     found = match_across(sides, sides, Across("precision", ("fp32", "int8")))
     assert len([m for m in found if not m.apart]) == pairs
+
+
+@pytest.mark.parametrize(
+    ("yardsticks", "times", "verdict"),
+    [
+        ((2.0, 2.0), 1.10, "regressed"),
+        ((2.0, 2.18), 1.10, "regressed"),  # the machine was slower by 9 %, the run by 10 %
+        ((2.0, 2.24), 1.10, "inconclusive"),
+        ((2.0, 1.78), 1.10, "inconclusive"),  # faster by more than that: the effect may be larger
+        ((2.0, 2.02), 1.0, "unchanged"),
+        ((2.0, 2.2), 1.0, "inconclusive"),  # a change as large may hide behind it
+        ((None, 3.0), 1.10, "regressed"),  # of files of before nobody knows
+    ],
+)
+def test_a_machine_that_changed_by_more_than_the_effect_decides_nothing(
+    yardsticks: tuple[float | None, float | None], times: float, verdict: str
+) -> None:
+    sides = [
+        _beside_a_yardstick(made(median_ms), yardstick)
+        for median_ms, yardstick in zip((1.0, times), yardsticks, strict=True)
+    ]
+    found = rows(only(compare_sets([sides[0]], [sides[1]])))
+    assert found["latency_median"].verdict == verdict
+    if verdict == "inconclusive":
+        assert "the machine itself was " in found["latency_median"].reason
+    assert found["memory_peak"].verdict == "unchanged"  # no time
+
+
+def _beside_a_yardstick(run: Result, took_ms: float | None) -> Result:
+    if took_ms is None:
+        return run
+    replace = msgspec.structs.replace
+    launches = tuple(replace(one, yardstick_ms=(took_ms, took_ms)) for one in run.timing.launches)
+    return replace(run, timing=replace(run.timing, launches=launches))
