@@ -21,7 +21,7 @@ _BAD = ("changed", "missing")
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """One run. ``verdict`` is *agrees* also where some figures could not be recomputed: how many
-    is a figure of its own, and *nothing recomputed* is no agreement."""
+    is a figure of its own. *Nothing recomputed* is no agreement: no data lay beside the result."""
 
     id: str
     folder: str
@@ -66,10 +66,11 @@ def _verified(result: Result, folder: Path) -> Verification:
     files, figures = check_files(result, folder), recompute(result, _samples(folder), readings)
     states = [one.state for one in figures]
     wrong = "differs" in states or any(file.state in _BAD for file in files)
+    held = "agrees" in states and any(file.state != "not kept" for file in files)
     return Verification(
         id=result.id,
         folder=str(folder),
-        verdict="differs" if wrong else "agrees" if "agrees" in states else "nothing recomputed",
+        verdict="differs" if wrong else "agrees" if held else "nothing recomputed",
         agree=states.count("agrees"),
         differ=states.count("differs"),
         not_recomputed=states.count("not recomputed"),
@@ -98,7 +99,11 @@ def _show(one: Verification) -> None:
 
     counts = f"{one.agree} agree, {one.differ} differ, {one.not_recomputed} not recomputed"
     click.echo(f"{plain(one.id)}: {one.verdict}; figures: {counts}")
-    body: list[tuple[str, str]] = [(f.state, f"{f.file}: {_hashes(f)}") for f in one.files]
+    body: list[tuple[str, str]] = [
+        (f.state, f"{f.file}: {_hashes(f)}") for f in one.files if f.state != "not kept"
+    ]
+    if gone := [file.file for file in one.files if file.state == "not kept"]:
+        body.append(("not kept", f"{', '.join(gone)}: nobody kept them with the result"))
     for figure in one.figures:
         if figure.state == "differs":
             told = f"recorded {figure.recorded}, recomputed {figure.recomputed}"

@@ -23,13 +23,17 @@ from harness.records.store import series_name
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-State = Literal["same", "changed", "missing", "not recorded"]
+State = Literal["same", "changed", "missing", "not kept", "not recorded"]
 _PIECE = 1 << 20
 MOST_BYTES = 1 << 31  # of readings: weeks of every sensor at 20 Hz
 
 
 class FileCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of the run folder. ``recorded`` is empty in results of before they were sealed."""
+    """One file of the run folder. ``recorded`` is empty in results of before they were sealed.
+
+    A file is *missing* where others lie there that the run wrote with it. It was *not kept* where
+    the result lies alone, as in a baseline, or was never sealed: then nothing tells of a theft.
+    """
 
     file: str
     state: State
@@ -45,7 +49,14 @@ def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 def check_files(result: Result, folder: Path) -> list[FileCheck]:
     """Each file that ``result`` names, held against what lies in ``folder``."""
-    return [_check(result, folder, name) for name in {**result.artifacts, **result.sha256}]
+    digest_by_name = {
+        name: _digest(folder, name) for name in {**result.artifacts, **result.sha256}
+    }
+    alone = not any(digest_by_name.values())
+    return [
+        _check(name, result.sha256.get(name, ""), digest, alone)
+        for name, digest in digest_by_name.items()
+    ]
 
 
 def read_series(folder: Path, launch: int) -> Maybe[dict[str, tuple[Any, Any]]]:
@@ -75,11 +86,10 @@ def _channels(arrays: dict[str, NDArray[Any]]) -> Iterable[tuple[str, tuple[Any,
             yield channel, (times.astype("int64"), values.astype("float64"))
 
 
-def _check(result: Result, folder: Path, name: str) -> FileCheck:
-    recorded, found = result.sha256.get(name, ""), _digest(folder, name)
+def _check(name: str, recorded: str, found: str, alone: bool) -> FileCheck:
     state: State = "same" if recorded == found else "changed"
     if not found:
-        state = "missing"
+        state = "not kept" if alone or not recorded else "missing"
     elif not recorded:
         state = "not recorded"
     return FileCheck(file=name, state=state, recorded=recorded, found=found)

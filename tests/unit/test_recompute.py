@@ -157,6 +157,32 @@ def test_a_result_of_before_there_were_hashes_says_so(
     assert "not recorded" in {one["state"] for one in found["files"]}
 
 
+def test_a_result_that_was_kept_alone_is_no_theft(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a baseline keeps it."""
+    for path in run.iterdir():
+        if path.name != "result.json":
+            path.unlink()
+    code, found = verify(run, capsys)
+    assert (code, found["verdict"], found["differ"]) == (0, "nothing recomputed", 0)
+    assert {one["state"] for one in found["files"]} == {"not kept"}
+    assert main(["verify", str(run)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "samples.npz" in shown and "nobody kept them with the result" in shown
+
+
+def test_readings_that_an_unsealed_run_did_not_keep_are_no_theft(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _edit(run, lambda raw: raw.update(sha256={}))
+    (run / "series.npz").unlink()
+    code, found = verify(run, capsys)
+    assert (code, found["verdict"], found["differ"]) == (0, "agrees", 0)
+    states_of = {one["file"]: one["state"] for one in found["files"]}
+    assert states_of["series.npz"] == "not kept"
+
+
 def test_what_is_no_run_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tmp_path / "nothing")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
