@@ -189,7 +189,7 @@ def _unknown(name: str, why: Unavailable, threshold: str = "") -> Check:
 
 
 def _limit(name: str, value: Maybe[float], limit: float, reason: str, remedy: str) -> Check:
-    threshold = f"at most {limit:g}" if limit != 0 else "none"
+    threshold = f"at most {limit:.0%}" if limit != 0 else "none"
     if isinstance(value, Unavailable):
         return _unknown(name, value, threshold)
     return _check(name, value <= limit, reason.format(value), threshold, remedy)

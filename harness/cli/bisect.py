@@ -127,7 +127,12 @@ def _suspects(
     from harness.records.refs import resolve
 
     if good is None or bad is None:
-        return from_history(results, cell, metric, machine)
+        problems: list[str] = []
+        try:
+            return from_history(results, cell, metric, machine, problems)
+        finally:
+            for problem in problems:
+                tell(problem)
     first, last = (resolve(ref, results).results for ref in (good, bad))
     return suspects(cell, metric, first, last, names=(good, bad))
 

@@ -13,7 +13,9 @@ from typing import Any
 import click
 
 from harness.cli.output import results_folder
+from harness.cli.tell import tell
 from harness.errors import UsageError
+from harness.records.store import owed
 
 _PIP = "pip install 'hw-harness[board]'"
 
@@ -35,6 +37,8 @@ def command(logdir: str, port: int, host: str) -> None:
     and a card per model. It follows runs while they go. Ctrl-C ends it.
     """
     _check_folder(Path(logdir))
+    if killed := owed(logdir):
+        tell(f"runs in {logdir!r} that are not shown: {killed}")
     tensorboard = _tensorboard()
     tensorboard.configure(argv=[None, "--logdir", logdir, "--port", str(port), "--host", host])
     url = _launch(tensorboard, port, host)

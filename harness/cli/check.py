@@ -204,7 +204,7 @@ def _planned(sweeps: list[Path]) -> tuple[dict[str, str], list[str]]:
     from harness import maybe
     from harness.errors import ResultError
     from harness.records.store import read_bytes
-    from harness.sweep.folder import MANIFEST, Attempt, Manifest
+    from harness.sweep.folder import ATTEMPTS, MANIFEST, Attempt, Manifest
 
     planned: dict[str, str] = {}
     problems: list[str] = []
@@ -214,11 +214,11 @@ def _planned(sweeps: list[Path]) -> tuple[dict[str, str], list[str]]:
         try:
             manifest = maybe.decode(read_bytes(folder / MANIFEST), Manifest)
             planned |= dict.fromkeys((cell.name for cell in manifest.cells), "")
-            for line in (folder / "attempts.jsonl").read_bytes().splitlines():
+            if not (folder / ATTEMPTS).exists():  # nothing has been tried yet
+                continue
+            for line in read_bytes(folder / ATTEMPTS).splitlines():
                 attempt = maybe.decode(line, Attempt)
                 planned[attempt.cell] = f": {attempt.status}: {attempt.reason}"
-        except FileNotFoundError:  # nothing has been tried yet
-            continue
         except (OSError, ResultError, msgspec.MsgspecError) as error:
             problems.append(
                 f"{str(folder)!r}: its sweep cannot be read, so cells that it planned and did not "

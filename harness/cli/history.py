@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.output import json_option, print_json, results_option
+from harness.cli.tell import tell
 
 if TYPE_CHECKING:
     from harness.compare.series import Series
@@ -52,7 +53,14 @@ def command(
 
     kind = metric_named(metric)
     count = parse_int("--last", last, 1, 100_000)
-    series = find(Path(results), cell, kind, branch=branch, machine=machine, last=count)
+    problems: list[str] = []
+    try:
+        series = find(
+            Path(results), cell, kind, branch=branch, machine=machine, last=count, problems=problems
+        )
+    finally:
+        for problem in problems:
+            tell(problem)
     if acknowledge is not None:
         _acknowledge(series, acknowledge, results)
         series = find(Path(results), cell, kind, branch=branch, machine=machine, last=count)

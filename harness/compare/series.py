@@ -46,13 +46,17 @@ def find(
     branch: str | None = None,
     machine: str | None = None,
     last: int = 365,
+    problems: list[str] | None = None,
 ) -> list[Series]:
     """Every series whose cell is ``cell``, its key or a glob, on machines that begin ``machine``.
 
+    ``problems`` is told which runs are in none: those that were killed, or cannot be read.
     Raises `NothingComparable` where none has a night with this metric.
     """
     with Index(results) as index:
-        index.refresh()
+        skipped = index.refresh().skipped
+        if problems is not None:
+            problems += [f"{path}: {why}" for path, why in skipped]
         known = index.cells()
         fitting = [one for one in known if _fits(one, cell, machine)]
         accepted = acknowledged.read(results)
@@ -173,12 +177,18 @@ def acknowledge(results: Path, series: Series, reason: str) -> Acknowledged:
     return accepted
 
 
-def from_history(results: Path, cell: str, metric: Metric, machine: str | None = None) -> Suspects:
-    """The runs on both sides of the last regression of ``cell``.
+def from_history(
+    results: Path,
+    cell: str,
+    metric: Metric,
+    machine: str | None = None,
+    problems: list[str] | None = None,
+) -> Suspects:
+    """The runs on both sides of the last regression of ``cell``. ``problems`` as of `find`.
 
     Raises `NothingComparable` where there is none, or several series.
     """
-    found = find(results, cell, metric, machine=machine)
+    found = find(results, cell, metric, machine=machine, problems=problems)
     regressed = [one for one in found if one.history.incident]
     if len(regressed) != 1:
         names = ", ".join(f"{one.cell} on {one.fingerprint}" for one in regressed[:3])

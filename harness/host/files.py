@@ -49,6 +49,26 @@ def atomically(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def opened_to_append(path: Path) -> BinaryIO:
+    """``path`` itself to append to, made where it is not there yet.
+
+    Raises `ResultError` where it is a link, or cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.fdopen(os.open(path, flags, 0o666), "ab")
+    except OSError as error:
+        refuse_links(path)
+        raise _unwritable(path, error) from error
+
+
+def refuse_links(*paths: Path) -> None:
+    """Raises `ResultError` for one that is a link: a folder from elsewhere may lead anywhere."""
+    for path in paths:
+        if path.is_symlink():
+            raise ResultError(f"{str(path)!r} is a link, and is not written through", "remove it")
+
+
 def _unwritable(path: Path, error: OSError) -> ResultError:
     return ResultError(f"{str(path)!r} cannot be written: {cause(error)}")
 

@@ -24,7 +24,7 @@ import msgspec
 
 from harness.errors import ResultError
 from harness.host import lock
-from harness.host.files import write_atomically
+from harness.host.files import refuse_links, write_atomically
 from harness.maybe import Unavailable
 from harness.records.acknowledged import who
 from harness.records.cell import Cell, cell_of
@@ -134,7 +134,7 @@ class Replacement(NamedTuple):
 def replacing(name: str, results: Path | str = "results") -> Iterator[Replacement]:
     """The place of the baseline ``name``, for one writer at a time. Raises `ResultError`."""
     home = Path(results) / BASELINES_NAME
-    _refuse_links(home, home / name, _record(home, name))
+    refuse_links(home, home / name, _record(home, name))
     with _locked(home):
         old = read(name, results) if _record(home, name).exists() else None
         yield Replacement(home, name, old)
@@ -203,7 +203,7 @@ def _write(home: Path, baseline: Baseline, files: Sequence[tuple[str, bytes]]) -
     try:
         for name, data in files:
             copy = folder / name / RESULT_NAME
-            _refuse_links(folder, copy.parent, copy)
+            refuse_links(folder, copy.parent, copy)
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(copy, data)
         record = msgspec.json.format(msgspec.json.encode(baseline), indent=2)
@@ -216,14 +216,6 @@ def _write(home: Path, baseline: Baseline, files: Sequence[tuple[str, bytes]]) -
         raise ResultError(
             f"{str(folder)!r} cannot be written: {error.strerror}", "free some space"
         ) from error
-
-
-def _refuse_links(*paths: Path) -> None:
-    for path in paths:
-        if path.is_symlink():
-            raise ResultError(
-                f"{str(path)!r} is a link, and a baseline is not written through one", "remove it"
-            )
 
 
 def _is_copy(folder: Path) -> bool:

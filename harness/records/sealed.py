@@ -49,9 +49,7 @@ def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 def check_files(result: Result, folder: Path) -> list[FileCheck]:
     """Each file that ``result`` names, held against what lies in ``folder``."""
-    digest_by_name = {
-        name: _digest(folder, name) for name in {**result.artifacts, **result.sha256}
-    }
+    digest_by_name = {name: _digest(folder, name) for name in {**result.artifacts, **result.sha256}}
     alone = not any(digest_by_name.values())
     return [
         _check(name, result.sha256.get(name, ""), digest, alone)

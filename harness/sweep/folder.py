@@ -24,13 +24,15 @@ import msgspec
 from harness import machine, maybe
 from harness.errors import ResultError, UsageError
 from harness.host import git, lock
-from harness.host.files import write_atomically
+from harness.host.files import opened_to_append, refuse_links, write_atomically
 from harness.records.cell import Cell, cell_of
 from harness.records.store import iter_results, read_bytes
 from harness.sweep.plan import FILES, Plan
 
 SCHEMA = "harness.sweep/1"
 MANIFEST = "sweep.json"
+ATTEMPTS = "attempts.jsonl"
+LOGS = "logs"
 DONE = ("complete", "degraded")
 
 
@@ -89,7 +91,7 @@ class SweepFolder:
         """Append one attempt. Raises `ResultError`."""
         line = msgspec.json.encode(attempt) + b"\n"
         try:
-            with (self.path / "attempts.jsonl").open("ab") as file:
+            with opened_to_append(self.path / ATTEMPTS) as file:
                 lock.wait(file.fileno())  # another shard may write here too
                 file.write(line)
         except OSError as error:
@@ -109,6 +111,7 @@ def open_sweep(plan: Plan, out: Path, label: str | None, new: bool) -> SweepFold
     path = out / f"{plan.name}-{label}"
     if new:
         path = _next(path)
+    refuse_links(path / MANIFEST, path / ATTEMPTS, path / LOGS)
     manifest = _read(path)
     if manifest is None:
         manifest = _create(path, plan, label, state)
@@ -129,7 +132,7 @@ def _create(path: Path, plan: Plan, label: str, state: dict[str, str]) -> Manife
         state=state,
     )
     try:
-        (path / "logs").mkdir(parents=True, exist_ok=True)
+        (path / LOGS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultError(
             f"sweep folder {str(path)!r} cannot be made: {error.strerror}",

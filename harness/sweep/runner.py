@@ -28,12 +28,13 @@ import msgspec
 
 from harness import spec as specs
 from harness.errors import one_line
+from harness.host.files import opened_to_append
 from harness.host.lifetime import PARENT_VARIABLE
 from harness.maybe import Unavailable, convert
 from harness.records.cell import Cell
 from harness.records.lookup import lookup
 from harness.records.result import Result
-from harness.sweep.folder import DONE, Attempt, SweepFolder
+from harness.sweep.folder import DONE, LOGS, Attempt, SweepFolder
 from harness.sweep.plan import Plan, SweepCell
 
 # -P: a file in the user's folder must not shadow a module, nor a folder be taken for Harness
@@ -117,7 +118,7 @@ def _launch(
 ) -> tuple[Attempt, float | None]:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     began = time.monotonic()
-    log = folder.path / "logs" / f"{one.cell.key}-{launch}.log"
+    log = folder.path / LOGS / f"{one.cell.key}-{launch}.log"
     tags = [f"sweep={folder.manifest.id}", f"night={folder.manifest.label}", f"launch={launch}"]
     fields = {**one.fields, "tags": [*one.fields.get("tags", ()), *tags]}
     command = [*HARNESS, "run", "--json", "--launches=1", f"--results={folder.path}"]
@@ -183,7 +184,7 @@ def process(
     Whoever ends us ends the run, too, and is told by `KeyboardInterrupt`. Where we are killed, a
     run of ours is stopped by the kernel, and leaves a result marked as interrupted.
     """
-    with log.open("ab") as stderr, _ended_like_ctrl_c():
+    with opened_to_append(log) as stderr, _ended_like_ctrl_c():
         child = subprocess.Popen(
             command,
             cwd=code,

@@ -378,7 +378,7 @@ def _validity(result: Result) -> Iterator[Line]:
             continue
         for check in checks:
             held = check.threshold and verdict != "unknown"
-            rule = f" ({plain(check.threshold)})" if held else ""
+            rule = f" (wanted: {plain(check.threshold)})" if held else ""
             yield Line("Validity", plain(check.name), verdict, plain(check.reason) + rule)
     yield from _named([check for check in result.validity if check.verdict == "pass"], "pass")
 

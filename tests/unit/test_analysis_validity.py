@@ -164,7 +164,7 @@ def test_a_warning_says_what_was_seen_the_limit_and_what_to_do() -> None:
         name="foreign load",
         verdict="warn",
         reason="other processes took 25.0% of a core; stop them, or set --cpus",
-        threshold="at most 0.05",
+        threshold="at most 5%",
     )
     assert check("throttled", throttle_events=3.0).reason.startswith("3 throttle events")
     assert check("throttled").threshold == "none"

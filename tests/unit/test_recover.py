@@ -196,6 +196,9 @@ def test_commands_name_the_one_that_recovers(tmp_path: Path, capsys) -> None:
     for args in (["show", "latest"], [*report, str(results)]):
         assert main([*args, "--results", str(results)]) == 2
         assert f"1 killed: harness recover --results {results}" in capsys.readouterr().err
+    for args in (["history"], ["bisect", "digits/onnxruntime/cpu/int8/b1/latency"]):
+        assert main([*args, "--results", str(results)]) == 4  # there is no series yet
+        assert capsys.readouterr().err.count(named) == 1
 
     assert main(["recover", "--results", str(results), "--json"]) == 0
     (one,) = json.loads(capsys.readouterr().out)
