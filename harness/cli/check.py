@@ -265,8 +265,8 @@ def _write(report: GateReport, files: dict[str, Path]) -> None:
     import msgspec
 
     from harness.host.files import write_atomically
+    from harness.views.gate import render_gate_markdown
     from harness.views.gate_junit import render_junit
-    from harness.views.gate_markdown import render_gate_markdown
 
     for kind, path in files.items():
         if kind == "junit":

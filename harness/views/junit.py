@@ -32,7 +32,7 @@ def document(
     title: str, cases: Sequence[JunitCase], properties: Mapping[str, object] | None = None
 ) -> bytes:
     """The XML document, in UTF-8. No name or message can break it: control characters are gone."""
-    outcomes = Counter(case.outcome for case in cases)
+    outcomes: Counter[str] = Counter(case.outcome for case in cases)
     totals = {"name": title, "tests": str(len(cases))}
     totals |= {attribute: str(outcomes[outcome]) for outcome, attribute in _COUNTED.items()}
     root = ET.Element("testsuites", totals)

@@ -29,9 +29,8 @@ from harness.report.html import render as html_of
 from harness.report.markdown import render as markdown_of
 from harness.sweep.folder import Attempt, Manifest
 from harness.views.comparison import render_sets
-from harness.views.gate import render_gate
+from harness.views.gate import LIMIT_BYTES, direction, render_gate, render_gate_markdown
 from harness.views.gate_junit import render_junit
-from harness.views.gate_markdown import LIMIT_BYTES, direction, render_gate_markdown
 from harness.views.terminal import to_text
 
 EVIL = "]]>\x00\x1b[2J<b>&\"'|\u202e\ufffe`x`"
