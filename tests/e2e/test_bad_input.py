@@ -150,7 +150,7 @@ def test_data_that_does_not_fit_the_model(harness: Harness, tmp_path: Path) -> N
 def test_results_folders_that_cannot_be_written(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "locked").mkdir(mode=0o500)
-    elsewhere = "with --out"
+    elsewhere = "with --results"
     cases = [
         ("--out file", "'file' cannot be written: a file is in its place", elsewhere),
         ("--out file/in", "'file/in' cannot be written: Not a directory", elsewhere),

@@ -436,7 +436,7 @@ def test_the_latencies_of_the_selected_are_laid_over_each_other(page: Any) -> No
     counted = download_csv(page, "Download latency distribution as CSV")
     for precision in ("fp32", "int8"):
         found = [row for row in counted if row["precision"] == precision]
-        assert sum(float(row["count"]) for row in found) > 1_000
+        assert sum(float(row["count"]) for row in found) > 100  # all of a run's, not the few drawn
     page.get_by_role("button", name="Whole tail").click()
     settled(page)
     assert not [t for t in chart.locator("svg text").all_text_contents() if "twentieth" in t]
