@@ -69,7 +69,7 @@ def evidence(sampler: SamplerProcess | None, record: LaunchRecord, **spec: Any) 
         began_ns=time.perf_counter_ns(),
         placement=Placement(threads=1, cpus=None, rest=None, usable=2),
         launches=[record],
-        samplers=[sampler],
+        samplers=[sampler and sampler.sampled()],
     )
 
 

@@ -54,7 +54,7 @@ def finished(launches: int, streams: int = 1) -> Evidence:
     found.spec = msgspec.structs.replace(found.spec, concurrency=streams)
     found.machine = Machine(fingerprint="f", factors={"cpu": "c"}, context={})
     found.prepared, found.installed = PREPARED, INSTALLED
-    found.samplers = [sampled([counter()]) for _ in range(launches)]
+    found.samplers = [sampled([counter()]).sampled() for _ in range(launches)]
     for index, record in enumerate(found.launches):
         record.load_s, record.first_inference_ms = 0.25, 3.5 + index
         record.memory = {"imported": {"rss_bytes": 1e6}, "window": {"peak_bytes": 3e6}}
@@ -95,7 +95,7 @@ def journalled(out: Path, found: Evidence, *, cut: bool = False) -> Path:
         now_ns = time.perf_counter_ns()
         journal.append(Seen.of(known, launch=index, doing="verifying", at_ns=now_ns, lost=None))
         name = f"series{f'-{index}' if index else ''}.journal"
-        (folder.path / name).write_bytes(frames_of(found.samplers[index]))
+        (folder.path / name).write_bytes(frames_of(sampled([counter()])))
     samples = SamplesJournal(folder.path)
     for one in stretches(found):
         samples.append(one.launch, one.start_ns, one.end_ns, stream=one.stream, timed=one.timed)

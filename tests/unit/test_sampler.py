@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 
 from harness import registry
+from harness.analysis.sampled import profiles as profiles_of
+from harness.analysis.sampled import report
+from harness.engine.driver.series_file import save_series
 from harness.engine.sampler import main as sampler_module
 from harness.engine.sampler.client import SamplerProcess
 from harness.engine.sampler.main import Sampler, default_rate_hz, next_deadline_ns
@@ -171,7 +174,7 @@ def test_a_real_child_is_sampled_over_the_window() -> None:
             process.drain()
         end_ns = time.perf_counter_ns()
         process.stop()
-        profiles = process.profiles(start_ns, end_ns)
+        profiles = profiles_of(process.sampled(), start_ns, end_ns)
         live = process.live()
     rss = profiles.channels["rss_bytes"]
     assert not isinstance(rss, Unavailable) and not isinstance(rss.mean, Unavailable)
@@ -225,8 +228,8 @@ def test_a_killed_sampler_leaves_its_series_and_a_reason() -> None:
             time.sleep(0.01)
         kept = len(process.series()["rss_bytes"][0])
         later_ns = covered_ns + 3_600_000_000_000
-        cut_short = process.profiles(start_ns, later_ns)
-        whole = process.profiles(start_ns, covered_ns)
+        cut_short = profiles_of(process.sampled(), start_ns, later_ns)
+        whole = profiles_of(process.sampled(), start_ns, covered_ns)
         process.stop()
     assert kept >= 20
     assert process.lost is not None and "SIGKILL" in process.lost.reason
@@ -244,8 +247,8 @@ def test_a_sampler_that_crashes_tells_by_its_stderr(tmp_path: Path) -> None:
     assert not process.wait_ready(30)
     assert process.lost is not None and "no sampler today" in process.lost.reason
     assert process.unavailable().keys() == set(ALL)
-    assert isinstance(process.report(0, 1), Unavailable)
-    assert process.profiles(0, 1).channels == dict.fromkeys(ALL, process.lost)
+    assert isinstance(report(process.sampled(), 0, 1), Unavailable)
+    assert profiles_of(process.sampled(), 0, 1).channels == dict.fromkeys(ALL, process.lost)
     process.stop()
 
 
@@ -334,7 +337,7 @@ def test_a_driver_that_does_not_drain_loses_nothing(tmp_path: Path) -> None:
         time.sleep(0.5)
         process.stop()
         series = process.series()
-        process.save_series(tmp_path / "series.npz")
+        save_series(process.sampled(), tmp_path / "series.npz")
     times_ns = series["rss_bytes"][0]
     assert len(times_ns) > 10
     with np.load(tmp_path / "series.npz", allow_pickle=False) as saved:
@@ -344,7 +347,7 @@ def test_a_driver_that_does_not_drain_loses_nothing(tmp_path: Path) -> None:
     ahead_ns = time.time_ns() - time.perf_counter_ns()
     assert abs((wall_ns - clock_ns) - ahead_ns) < 1_000_000_000
     with pytest.raises(ResultError):
-        process.save_series(tmp_path / "absent" / "series.npz")
+        save_series(process.sampled(), tmp_path / "absent" / "series.npz")
 
 
 def test_the_sampler_imports_no_framework() -> None:

@@ -229,9 +229,10 @@ def test_many_streams_share_one_timeline_of_bounded_size() -> None:
 
 def test_a_meter_is_saved_with_its_series(tmp_path: Path) -> None:
     found = run_of(recorded(400), rate_hz=None)
-    found.samplers = [sampled([counter()])]
+    sampler = sampled([counter()])
+    found.samplers = [sampler.sampled()]
     folder = Folder(tmp_path / "r", found)
-    (folder.run.path / "series.journal").write_bytes(bytes(found.samplers[0].unsaved))
+    (folder.run.path / "series.journal").write_bytes(bytes(sampler.unsaved))
     result = folder.saving.save()
     assert folder.names == ["result.json", "samples.npz", "series.npz"]
     assert list(result.artifacts) == ["samples.npz", "series.npz"]

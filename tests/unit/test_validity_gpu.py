@@ -12,9 +12,9 @@ import pytest
 from test_analysis_validity import GOOD
 
 from harness.analysis.blocks import blocks
+from harness.analysis.sampled import Sampled
+from harness.analysis.sensor_facts import cpu_clock_drift, gpu_facts
 from harness.analysis.validity import HELD_BACK, GpuFacts, checks, worst
-from harness.engine.outcome.evidence import LaunchRecord
-from harness.engine.outcome.facts_gpu import gpu_facts
 from harness.maybe import Unavailable, coded
 from harness.protocols import Channel
 from harness.records.result import Check
@@ -90,69 +90,74 @@ def test_not_seeing_is_not_knowing(name: str, field: str) -> None:
     assert (found.verdict, found.reason) == ("unknown", "MIG; measure a whole GPU")
 
 
-class Sampled:
-    """What `gpu_facts` takes from a sampler: channels and their readings."""
-
-    def __init__(self, **series: list[float]) -> None:
-        self.gone: dict[str, Unavailable] = {}
-        self._series = {
+def sampled(gone: dict[str, Unavailable] | None = None, **series: list[float]) -> Sampled:
+    """What a sampler read once a second, from second 0 on."""
+    return Sampled(
+        channels=tuple(Channel(name, "", "gauge", name, "gpu", "nvml") for name in series),
+        series={
             name: (np.arange(len(values), dtype=np.int64) * 1_000_000_000, np.array(values))
             for name, values in series.items()
-        }
-
-    @property
-    def channels(self) -> list[Channel]:
-        return [Channel(name, "", "gauge", name, "gpu", "nvml") for name in self._series]
-
-    def series(self) -> dict[str, Any]:
-        return self._series
-
-    def unavailable(self) -> dict[str, Unavailable]:
-        return self.gone
+        },
+        reasons=gone or {},
+    )
 
 
-def facts(*samplers: Sampled | None, device: str = "cuda:0") -> GpuFacts:
-    record = LaunchRecord()
-    record.window_ns = (1_000_000_000, 10_000_000_000)
-    found = gpu_facts(device, [(record, sampler) for sampler in samplers])  # type: ignore[misc]
+def facts(*launches: Sampled, device: str = "cuda:0") -> GpuFacts:
+    found = gpu_facts(device, [(one, 1_000_000_000, 10_000_000_000) for one in launches])
     assert found is not None
     return found
 
 
 def test_counted_time_is_a_share_of_the_window() -> None:
     """From second 1 to second 10: 4.5 s of 9 s."""
-    found = facts(Sampled(gpu0_sw_thermal_s=[0.5 * t for t in range(12)]))
+    found = facts(sampled(gpu0_sw_thermal_s=[0.5 * t for t in range(12)]))
     assert found.held_back == {"sw_thermal": (0.5, True)}
 
 
 def test_samples_stand_in_where_nothing_is_counted() -> None:
     flags = [1.0, *[0.0] * 5, *[1.0] * 5, 1.0]
-    found = facts(Sampled(gpu0_sw_thermal=flags))
+    found = facts(sampled(gpu0_sw_thermal=flags))
     assert found.held_back == {"sw_thermal": (0.5, False)}
 
 
 def test_the_worst_launch_counts() -> None:
-    mild, bad = (Sampled(gpu1_other_processes=[n] * 12) for n in (0.0, 2.0))
+    mild, bad = (sampled(gpu1_other_processes=[n] * 12) for n in (0.0, 2.0))
     assert facts(mild, bad, device="cuda:1").other_processes == 2.0
 
 
 def test_a_clock_that_jumps_about_has_not_drifted() -> None:
-    steady = facts(Sampled(gpu0_sm_mhz=[1980.0, 1890.0] * 6)).clock_drift
+    steady = facts(sampled(gpu0_sm_mhz=[1980.0, 1890.0] * 6)).clock_drift
     assert isinstance(steady, float) and steady < 0.02
-    falling = facts(Sampled(gpu0_sm_mhz=[1980.0] * 6 + [1782.0] * 6)).clock_drift
+    falling = facts(sampled(gpu0_sm_mhz=[1980.0] * 6 + [1782.0] * 6)).clock_drift
     assert falling == pytest.approx(0.1)
 
 
+def test_the_busiest_processors_clock_drifts_by_the_same_rule() -> None:
+    """Thirds of nine seconds: means of 3000 and 2700. Idle cores and a GPU have no say."""
+    falling, steady = [3000.0] * 6 + [2700.0] * 6, [3000.0, 2900.0] * 6
+    window = 1_000_000_000, 10_000_000_000
+    quiet = sampled(cpu_max_mhz=steady, cpu_mean_mhz=falling, gpu0_sm_mhz=falling)
+    found = cpu_clock_drift([(quiet, *window)])
+    assert isinstance(found, float) and found < 0.02
+    assert cpu_clock_drift([(quiet, *window), (sampled(cpu_max_mhz=falling), *window)]) == (
+        pytest.approx(0.1)
+    )
+    blind = cpu_clock_drift([(sampled({"cpu_max_mhz": LOST}, cpu_max_mhz=[]), *window)])
+    assert blind == LOST
+    assert isinstance(cpu_clock_drift([]), Unavailable)
+
+
 def test_a_channel_that_fell_silent_is_told_and_one_that_never_spoke_is_not() -> None:
-    sampler = Sampled(gpu0_sm_mhz=[1980.0] * 4 + [np.nan] * 8, gpu0_percent=[np.nan] * 12)
-    sampler.gone = {"gpu0_sm_mhz": LOST, "gpu0_percent": LOST}
-    found = facts(sampler)
+    gone = {"gpu0_sm_mhz": LOST, "gpu0_percent": LOST}
+    found = facts(
+        sampled(gone, gpu0_sm_mhz=[1980.0] * 4 + [np.nan] * 8, gpu0_percent=[np.nan] * 12)
+    )
     assert found.silenced == {"gpu0_sm_mhz": LOST}
     assert found.clock_drift == LOST
 
 
 def test_without_a_sampler_nothing_is_known() -> None:
-    found = facts(None)
+    found = facts()
     assert all(isinstance(getattr(found, f), Unavailable) for f in GpuFacts.__struct_fields__)
     assert gpu_facts("cpu", []) is None
 
@@ -165,7 +170,7 @@ def test_the_document_has_every_check() -> None:
 def test_a_block_shows_the_clock_and_heat_of_what_computes() -> None:
     names = {"cpu_max_mhz": 3000.0, "cpu0_temperature_c": 90.0, "gpu1_sm_mhz": 1980.0,
              "gpu1_temperature_c": 54.0, "gpu1_memory_temperature_c": 95.0}  # fmt: skip
-    sampled = Sampled(**{name: [value] * 12 for name, value in names.items()})
+    read = sampled(**{name: [value] * 12 for name, value in names.items()})
     times = np.arange(1, 10, dtype=np.int64) * 1_000_000_000
-    found = blocks(0, times, times + 500_000_000, sampled.series(), sampled.channels)
+    found = blocks(0, times, times + 500_000_000, read.series, read.channels)
     assert {(block.clock_mhz, block.temperature_c) for block in found} == {(1980.0, 54.0)}

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from harness.analysis.sampled import Sampled
     from harness.records.samples import SamplesJournal, Stretch
 
 FLUSH_EVERY_S = 1.0
@@ -60,7 +61,8 @@ class RunObserver:
         self.launch_index = 0
         self.metered = spec.sample_rate_hz != 0 and _may_meter(spec)
         self.problems: list[str] = []
-        self.samplers: list[SamplerProcess | None] = []
+        self.samplers: list[Sampled | None] = []  # of the launches that are over
+        self.sampler: SamplerProcess | None = None  # the current launch's, once started
         self._folder = folder
         self._cpus = cpus
         self.installed: Installed | None = None  # from the first warm-up on
@@ -79,17 +81,11 @@ class RunObserver:
 
     # -- one launch -----------------------------------------------------------------------------
 
-    @property
-    def sampler(self) -> SamplerProcess | None:
-        """The current launch's, once started; ``--sample-rate 0`` switches sampling off."""
-        return self.samplers[self.launch_index] if self.launch_index < len(self.samplers) else None
-
     def start_sampler(self, pid: int) -> SamplerProcess | None:
         """Start the sampler for one worker. It comes up while the worker warms up."""
         if self.spec.sample_rate_hz == 0:
-            self.samplers.append(None)
             return None
-        sampler = SamplerProcess()
+        sampler = self.sampler = SamplerProcess()
         context = ProfilerContext(pid, self.spec.device, power_source=self.spec.power_source)
         sampler.start(
             SamplerJob(
@@ -99,7 +95,6 @@ class RunObserver:
                 cpus=self._cpus,
             )
         )
-        self.samplers.append(sampler)
         return sampler
 
     def idle_s(self) -> float:
@@ -164,11 +159,11 @@ class RunObserver:
         self._publish(tick, tick.estimate or Estimate())
         if self.sampler is not None:
             self.sampler.stop()
-        elif len(self.samplers) == self.launch_index:
-            self.samplers.append(None)  # it never came that far
         self._outlook.launch_over()
         self._remember(tick)
         self._flush()
+        self.samplers.append(self.sampler.sampled() if self.sampler else None)
+        self.sampler = None
         self.launch_index += 1
 
     # -- the end --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import registry
+from harness.analysis.sampled import Sampled
 from harness.engine.driver.journal import Begun, Line, Ready, RunJournal, Seen, read_lines
 from harness.engine.driver.saving import Saving
 from harness.engine.outcome.evidence import Evidence, Installed, LaunchRecord, window_bounds
@@ -82,7 +83,7 @@ def _evidence(folder: Path, lines: list[Line]) -> Evidence:
         installed=installed or _NOT_NOTED,
         prepared=ready.prepared if ready else None,
         launches=[_record(index, seen.get(index), blocks, begun.spec) for index in range(count)],
-        samplers=[_sampler(folder, index, seen.get(index), begun.spec) for index in range(count)],
+        samplers=[_sampled(folder, index, seen.get(index), begun.spec) for index in range(count)],
     )
 
 
@@ -116,14 +117,14 @@ def _iterations(blocks: list[Stretch]) -> Iterations:
     return Iterations.of(starts, ends, window)
 
 
-def _sampler(folder: Path, index: int, seen: Seen | None, spec: RunSpec) -> SamplerProcess | None:
+def _sampled(folder: Path, index: int, seen: Seen | None, spec: RunSpec) -> Sampled | None:
     if spec.sample_rate_hz == 0:
         return None
     frames = b""
     with contextlib.suppress(OSError):
         frames = (folder / series_name(index, JOURNAL_SUFFIX)).read_bytes()
     lost = seen.sampler_lost if seen else None
-    return SamplerProcess.replayed(frames, tuple(registry.profiler_names()), lost)
+    return SamplerProcess.replayed(frames, tuple(registry.profiler_names()), lost).sampled()
 
 
 def _mark(evidence: Evidence) -> None:

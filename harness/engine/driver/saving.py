@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from harness.engine.driver.journal import RunJournal
+from harness.engine.driver.series_file import save_series
 from harness.engine.outcome.assemble import assemble, with_files
 from harness.errors import ResultError
 from harness.records.samples import JOURNAL_NAME, SAMPLES_NAME, Stretch, pack
@@ -111,11 +113,11 @@ class Saving:
 
     def _save_series(self) -> dict[str, str]:
         held: dict[str, str] = {}
-        for index, sampler in enumerate(self._evidence.samplers):
+        for index, sampled in enumerate(self._evidence.samplers):
             path = self._folder.path / series_name(index)
-            if sampler is None or not sampler.channels:
+            if sampled is None or not sampled.channels:
                 continue
-            if self._tried(lambda sampler=sampler, path=path: sampler.save_series(path)):  # type: ignore[misc]
+            if self._tried(partial(save_series, sampled, path)):
                 held[path.name] = f"every reading of every sensor, launch {index}"
         return held
 

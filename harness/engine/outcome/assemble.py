@@ -20,6 +20,8 @@ from harness.analysis.energy.pool import pool
 from harness.analysis.latency import interval_methods, latency_stats
 from harness.analysis.overhead import Round, overhead
 from harness.analysis.profiles import merge
+from harness.analysis.sampled import Sampled
+from harness.analysis.sampled import profiles as summaries
 from harness.analysis.throughput import launch_rate, throughput
 from harness.analysis.validity import checks, lacking, worst
 from harness.engine.outcome.device_figures import (
@@ -31,7 +33,6 @@ from harness.engine.outcome.device_figures import (
 )
 from harness.engine.outcome.evidence import Evidence, LaunchRecord
 from harness.engine.outcome.facts import Pair, validity_facts
-from harness.engine.sampler.client import SamplerProcess
 from harness.maybe import Maybe, Unavailable, present
 from harness.records import result as records
 from harness.records.primary import average_power_w, settled
@@ -250,27 +251,27 @@ def _merged_profiles(timed: Sequence[Pair]) -> Maybe[records.Profiles]:
     return merge(found)
 
 
-def _profiles(index: int, record: LaunchRecord, sampler: SamplerProcess) -> records.Profiles:
+def _profiles(index: int, record: LaunchRecord, sampler: Sampled) -> records.Profiles:
     assert record.window_ns is not None
     windows = [recorder.window() for recorder in record.recorders]
     starts, ends = windows[0]
     if len(windows) > 1:
         starts = np.concatenate([starts for starts, _ in windows])
         ends = np.concatenate([ends for _, ends in windows])
-    cut = blocks(index, starts, ends, sampler.series(), sampler.channels)
-    return msgspec.structs.replace(sampler.profiles(*record.window_ns), blocks=cut)
+    cut = blocks(index, starts, ends, sampler.series, sampler.channels)
+    return msgspec.structs.replace(summaries(sampler, *record.window_ns), blocks=cut)
 
 
 def _launch_energy(
-    evidence: Evidence, record: LaunchRecord, sampler: SamplerProcess | None
+    evidence: Evidence, record: LaunchRecord, sampler: Sampled | None
 ) -> Maybe[records.Energy]:
     if sampler is None:
         return Unavailable("sampling was switched off", "give --sample-rate above 0")
     assert record.window_ns is not None
     start_ns, end_ns = record.window_ns
-    series = sampler.series()
+    series = sampler.series
     meters = [channel for channel in sampler.channels if channel.unit in ("J", "W")]
-    silent = sampler.unavailable()
+    silent = sampler.reasons
     if not any(channel.name not in silent for channel in meters):
         reasons = [silent[c.name] for c in meters if c.name in silent] or [
             silent[name] for name in ("power",) if name in silent
@@ -346,9 +347,7 @@ def _memory(evidence: Evidence) -> Maybe[records.Memory]:
     )
 
 
-def _peak(
-    record: LaunchRecord, sampler: SamplerProcess | None, phase: str
-) -> tuple[str, Maybe[int]]:
+def _peak(record: LaunchRecord, sampler: Sampled | None, phase: str) -> tuple[str, Maybe[int]]:
     """What kind of peak a phase has, and the peak in bytes."""
     peak = _figure(record, phase, "peak_bytes")
     if isinstance(peak, Unavailable) and phase in record.memory:
@@ -361,11 +360,11 @@ def _figure(record: LaunchRecord, phase: str, name: str) -> Maybe[int]:
     return value if isinstance(value, Unavailable) else round(value)
 
 
-def _sampled_peak(record: LaunchRecord, sampler: SamplerProcess | None, phase: str) -> int | None:
+def _sampled_peak(record: LaunchRecord, sampler: Sampled | None, phase: str) -> int | None:
     """The largest RSS that the sampler saw in a phase: a lower bound of the peak."""
     if sampler is None or record.window_ns is None:
         return None
-    times_ns, values = sampler.series().get("rss_bytes", (np.empty(0), np.empty(0)))
+    times_ns, values = sampler.series.get("rss_bytes", (np.empty(0), np.empty(0)))
     start_ns, end_ns = record.window_ns
     inside = (times_ns >= start_ns) & (times_ns <= end_ns)
     if phase == "warm-up":

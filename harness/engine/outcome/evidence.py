@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from harness.analysis.sampled import Sampled
     from harness.engine.outcome.iterations import Iterations
-    from harness.engine.sampler.client import SamplerProcess
     from harness.models import Prepared
 
 
@@ -92,7 +92,7 @@ class Evidence:
     installed: Installed | None = None
     prepared: Prepared | None = None
     launches: list[LaunchRecord] = field(default_factory=list)
-    samplers: list[SamplerProcess | None] = field(default_factory=list)
+    samplers: list[Sampled | None] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     unsaved: int = 0  # iterations that no file holds
 

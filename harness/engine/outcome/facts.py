@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from harness.analysis import channels as shares
 from harness.analysis.drift import Diagnosis
 from harness.analysis.processor import speed_change, yardstick_ms
+from harness.analysis.sampled import Sampled
+from harness.analysis.sensor_facts import Window, cpu_clock_drift, gpu_facts
 from harness.analysis.validity import Facts
 from harness.engine.outcome.evidence import Evidence, LaunchRecord
-from harness.engine.outcome.facts_gpu import gpu_facts
-from harness.engine.sampler.client import SamplerProcess
 from harness.engine.wire.messages import Verified
 from harness.maybe import Maybe, Unavailable
 from harness.records import result as records
 from harness.records.result import NOT_REACHED
 
-Pair = tuple[LaunchRecord, SamplerProcess | None]
+Pair = tuple[LaunchRecord, Sampled | None]
 
 
 def validity_facts(
@@ -27,7 +27,7 @@ def validity_facts(
     diagnosis: Diagnosis | None,
     profiles: Maybe[records.Profiles],
 ) -> Facts:
-    spec = evidence.spec
+    spec, windows = evidence.spec, _windows(timed)
     verified = next((r.verified for r in evidence.launches if r.verified), None)
     operators = verified.description.operators if verified else NOT_REACHED
     looked = verified.looked if verified else NOT_REACHED
@@ -41,11 +41,11 @@ def validity_facts(
         half_width=_half_width(timing),
         drift=diagnosis.drift if diagnosis else NOT_REACHED,
         drift_p=diagnosis.trend_p if diagnosis else NOT_REACHED,
-        foreign_share=_worst_share(timed, shares.foreign_share),
-        steal_share=_worst_share(timed, shares.steal_share),
+        foreign_share=_worst_share(windows, shares.foreign_share),
+        steal_share=_worst_share(windows, shares.steal_share),
         throttle_events=_throttles(profiles),
         disturbed_blocks=_disturbed(profiles),
-        clock_drift=_clock_drift(profiles),
+        clock_drift=cpu_clock_drift(windows),
         speed_change=speed_change([yardstick_ms(record.yardstick_ns) for record, _ in timed]),
         threads=evidence.placement.threads,
         concurrency=spec.concurrency,
@@ -68,7 +68,7 @@ def validity_facts(
         fidelity=_fidelity(evidence, verified),
         unverified=why_not,
         labelled=verified is not None and isinstance(verified.accuracy, records.Accuracy),
-        gpu=gpu_facts(spec.device, timed),
+        gpu=gpu_facts(spec.device, windows),
     )
 
 
@@ -99,13 +99,18 @@ def _half_width(timing: Maybe[records.Timing]) -> Maybe[float]:
     return (interval[1] - interval[0]) / 2 / median if median else 0.0
 
 
-def _worst_share(timed: Sequence[Pair], share: Callable[..., Maybe[float]]) -> Maybe[float]:
-    """The largest of the launches' shares, of one core; the first absence where none is known."""
-    found = [
-        share(sampler.series(), *record.window_ns)
-        for record, sampler in timed
-        if sampler is not None and record.window_ns is not None
+def _windows(timed: Sequence[Pair]) -> list[Window]:
+    """Those that were sampled."""
+    return [
+        (sampled, *record.window_ns)
+        for record, sampled in timed
+        if sampled is not None and record.window_ns is not None
     ]
+
+
+def _worst_share(windows: Sequence[Window], share: Callable[..., Maybe[float]]) -> Maybe[float]:
+    """The largest of the launches' shares, of one core; the first absence where none is known."""
+    found = [share(sampled.series, start_ns, end_ns) for sampled, start_ns, end_ns in windows]
     known = [value for value in found if not isinstance(value, Unavailable)]
     if known:
         return max(known)
@@ -130,27 +135,6 @@ def _throttles(profiles: Maybe[records.Profiles]) -> Maybe[float]:
     if counted:
         return float(sum(counted))
     return absent or Unavailable("this machine shows no throttle counters", "see harness doctor")
-
-
-# The busiest core's clock tells about the worker; idle cores pull these up and down as they like.
-_IDLE_CLOCKS = ("cpu_mean_mhz", "cpu_min_mhz")
-
-
-def _clock_drift(profiles: Maybe[records.Profiles]) -> Maybe[float]:
-    """Largest relative change of a busy clock between the window's two ends."""
-    if isinstance(profiles, Unavailable):
-        return profiles
-    found = profiles.channels.items()
-    clocks = {
-        n: c
-        for n, c in found
-        if n.endswith("_mhz") and n not in _IDLE_CLOCKS and not n.startswith("gpu")
-    }  # a GPU's clock has a check of its own
-    read = [c for c in clocks.values() if not isinstance(c, Unavailable)]
-    if read:
-        return max(abs(float(c.last) / float(c.first) - 1) for c in read)  # type: ignore[arg-type]
-    absent = next((c for c in clocks.values() if isinstance(c, Unavailable)), None)
-    return absent or Unavailable("this machine shows no clocks", "see harness doctor")
 
 
 def _clock_cost_ms(evidence: Evidence) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import os
 import select
 import signal
@@ -17,9 +16,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable, Collection
-from itertools import pairwise
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -34,15 +31,14 @@ from harness.engine.wire.frames import (
     unpack,
 )
 from harness.host import child
-from harness.host.files import write_atomically
-from harness.maybe import Maybe, Unavailable
+from harness.maybe import Unavailable
 from harness.protocols import Channel
-from harness.records.result import ChannelSummary, Profiles
-from harness.records.result import Sampler as SamplerReport
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from harness.analysis.sampled import Sampled
 
     Series = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
 
@@ -50,7 +46,6 @@ _PIPE_BYTES = 1 << 20  # minutes of frames, for a driver that is busy elsewhere
 _TAIL_BYTES = 2000
 _F_SETPIPE_SZ = 1031  # Linux; fcntl names it from 3.10 on, but not on every platform
 _HUNG = Unavailable("the sampler hung and was killed", "look for a sensor that does not answer")
-_STAMPS = "time/"  # a meter's own time stamps: for attribution, not for showing
 _MISSING = Unavailable("the sampler had not answered", "see whether the machine is overloaded")
 
 
@@ -325,13 +320,14 @@ class SamplerProcess:
         import numpy as np
 
         from harness.analysis.channels import live
+        from harness.analysis.sampled import STAMPS
 
         found: dict[str, float] = {}
         for column in self._columns or []:
             if column.unavailable is not None or self.lost is not None:
                 continue
             for channel, values in zip(column.channels, column.values, strict=True):
-                if channel.tag.startswith(_STAMPS):
+                if channel.tag.startswith(STAMPS):
                     continue
                 used = self._recent(channel)
                 times_ns = np.array(column.times_ns[used], dtype=np.int64)
@@ -347,58 +343,21 @@ class SamplerProcess:
         whole = channel.kind == "counter" and not channel.tag.endswith(RATE_TAGS)
         return slice(None) if whole else slice(-max(10, round(5 * self._rate_hz)), None)
 
-    def profiles(self, start_ns: int, end_ns: int) -> Profiles:
-        """Every channel's summary over the window, or its reason, and how well it was sampled."""
-        from harness.analysis.channels import summarise
-
-        reasons, series = self.unavailable(), self.series()
-        summaries: dict[str, Maybe[ChannelSummary]] = {}
-        for channel in self.channels:
-            if channel.tag.startswith(_STAMPS):
-                continue
-            times_ns, values = series[channel.name]
-            reason = reasons.pop(channel.name, None)
-            if reason is None or (len(times_ns) and times_ns[-1] >= end_ns):
-                summaries[channel.name] = summarise(channel, times_ns, values, start_ns, end_ns)
-            else:
-                summaries[channel.name] = reason
-        summaries.update(reasons)
-        return Profiles(sampler=self.report(start_ns, end_ns), channels=summaries)
-
-    def report(self, start_ns: int, end_ns: int) -> Maybe[SamplerReport]:
-        """How well the window was sampled. ``gap_max_s`` counts the window's edges too."""
-        inside = [i for i, t_ns in enumerate(self._ticks_ns) if start_ns <= t_ns <= end_ns]
-        if len(inside) < 2:
-            return self.lost or Unavailable(
-                f"the sampler took {len(inside)} readings in the window", "lengthen --duration"
-            )
-        first, last = inside[0], inside[-1]
-        times_ns = self._ticks_ns[first : last + 1]
-        elapsed_s = (times_ns[-1] - times_ns[0]) / 1e9
-        edges_ns = [start_ns, *times_ns, end_ns]
-        gaps_ns = [after - before for before, after in pairwise(edges_ns)]
-        return SamplerReport(
-            requested_rate_hz=self._rate_hz,
-            achieved_rate_hz=(len(inside) - 1) / elapsed_s,
-            gap_max_s=max(gaps_ns) / 1e9,
-            cpu_share=(self._cpu_ns[last] - self._cpu_ns[first]) / 1e9 / elapsed_s,
-        )
-
-    def save_series(self, path: Path) -> None:
-        """Write every series as a compressed npz file, whole or not at all.
-
-        Per profiler ``times_ns.PROFILER`` and ``values.PROFILER.CHANNEL``; ``wall_ns`` has rows of
-        (common clock, wall clock since 1970). Raises `ResultError` where the disk refuses.
-        """
+    def sampled(self) -> Sampled:
+        """All of it so far, as data."""
         import numpy as np
 
-        arrays: dict[str, Any] = {"wall_ns": np.array(self._walls, dtype=np.int64).reshape(-1, 2)}
-        for column in self._columns or []:
-            arrays[f"times_ns.{column.name}"] = np.array(column.times_ns, dtype=np.int64)
-            for channel, values in zip(column.channels, column.values, strict=True):
-                if channel.unavailable is None:
-                    key = f"values.{column.name}.{channel.name}"
-                    arrays[key] = np.array(values, dtype=np.float64)
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **arrays)
-        write_atomically(path, packed.getvalue())
+        from harness.analysis.sampled import Sampled
+
+        columns = self._columns or []
+        return Sampled(
+            channels=tuple(self.channels),
+            series=self.series(),
+            reasons=self.unavailable(),
+            rate_hz=self._rate_hz,
+            ticks_ns=np.array(self._ticks_ns, dtype=np.int64),
+            cpu_ns=np.array(self._cpu_ns, dtype=np.int64),
+            lost=self.lost,
+            profilers={one.name: tuple(c.name for c in one.channels) for one in columns},
+            walls_ns=np.array(self._walls, dtype=np.int64).reshape(-1, 2),
+        )

@@ -1,41 +1,46 @@
-"""What the validity checks of the GPU under test look at, from the sampler's series."""
+"""What the checks of clocks and of the GPU under test look at, from the series of the sensors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.analysis.channels import growth
+from harness.analysis.sampled import Readings, Sampled
 from harness.analysis.validity import GpuFacts
-from harness.engine.outcome.evidence import LaunchRecord
-from harness.engine.sampler.client import SamplerProcess
 from harness.maybe import Maybe, Unavailable
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-Timed = tuple[SamplerProcess, int, int]  # a launch's sampler and its window
-Readings = tuple["NDArray[np.int64]", "NDArray[np.float64]"]
+Window = tuple[Sampled, int, int]  # what a launch's sensors said, and its window in ns
 _REASONS = ("power_cap", "sw_thermal", "hw_thermal", "power_brake", "sync_boost", "hw_slowdown")
+_IDLE_CLOCKS = ("cpu_mean_mhz", "cpu_min_mhz")
 _MIN_SAMPLES = 6  # two in each third
 _UNSAMPLED = Unavailable("nothing was sampled", "give --sample-rate above 0")
 
 
-def gpu_facts(
-    device: str, timed: Sequence[tuple[LaunchRecord, SamplerProcess | None]]
-) -> GpuFacts | None:
-    """Of the launches that timed anything; None where ``device`` is no GPU."""
+def cpu_clock_drift(sampled: Sequence[Window]) -> Maybe[float]:
+    """Of the busiest core's clock, which tells about the worker: idle ones go as they like."""
+    names = {
+        channel.name
+        for one, _, _ in sampled
+        for channel in one.channels
+        if channel.name.endswith("_mhz")
+        and channel.name not in _IDLE_CLOCKS
+        and not channel.name.startswith("gpu")  # a GPU's clock has a check of its own
+    }
+    found = [_clock_drift(name, one) for name in sorted(names) for one in sampled]
+    if not found:
+        return Unavailable("this machine shows no clocks", "see harness doctor")
+    return _worst(found)
+
+
+def gpu_facts(device: str, sampled: Sequence[Window]) -> GpuFacts | None:
+    """The worst of what was sampled in each launch; None where ``device`` is no GPU."""
     kind, _, index = device.partition(":")
     if kind != "cuda":
         return None
     name = f"gpu{index or 0}"
-    sampled: list[Timed] = [
-        (sampler, *record.window_ns)
-        for record, sampler in timed
-        if sampler is not None and record.window_ns is not None
-    ]
     if not sampled:
         return GpuFacts(
             held_back=_UNSAMPLED,
@@ -57,16 +62,16 @@ def _worst(found: Sequence[Maybe[float]]) -> Maybe[float]:
     return max(known) if known else found[0]
 
 
-def _series(name: str, sampler: SamplerProcess) -> Maybe[Readings]:
+def _series(name: str, sampled: Sampled) -> Maybe[Readings]:
     """Times and values of one channel."""
-    if (reason := sampler.unavailable().get(name)) is not None:
+    if (reason := sampled.reasons.get(name)) is not None:
         return reason
-    if name not in (series := sampler.series()):
+    if name not in sampled.series:
         return Unavailable(f"{name} was not sampled", "see harness doctor")
-    return series[name]
+    return sampled.series[name]
 
 
-def _inside(name: str, timed: Timed, at_least: int = 1) -> Maybe[NDArray[np.float64]]:
+def _inside(name: str, timed: Window, at_least: int = 1) -> Maybe[NDArray[np.float64]]:
     """The readings of one channel in the window."""
     sampler, start_ns, end_ns = timed
     found = _series(name, sampler)
@@ -80,7 +85,7 @@ def _inside(name: str, timed: Timed, at_least: int = 1) -> Maybe[NDArray[np.floa
     return inside
 
 
-def _held_back(name: str, sampled: Sequence[Timed]) -> Maybe[dict[str, tuple[float, bool]]]:
+def _held_back(name: str, sampled: Sequence[Window]) -> Maybe[dict[str, tuple[float, bool]]]:
     """Reason -> worst share of a window. Counted time is preferred to what samples caught."""
     found: dict[str, tuple[float, bool]] = {}
     absent: Unavailable | None = None
@@ -97,7 +102,7 @@ def _held_back(name: str, sampled: Sequence[Timed]) -> Maybe[dict[str, tuple[flo
     return found or absent or _UNSAMPLED
 
 
-def _time_share(name: str, timed: Timed) -> Maybe[float]:
+def _time_share(name: str, timed: Window) -> Maybe[float]:
     sampler, start_ns, end_ns = timed
     found = _series(name, sampler)
     if isinstance(found, Unavailable):
@@ -106,17 +111,17 @@ def _time_share(name: str, timed: Timed) -> Maybe[float]:
     return seconds if isinstance(seconds, Unavailable) else seconds / ((end_ns - start_ns) / 1e9)
 
 
-def _seen_share(name: str, timed: Timed) -> Maybe[float]:
+def _seen_share(name: str, timed: Window) -> Maybe[float]:
     values = _inside(name, timed)
     return values if isinstance(values, Unavailable) else float(values.mean())
 
 
-def _largest(name: str, timed: Timed) -> Maybe[float]:
+def _largest(name: str, timed: Window) -> Maybe[float]:
     values = _inside(name, timed)
     return values if isinstance(values, Unavailable) else float(values.max())
 
 
-def _clock_drift(name: str, timed: Timed) -> Maybe[float]:
+def _clock_drift(name: str, timed: Window) -> Maybe[float]:
     """Relative change of the mean clock from the first third of the window to the last.
 
     A single reading says little: under a power limit clocks jump by some per cent all the time.
@@ -126,15 +131,15 @@ def _clock_drift(name: str, timed: Timed) -> Maybe[float]:
         return values
     third = values.size // 3
     first, last = float(values[:third].mean()), float(values[-third:].mean())
-    return abs(last / first - 1) if first else Unavailable("the GPU's clock stood still", "report")
+    return abs(last / first - 1) if first else Unavailable(f"{name} reads 0", "report it")
 
 
-def _silenced(sampler: SamplerProcess) -> dict[str, Unavailable]:
+def _silenced(sampled: Sampled) -> dict[str, Unavailable]:
     """Channels of the GPU that gave figures and then no more, with the reason."""
-    reasons, series = sampler.unavailable(), sampler.series()
+    reasons, series = sampled.reasons, sampled.series
     return {
         channel.name: reasons[channel.name]
-        for channel in sampler.channels
+        for channel in sampled.channels
         if channel.source == "nvml"
         and channel.name in reasons
         and bool(np.isfinite(series[channel.name][1]).any())
