@@ -116,7 +116,8 @@ class Artifact(msgspec.Struct, frozen=True):
     """A model made ready for one backend family, at one precision and one set of shapes.
 
     ``format`` is ``onnx`` (``path`` is the file; external data lies beside it), ``torch``
-    (``source`` rebuilds the module: ``zoo:NAME``, ``factory:MODULE:NAME`` or ``pt2:PATH``) or
+    (``source`` rebuilds the module: ``zoo:NAME``, ``factory:MODULE:NAME``, ``pt2:PATH`` or
+    ``torchscript:PATH``) or
     ``torch-int8`` (``path`` is a quantized program that a builder saved).
     """
 

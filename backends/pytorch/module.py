@@ -58,7 +58,9 @@ class Loaded:
         from harness.artifacts.torch_source import load_module
 
         module: Any = load_module(artifact.source, artifact.seed, str(self.device))
-        module = module.requires_grad_(False).to(device=self.device, dtype=self.dtype)
+        for parameter in module.parameters():  # TorchScript modules have no requires_grad_
+            parameter.requires_grad_(False)
+        module = module.to(device=self.device, dtype=self.dtype)
         if artifact.format == "torch-int8-linear":
             from harness.artifacts.torch_linear import apply
 

@@ -3,6 +3,7 @@
 zoo:NAME               our architectures; digits with the weights that ship
 factory:MODULE:NAME    the user's code, found in the working directory too
 pt2:PATH               an exported program
+torchscript:PATH       a file of torch.jit.save
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from harness.artifacts.pt2 import load_program
+from harness.artifacts.torchscript import load_script
 from harness.errors import ModelError
 from harness.host import here
 from harness.zoo import architecture
@@ -66,6 +68,8 @@ def load(source: str, seed: int, device: str = "cpu") -> Loaded:
         return _factory(rest)
     if kind == "pt2":
         return _program(Path(rest), device)
+    if kind == "torchscript":
+        return Loaded(load_script(Path(rest), device), None)
     raise ModelError(f"{source!r} is no source of a torch module")
 
 

@@ -142,6 +142,7 @@ def _print(found: dict[str, list[Any]]) -> None:
         rows = [(one["name"], one["extra"] or "", one["description"]) for one in found["models"]]
         rows += [("FILE.onnx", "", "any ONNX file")]
         rows += [("FILE.pt2", "torch", "a program saved by torch.export")]
+        rows += [("FILE.pt", "torch", "a TorchScript file, saved by torch.jit")]
         described = "a function that returns a torch module and example inputs"
         rows += [("MODULE:FACTORY", "torch", described)]
         tables.append(render_table(("Model", "needs", ""), rows))

@@ -153,6 +153,22 @@ def read_samples(
     return Samples(arrays, count, any(arrays[name] is not held.get(name) for name in arrays))
 
 
+def read_shapes(
+    path: Path, names: Sequence[str]
+) -> dict[str, tuple[str, tuple[str | int | None, ...]]]:
+    """dtype and dimensions, axis 0 as the batch, of the arrays of a user's .npz that have one of
+    ``names``. Raises `DataError`.
+    """
+    found = _read(path, str(path))
+    if len(names) == 1:
+        found = _rename(found, names[0])
+    return {
+        name: (array.dtype.name, ("batch", *array.shape[1:]) if array.ndim else ())
+        for name, array in found.items()
+        if name in names
+    }
+
+
 def _count(where: str, counts: Mapping[str, int]) -> int:
     if len(set(counts.values())) > 1:
         text = ", ".join(f"{name} {count}" for name, count in counts.items())

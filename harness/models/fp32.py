@@ -21,7 +21,14 @@ from harness.zoo.shipped import ASSETS, manifest
 
 PACKAGE = Path(__file__).parents[1]
 Ranges = dict[str, tuple[int, int]]
-_TORCH_CODE = ("zoo/*.py", "artifacts/torch_source.py", "artifacts/pt2.py", "models/torch_build.py")
+_TORCH_CODE = (
+    "zoo/*.py",
+    "artifacts/torch_source.py",
+    "artifacts/pt2.py",
+    "artifacts/torchscript.py",
+    "models/torch_build.py",
+    "models/torchscript_inputs.py",
+)
 
 
 class Fp32(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +66,8 @@ def find_fp32(spec: RunSpec, source: Source, format: str, cache: Cache) -> Fp32:
     if source.kind == "onnx":
         raise ModelError(
             f"{source.path} is an ONNX file, which PyTorch does not run",
-            "use --backend onnxruntime, or give a .pt2 file or package.module:factory",
+            "use --backend onnxruntime, or give a .pt2 or TorchScript file or "
+            "package.module:factory",
         )
     return _torch(spec, source, cache)
 
@@ -190,6 +198,8 @@ def _onnx_file(
         return Path(source.path), "", None, None
     if source.kind == "factory":
         return _exported_factory(spec, source, cache)
+    if source.kind == "torchscript":
+        return _exported_script(spec, source, cache)
     code = code_sha256(*_TORCH_CODE, "models/onnx_export.py")
     versions = library_versions("torch", "onnxscript", "onnx")
     if source.kind == "zoo":
@@ -225,16 +235,46 @@ def _exported_factory(
     """A factory is code, whose result no hash of its file foretells: it runs every time."""
 
     def build(folder: Path) -> Exported:
-        from harness.models.torch_build import export_factory
+        from harness.models.torch_build import export_example
 
         return Exported(
-            export_factory(_name(source), spec.seed, spec.input_shapes, spec.batch_size, folder)
+            export_example(_name(source), spec.seed, spec.input_shapes, spec.batch_size, folder)
         )
 
     made = cache.by_content("onnx-factory", Exported, build, source.name)
     model = "model.onnx"
     examples = str(made.folder / "examples.npz")
     return made.folder / model, made.files[model].sha256, made.record.parameters, examples
+
+
+def _exported_script(
+    spec: RunSpec, source: Source, cache: Cache
+) -> tuple[Path, str, int | None, str | None]:
+    samples = _own_samples(spec)
+
+    def build(folder: Path) -> Exported:
+        from harness.models.torch_build import export_example
+
+        shapes, batch = spec.input_shapes, spec.batch_size
+        return Exported(export_example(_name(source), spec.seed, shapes, batch, folder, samples))
+
+    key = {
+        "torchscript": _source_sha256(spec, source, ""),
+        "shapes": spec.input_shapes,
+        "batch": spec.batch_size,
+        "samples": sha256_of([samples]) if samples else "",
+        "code": code_sha256(*_TORCH_CODE, "models/onnx_export.py", "models/data.py"),
+        "versions": library_versions("torch", "onnx"),
+    }
+    made = cache.product("onnx-script", key, Exported, build)
+    model = "model.onnx"
+    return made.folder / model, made.files[model].sha256, made.record.parameters, None
+
+
+def _own_samples(spec: RunSpec) -> Path | None:
+    """The user's file that says best what the inputs are."""
+    named = spec.inputs or spec.dataset or spec.calibration
+    return Path(named) if named else None
 
 
 class _TorchStructure(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,12 +293,13 @@ def _torch(spec: RunSpec, source: Source, cache: Cache) -> Fp32:
     inputs = zoo_inputs(source.name, spec) if recipe else None
     outputs = _outputs(recipe.outputs, _fixed(recipe, spec), inputs) if recipe and inputs else None
 
+    samples = _own_samples(spec) if source.kind == "torchscript" else None
+
     def build(folder: Path) -> _TorchStructure:
         from harness.models.torch_build import describe
 
-        found = describe(
-            _name(source), spec.seed, inputs, outputs, spec.input_shapes, spec.batch_size, folder
-        )
+        shapes, batch = spec.input_shapes, spec.batch_size
+        found = describe(_name(source), spec.seed, inputs, outputs, shapes, batch, folder, samples)
         return msgspec.convert(msgspec.to_builtins(found), _TorchStructure)
 
     if source.kind == "factory":
@@ -269,6 +310,7 @@ def _torch(spec: RunSpec, source: Source, cache: Cache) -> Fp32:
             "seed": spec.seed,
             "shapes": spec.input_shapes,
             "batch": spec.batch_size,
+            "samples": sha256_of([samples]) if samples else "",
             "code": code_sha256(*_TORCH_CODE, "models/shapes.py"),
             "versions": library_versions("torch"),
         }
@@ -304,7 +346,7 @@ def _name(source: Source) -> str:
 
 def _source_sha256(spec: RunSpec, source: Source, content: str) -> str:
     """What makes two runs' models the same model, whatever the format."""
-    if source.kind == "pt2":
+    if source.kind in ("pt2", "torchscript"):
         return sha256_of([Path(source.path)])
     if source.kind != "zoo":
         return content

@@ -38,6 +38,7 @@ def export_onnx(
     shapes = tuple({0: Dim("batch", min=1)} for _ in example) if batched else None
     try:
         with _quiet():
+            # torch.export takes no TorchScript; the exporter before it takes nothing else
             torch.onnx.export(
                 model,
                 example,
@@ -45,7 +46,7 @@ def export_onnx(
                 input_names=list(input_names) if input_names else None,
                 output_names=list(output_names) if output_names else None,
                 dynamic_shapes=shapes,
-                dynamo=True,
+                dynamo=not isinstance(model, torch.jit.ScriptModule),
                 external_data=size_bytes > INLINE_LIMIT_BYTES,
             )
         _strip(target)

@@ -1,4 +1,4 @@
-"""What ``--model`` names: a zoo entry, an ONNX file, an exported program or a factory."""
+"""What ``--model`` names: a zoo entry, an ONNX file, a file of PyTorch's or a factory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from harness.errors import ModelError, UsageError
 from harness.host.names import nearest
+from harness.spec import MODEL_SUFFIXES
 from harness.zoo import ZOO
 
 _HEAD_BYTES = 64
@@ -28,7 +29,9 @@ _STAND_INS = (
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """``kind`` is zoo, onnx, pt2 or factory; ``path`` is absolute, and empty without a file."""
+    """``kind`` is zoo, onnx, pt2, torchscript or factory; ``path`` is absolute, and empty without a
+    file.
+    """
 
     kind: str
     name: str
@@ -41,29 +44,31 @@ def find_source(text: str) -> Source:
         return Source(kind="zoo", name=text)
     path = Path(text)
     suffix = path.suffix.lower()
-    if suffix in {".onnx", ".pt2"} or os.path.isfile(path):  # noqa: PTH113 (never raises)
+    if suffix in MODEL_SUFFIXES or os.path.isfile(path):  # noqa: PTH113 (never raises)
         check_file(path)
-        kind = "pt2" if suffix == ".pt2" else "onnx"
-        if kind == "onnx":
-            _refuse_torch(path)
+        kind = _kind(path) or ("pt2" if suffix == ".pt2" else "onnx")
         return Source(kind=kind, name=path.stem, path=str(path.absolute()))
     if os.path.isdir(path):  # noqa: PTH112
-        raise ModelError(f"{text} is a folder", "name the .onnx or .pt2 file in it")
+        raise ModelError(f"{text} is a folder", "name the .onnx, .pt2 or .pt file in it")
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
         return Source(kind="factory", name=text)
     near = nearest(text, ZOO)
     hint = f"did you mean {near}? " if near else ""
     raise UsageError(
         f"unknown model {text!r}",
-        f"{hint}choose one of {', '.join(ZOO)}; or give a .onnx or .pt2 file, or module:factory",
+        f"{hint}choose one of {', '.join(ZOO)}; "
+        "or give a .onnx, .pt2 or .pt file, or module:factory",
     )
 
 
 _EXPORT = "torch.export.save(torch.export.export(model, example_inputs), 'model.pt2')"
 
 
-def _refuse_torch(path: Path) -> None:
-    """PyTorch's own files are told by what is in them, since ``.pt`` may be any. Nothing is run."""
+def _kind(path: Path) -> str:
+    """PyTorch's own files are told by what is in them, since ``.pt`` may be any; empty for others.
+
+    Nothing is run. Raises `ModelError` for those that hold no model that could be loaded safely.
+    """
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             head = file.read(2)
@@ -73,24 +78,23 @@ def _refuse_torch(path: Path) -> None:
                 f"{path} is a pickle, which runs code when it is read",
                 f"load it in a script that trusts it, and {_EXPORT}",
             )
-        return
+        return ""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
     except (OSError, zipfile.BadZipFile, ValueError):
-        return
+        return ""
     inside = {name.partition("/")[2] for name in members}
-    if "constants.pkl" in inside:
-        raise ModelError(
-            f"{path} is a TorchScript file, which does not say what inputs it takes",
-            "torch.jit.load it in a factory, with example inputs (package.module:factory); "
-            f"or, from the module: {_EXPORT}",
-        )
+    if {"constants.pkl", "model.json"} & inside:
+        return "torchscript"
+    if "archive_format" in inside:
+        return "pt2"
     if "data.pkl" in inside:
         raise ModelError(
             f"{path} is a checkpoint: pickled weights without a model to put them in",
             "load it in a factory (package.module:factory) with torch.load(..., weights_only=True)",
         )
+    return ""
 
 
 def stand_in(head: bytes) -> tuple[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 from harness.artifacts.pt2 import load_program
 from harness.artifacts.torch_source import Loaded, load
+from harness.artifacts.torchscript import constants_of
 from harness.errors import ModelError
-from harness.models import data
+from harness.models import data, torchscript_inputs
 from harness.models.onnx_export import export_onnx
 from harness.models.shapes import resolve_shapes, show
 from harness.protocols import Declared, TensorSpec
@@ -61,25 +63,24 @@ def describe(
     given: Mapping[str, tuple[int, ...]],
     batch_size: int,
     folder: Path,
+    samples: Path | None = None,
 ) -> TorchStructure:
     """Build the module once. Inputs and outputs that the caller does not know come from the
-    source's examples, which are kept, and from one inference on them.
+    source's examples, which are kept, and from one inference on them; those of a TorchScript file
+    from ``samples``, the user's own, and what `torchscript_inputs` finds beside them.
     """
     loaded = load(source, seed)
     module = loaded.module
     if inputs is None:
-        inputs, arrays = _fit(source, loaded, given, batch_size)
-        data.save(folder / EXAMPLES, {name: value.numpy() for name, value in arrays.items()})
+        inputs, arrays = _example(source, loaded, seed, given, batch_size, folder, samples)
         outputs = _run(source, module, tuple(arrays.values()))
     state = _tensors(module)
-    sizes = {"fp32": _saved_bytes(state)}
-    for precision, dtype in REDUCED.items():
-        sizes[precision] = _saved_bytes(_cast(state, dtype))
+    path = _script(source)
     return TorchStructure(
         inputs=tuple(inputs),
         outputs=tuple(outputs or ()),
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-        size_bytes=sizes,
+        parameters=_parameters(module),
+        size_bytes=_sizes(state) if path is None else _script_sizes(path, module),
         sha256=_state_sha256(state),
         examples=(folder / EXAMPLES).exists(),
     )
@@ -109,17 +110,23 @@ def export_zoo(
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def export_factory(
-    source: str, seed: int, given: Mapping[str, tuple[int, ...]], batch_size: int, folder: Path
+def export_example(
+    source: str,
+    seed: int,
+    given: Mapping[str, tuple[int, ...]],
+    batch_size: int,
+    folder: Path,
+    samples: Path | None = None,
 ) -> int:
-    """Write `MODEL` at ``batch_size`` and `EXAMPLES`; the number of parameters."""
+    """Write `MODEL` at ``batch_size``, and `EXAMPLES` where the source has its own; the number of
+    parameters.
+    """
     loaded = load(source, seed)
-    specs, arrays = _fit(source, loaded, given, batch_size)
-    data.save(folder / EXAMPLES, {name: value.numpy() for name, value in arrays.items()})
+    specs, arrays = _example(source, loaded, seed, given, batch_size, folder, samples)
     names = [spec.name for spec in specs]
     size = _state_bytes(loaded.module)
     export_onnx(loaded.module, tuple(arrays.values()), folder / MODEL, names, size_bytes=size)
-    return sum(parameter.numel() for parameter in loaded.module.parameters())
+    return _parameters(loaded.module)
 
 
 def export_program(path: Path, folder: Path) -> int:
@@ -128,6 +135,31 @@ def export_program(path: Path, folder: Path) -> int:
     size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
     export_onnx(program, (), folder / MODEL, size_bytes=size)
     return sum(parameter.numel() for parameter in program.parameters())
+
+
+def _script(source: str) -> Path | None:
+    kind, _, path = source.partition(":")
+    return Path(path) if kind == "torchscript" else None
+
+
+def _example(
+    source: str,
+    loaded: Loaded,
+    seed: int,
+    given: Mapping[str, tuple[int, ...]],
+    batch_size: int,
+    folder: Path,
+    samples: Path | None,
+) -> tuple[tuple[TensorSpec, ...], dict[str, Tensor]]:
+    """The inputs and one batch of them; the source's own are kept as `EXAMPLES`."""
+    if (path := _script(source)) is not None:
+        specs, arrays = torchscript_inputs.find(
+            path, loaded.module, given, batch_size, samples, seed
+        )
+        return specs, dict(zip(arrays, example_tensors(specs, arrays), strict=True))
+    specs, tensors = _fit(source, loaded, given, batch_size)
+    data.save(folder / EXAMPLES, {name: value.numpy() for name, value in tensors.items()})
+    return specs, tensors
 
 
 def _fit(
@@ -176,7 +208,9 @@ def _run(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> list[Tenso
         with torch.no_grad():
             leaves = tree_leaves(module(*args))
     except Exception as error:  # the user's code, which may raise anything
-        line = next(iter(str(error).strip().splitlines()), "")
+        lines = str(error).strip().splitlines()
+        # TorchScript's interpreter has a trace first, and what happened last
+        line = next(iter(lines[::-1] if "TorchScript" in str(lines[:1]) else lines), "")
         shapes = ", ".join(show(tuple(arg.shape)) for arg in args)
         raise ModelError(
             f"{source} fails on inputs of {shapes}: {type(error).__name__}: {line}",
@@ -187,6 +221,30 @@ def _run(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> list[Tenso
         for index, leaf in enumerate(leaves)
         if isinstance(leaf, Tensor)
     ]
+
+
+def _parameters(module: nn.Module) -> int:
+    """Of a frozen TorchScript module the weights are constants of its program."""
+    tensors = [*module.parameters()]
+    if isinstance(module, torch.jit.ScriptModule):
+        constants = constants_of(module).values()
+        tensors += [t for t in constants if t.is_floating_point() and t.dim()]
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    reduced = {name: _saved_bytes(_cast(state, dtype)) for name, dtype in REDUCED.items()}
+    return {"fp32": _saved_bytes(state), **reduced}
+
+
+def _script_sizes(path: Path, module: Any) -> dict[str, int]:
+    """Of the file, and of the same file with its weights cast, which changes ``module``."""
+    sizes = {"fp32": path.stat().st_size}
+    for precision, dtype in REDUCED.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sizes[precision] = len(module.to(dtype).save_to_buffer())
+    return sizes
 
 
 def _saved_bytes(state: Mapping[str, Tensor]) -> int:

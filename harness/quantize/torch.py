@@ -135,6 +135,11 @@ def _unfit(layer: Layer) -> str:
 
 def _refuse_exported(module: nn.Module) -> None:
     """This route knows layers and functions; an exported program has operators in their place."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise QuantizationError(
+            "the model is TorchScript, whose operators this route cannot quantize",
+            "give the module itself (package.module:factory), or use --backend onnxruntime",
+        )
     for path, inner in module.named_modules():
         nodes = inner.graph.nodes if isinstance(inner, torch.fx.GraphModule) else ()
         found = {str(n.target) for n in nodes if isinstance(n.target, torch._ops.OpOverload)}

@@ -22,11 +22,11 @@ import msgspec
 
 from harness.maybe import Unavailable
 from harness.records.result import Result
-from harness.spec import DEFINING, RunSpec
+from harness.spec import DEFINING, MODEL_SUFFIXES, RunSpec
 
 CELL_VERSION = 1  # raise it when what a figure means changes: every series then starts anew
 
-_SUFFIXES = (".onnx", ".pt2", ".npz")
+_SUFFIXES = (*MODEL_SUFFIXES, ".npz")
 _OF_HUBS = "onnx"
 _PARTS = 6  # of a cell's name
 

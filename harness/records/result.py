@@ -29,7 +29,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     ``file_sha256`` of the model that was run where somebody else had made it from that source."""
 
     name: str
-    source: str  # zoo | onnx | factory | pt2
+    source: str  # zoo | onnx | factory | pt2 | torchscript
     sha256: str
     parameters: Maybe[int]
     random_weights: bool

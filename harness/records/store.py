@@ -35,7 +35,7 @@ from harness.host import lock
 from harness.host.files import cause, write_atomically
 from harness.host.names import tame
 from harness.records.result import SCHEMA, Result
-from harness.spec import RunSpec
+from harness.spec import MODEL_SUFFIXES, RunSpec
 
 if TYPE_CHECKING:
     from harness.records.samples import SamplesJournal
@@ -118,7 +118,9 @@ def _new_folder(out: Path, name: str) -> Path:
 
 def _sanitise(part: str) -> str:
     """A file, factory or device name as part of a folder name: at most 40 tame characters."""
-    stem = re.split(r"[/\\]", part)[-1].removesuffix(".onnx").removesuffix(".pt2")
+    stem = re.split(r"[/\\]", part)[-1]
+    for suffix in MODEL_SUFFIXES:
+        stem = stem.removesuffix(suffix)
     return tame(stem, 40)
 
 

@@ -52,7 +52,7 @@ class Field(NamedTuple):
 FIELDS: tuple[Field, ...] = (
     Field(
         "model", "--model", "NAME|FILE|MODULE:FACTORY",
-        "A zoo model (default: digits), an ONNX file, a .pt2 program or a factory.",
+        "A zoo model (default: digits), an ONNX, .pt2 or TorchScript file, or a factory.",
         parsers.parse_text, "file", named=True,
         across=("input_shapes", "batch_dim", "inputs", "dataset", "scores", "calibration",
                 "reference"),

@@ -26,6 +26,8 @@ DEFAULT_FLOOR_S = 3.0
 DEFAULT_CAP_S = 30.0
 CUDA_MAX_WARMUP_S = 30.0  # clocks and temperature take longer to settle than latencies
 CUDA_TIMEOUT_S = 600.0  # compilers and engine builders work in silence
+# files that are models whether they exist or not; in the order in which names lose them
+MODEL_SUFFIXES = (".pt", ".pth", ".onnx", ".pt2")
 _LIBRARIES = ("custom_ops",)  # options of backends that name native code
 CUDA_CONCURRENCY = 2  # in the throughput scenario: the next is queued while one runs
 
@@ -196,7 +198,7 @@ def again(spec: RunSpec, launches: int, out: str = "results") -> list[str]:
 def code_named_by(spec: RunSpec) -> list[str]:
     """What a run of ``spec`` executes by a name that stands in it: Python, or a library."""
     models = [name for name in (spec.model, spec.reference) if name is not None]
-    names = [m for m in models if ":" in m and not m.lower().endswith((".onnx", ".pt2"))]
+    names = [m for m in models if ":" in m and not m.lower().endswith(MODEL_SUFFIXES)]
     names += [spec.backend] * (":" in spec.backend)
     return names + [spec.options[key] for key in _LIBRARIES if key in spec.options]
 

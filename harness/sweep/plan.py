@@ -51,7 +51,7 @@ from harness.records.cell import (
     spec_cell,
     told_name,
 )
-from harness.spec import RunSpec
+from harness.spec import MODEL_SUFFIXES, RunSpec
 
 MAX_BYTES = 1 << 20
 MAX_CELLS = 10_000
@@ -59,7 +59,7 @@ DEFAULT_LAUNCHES = 5
 DEFAULT_TIME_LIMIT_S = 1800.0
 _KEYS = ("name", "launches", "time_limit_s", "defaults", "matrix", "include", "exclude")
 FILES = ("model", "reference", "inputs", "dataset", "calibration")
-_SUFFIXES = (".onnx", ".pt2", ".npz")  # a value that ends so is a file, there or not
+_SUFFIXES = (*MODEL_SUFFIXES, ".npz")  # a value that ends so is a file, there or not
 _SEVERAL = ("input_shapes", "options", "tags", "require", "cpus")
 _OURS = ("launches", "out")  # fields of a run that the sweep itself decides
 

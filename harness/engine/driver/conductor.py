@@ -27,7 +27,7 @@ from harness.models import Prepared
 from harness.protocols import SessionOptions
 from harness.records.result import Result
 from harness.records.store import RunFolder
-from harness.spec import RunSpec
+from harness.spec import MODEL_SUFFIXES, RunSpec
 
 INTERRUPTED_EXIT = 130
 MOST_ITERATIONS = 1 << 62  # of a window that no count ends,
@@ -216,6 +216,6 @@ def missing(spec: RunSpec, result: Result) -> list[str]:
 def _short(model: str) -> str:
     """A model's name for a folder: of a path its stem, of a factory its last part."""
     name = model.replace("\\", "/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
-    for suffix in (".onnx", ".pt2"):
+    for suffix in MODEL_SUFFIXES:
         name = name.removesuffix(suffix)
     return name
