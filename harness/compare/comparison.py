@@ -31,6 +31,7 @@ from harness.compare.verdicts import MetricVerdict, Pairing, Settings, drafts, j
 from harness.maybe import Unavailable
 from harness.records.cell import cell_of
 from harness.records.figures import single
+from harness.records.metric import FIGURES, METRICS
 from harness.records.result import Result
 
 _TOGETHER = 0.5  # share of a machine's cells that move alike before the machine is suspected
@@ -39,7 +40,7 @@ _SPEEDS = ("latency_median", "throughput")
 # what a latency means depends on these; nothing of two runs compares where they differ
 _MUST_MATCH = ("scenario", "boundary", "device")
 # of two runs these have a row even where both lack them: the reason is worth reading
-_ALWAYS = ("latency_median", "throughput", "energy_per_inference", "memory_peak", "file_size")
+_ALWAYS = tuple(name for name, one in METRICS.items() if one.expected)
 # Schema history: harness.comparison/1, the first that pairs and sets share
 SCHEMA = "harness.comparison/1"
 
@@ -179,10 +180,16 @@ def _shown(a: Result, b: Result) -> list[MetricVerdict]:
     if all(isinstance(value, Unavailable) for value in values):
         return []
     why = "shown, not tested"
-    a_value, b_value = values
+    f1 = FIGURES["f1"]
     return [
         MetricVerdict(
-            metric="f1", unit="", better="higher", verdict=None, reason=why, a=a_value, b=b_value
+            metric=f1.name,
+            unit=f1.unit,
+            better=f1.better,
+            verdict=None,
+            reason=why,
+            a=values[0],
+            b=values[1],
         )
     ]
 

@@ -13,7 +13,7 @@ from harness.errors import NothingComparable
 from harness.maybe import Unavailable
 from harness.records.cell import cell_of, long_name
 from harness.records.figures import value
-from harness.records.metric import Metric
+from harness.records.metric import Metric, Quantity
 from harness.records.result import Result
 from harness.spec import RunSpec
 from harness.stats.quantiles import bounding_ranks
@@ -39,7 +39,7 @@ class Suspects(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that differs between the last good run and the first bad one."""
 
     cell: str
-    metric: Metric
+    metric: Quantity
     good: Known
     bad: Known
     ratio: float
@@ -83,7 +83,7 @@ def suspects(
         )
     return Suspects(
         cell=cell,
-        metric=metric,
+        metric=metric.quantity,
         good=known(names[0], first, level),
         bad=known(names[1], last, worse),
         ratio=ratio,

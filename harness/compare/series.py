@@ -17,7 +17,7 @@ from harness.records import acknowledged
 from harness.records.acknowledged import Acknowledged
 from harness.records.cell import Cell, cell_of, fits, long_form, shared_names, told_name
 from harness.records.index.database import CellSummary, Index
-from harness.records.metric import METRICS, Metric
+from harness.records.metric import METRICS, Metric, Quantity
 from harness.records.refs import resolve
 from harness.records.result import Result
 
@@ -32,7 +32,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     cell: str
     key: str
     fingerprint: str
-    metric: Metric
+    metric: Quantity
     nights: tuple[Night, ...]
     history: History
     model_changes: tuple[int, ...] = ()
@@ -245,7 +245,7 @@ def _series(
         cell=name,
         key=one.cell.key,
         fingerprint=one.fingerprint,
-        metric=metric,
+        metric=metric.quantity,
         nights=tuple(measured),
         history=history(
             [night.value for night in measured],

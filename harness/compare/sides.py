@@ -14,10 +14,9 @@ import msgspec
 
 from harness.compare.match import FINISHED, Side, group
 from harness.maybe import Maybe, Unavailable
-from harness.records.figures import all_figures, value
-from harness.records.lookup import lookup
+from harness.records.figures import all_figures, interval, value
 from harness.records.metric import COMPARED, METRICS, Metric
-from harness.records.result import NOT_KEPT, Result
+from harness.records.result import Result
 
 _POOLED = Unavailable("several runs are pooled", "harness compare gives intervals between sets")
 
@@ -55,25 +54,4 @@ def measured(runs: Sequence[Result], name: str) -> Measured:
 def metrics_of(run: Result) -> tuple[str, ...]:
     """What is worth stating of such a run: on a CPU nothing of a device."""
     host = run.spec.device == "cpu"
-    return tuple(name for name in COMPARED if not (host and name.startswith("device_")))
-
-
-def interval(result: Result, name: str) -> Maybe[tuple[float, float]]:
-    """The 95 % interval of ``result``'s own figure."""
-    if name == "energy_per_inference":  # twice a standard uncertainty covers about 95 %
-        spread = lookup(result, "energy.joules_per_inference")
-        if isinstance(spread, Unavailable):
-            return spread
-        return (spread.value - 2 * spread.comparative, spread.value + 2 * spread.comparative)
-    path = _interval_path(name)
-    found: Maybe[tuple[float, float]] = lookup(result, path) if path else NOT_KEPT
-    return found
-
-
-def _interval_path(name: str) -> str:
-    if name == "throughput":
-        return "throughput.ci95"
-    kind, _, statistic = name.partition("_")
-    stats = {"latency": "latency_ms", "device": "device_ms"}.get(kind)
-    ours = stats and statistic in ("median", "mean", "p90", "p95", "p99", "p99_9")
-    return f"timing.{stats}.ci95.{statistic}" if ours else ""
+    return tuple(name for name in COMPARED if not (host and METRICS[name].device_only))

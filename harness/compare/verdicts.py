@@ -47,8 +47,6 @@ from harness.stats.two_samples import (
 Verdict = Literal["improved", "regressed", "unchanged", "inconclusive", "not comparable"]
 _ONE_FIGURE = "one figure a run, so there is no spread to judge by"
 _NOT_TESTED = Unavailable("not tested")
-# what one inference takes or uses depends on how many samples it holds
-_PER_BATCH = ("latency_", "device_median", "first_inference")
 
 
 class NightSd(Protocol):
@@ -309,7 +307,7 @@ def _newest_accuracy(side: Side) -> Maybe[Accuracy]:
 
 def _other_batches(pairing: Pairing, kind: Metric) -> str:
     a, b = (side.first.spec.batch_size for side in (pairing.a, pairing.b))
-    if a == b or not kind.name.startswith(_PER_BATCH):
+    if a == b or not kind.per_batch:
         return ""
     return f"batches of {a} and {b} take different times; compare the throughput"
 

@@ -6,26 +6,18 @@ from typing import Any
 
 import msgspec
 
-from harness.compression.model import Entry, Figure, Histogram
+from harness.compression.model import METRICS, Entry, Figure, Histogram
 from harness.maybe import Unavailable, explain
 from harness.records.cell import cell_name, content_of, is_file, model_path
+from harness.records.figures import interval, single
 from harness.records.lookup import lookup
+from harness.records.metric import FIGURES, Metric
 from harness.records.result import Result
 from harness.spec import RunSpec, shown
 
-_MB = 1e6  # decimal, as in file listings
-# metric -> (where its value lies in the result, where its interval lies, divisor into its unit)
-_PATHS: dict[str, tuple[str, str, float]] = {
-    "accuracy": ("accuracy.top1", "", 1.0),
-    "f1_score": ("accuracy.macro_f1", "", 1.0),
-    "latency_ms": ("timing.latency_ms.median", "timing.latency_ms.ci95.median", 1.0),
-    "latency_std_ms": ("timing.latency_ms.std", "", 1.0),
-    "throughput_per_s": ("throughput.inferences_per_s", "throughput.ci95", 1.0),
-    "model_size_mb": ("precision.file_size_bytes", "", _MB),
-    "memory_mb": ("memory.window_peak_bytes", "", _MB),
-    "gpu_memory_mb": ("memory.device.allocator_peak_bytes", "", _MB),
-    "energy_j": ("energy.joules_per_inference.value", "", 1.0),
-}
+# column -> the metric that it shows, in the order of the board's columns
+_SHOWN = {one.column: one for one in FIGURES.values() if one.column}
+_COLUMNS = {column: _SHOWN[column] for column in METRICS if column in _SHOWN}
 
 
 def model_of(spec: RunSpec) -> str:
@@ -39,11 +31,10 @@ def model_of(spec: RunSpec) -> str:
 
 def entry_of(result: Result, latencies: Histogram | None = None) -> Entry:
     """The figures of ``result``; latency is the median, memory the peak of the timed window."""
-    found = {name: _figure(result, *path) for name, path in _PATHS.items()}
+    found = {column: _figure(result, metric) for column, metric in _COLUMNS.items()}
     info = spec_info(result.spec) | _result_info(result)
-    held = _figure(result, "memory.device.process_bytes", "", _MB)
-    if isinstance(found["gpu_memory_mb"], Unavailable) and isinstance(held, Figure):
-        found["gpu_memory_mb"] = held
+    no_peak = isinstance(lookup(result, "memory.device.allocator_peak_bytes"), Unavailable)
+    if no_peak and isinstance(found["gpu_memory_mb"], Figure):
         info["gpu_memory"] = "what the process held at the end of the window: no peak is known"
     model = result.model
     return Entry(
@@ -70,20 +61,14 @@ def _file_info(spec: RunSpec) -> dict[str, str]:
     return {"model_path": model_path(spec.model)} if is_file(spec.model) else {}
 
 
-def _figure(result: Result, path: str, interval: str, divisor: float) -> Figure | Unavailable:
-    value = lookup(result, path)
+def _figure(result: Result, metric: Metric) -> Figure | Unavailable:
+    value, bounds = single(result, metric.name), interval(result, metric.name)
     if isinstance(value, Unavailable):
         return value
-    low, high = _bounds(result, path, interval)
-    return Figure(value / divisor, low, high)
-
-
-def _bounds(result: Result, path: str, interval: str) -> tuple[float | None, float | None]:
-    if path.startswith("energy."):  # twice a standard uncertainty covers about 95 %
-        spread = lookup(result, "energy.joules_per_inference")
-        return spread.value - 2 * spread.comparative, spread.value + 2 * spread.comparative
-    bounds: Any = lookup(result, interval) if interval else None
-    return (None, None) if bounds is None or isinstance(bounds, Unavailable) else tuple(bounds)
+    unit = metric.column_divisor
+    if isinstance(bounds, Unavailable):
+        return Figure(value / unit)
+    return Figure(value / unit, bounds[0] / unit, bounds[1] / unit)
 
 
 def _result_info(result: Result) -> dict[str, str]:

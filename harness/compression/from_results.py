@@ -15,8 +15,7 @@ from harness.compression.model import Board, Entry, Figure, Histogram
 from harness.compression.ratios import with_ratios
 from harness.errors import ResultError
 from harness.maybe import Unavailable
-from harness.records.figures import single
-from harness.records.lookup import lookup
+from harness.records.figures import interval, single
 from harness.records.result import Result
 from harness.records.samples import read_samples
 
@@ -94,9 +93,9 @@ def _exported(result: Result) -> Entry:
     extra: dict[str, Any] = {}
     if (median := figures.pop("latency_ms", None)) is not None:
         extra["latency_median_ms"] = median.value
-    mean = lookup(result, "timing.latency_ms.mean")
+    mean = single(result, "latency_mean")
     if not isinstance(mean, Unavailable):
-        bounds = lookup(result, "timing.latency_ms.ci95.mean")
+        bounds = interval(result, "latency_mean")
         low, high = (None, None) if isinstance(bounds, Unavailable) else bounds
         figures["latency_ms"] = Figure(mean, low, high)
     watts = single(result, "power_average")

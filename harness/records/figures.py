@@ -2,6 +2,7 @@
 
 value     what a run says, on every page and in every file; of several runs the median of theirs
           launches
+interval  95 %, of one run's value
 figures   one per launch, for tests between launches; a run without a figure of its own has none,
           since the launches that do have one are not the run
 """
@@ -10,47 +11,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from harness.maybe import Maybe, Unavailable
-from harness.records.lookup import lookup
-from harness.records.metric import METRICS
-from harness.records.primary import average_power_w
-from harness.records.result import NOT_KEPT, Launch, Result
+from harness.records.lookup import NOT_MEASURED, lookup
+from harness.records.metric import FIGURES, METRICS, Metric
+from harness.records.result import NOT_KEPT, Launch, Result, Spread
 
 _WHOLE_RUN = ("exact", "paired")  # rules of metrics that a launch does not repeat
 _UNFINISHED = ("interrupted", "failed")
-
-_PER_LAUNCH: dict[str, Callable[[Launch], Maybe[float]]] = {
-    "latency_median": lambda launch: launch.median_ms,
-    "latency_mean": lambda launch: launch.mean_ms,
-    "latency_p90": lambda launch: launch.p90_ms,
-    "latency_p95": lambda launch: launch.p95_ms,
-    "latency_p99": lambda launch: launch.p99_ms,
-    "device_median": lambda launch: launch.device_median_ms,
-    "energy_per_inference": lambda launch: launch.joules_per_inference,
-    "power_average": lambda launch: launch.average_power_w,
-    "memory_peak": lambda launch: launch.memory_peak_bytes,
-    "device_memory_peak": lambda launch: launch.device_memory_peak_bytes,
-    "first_inference": lambda launch: launch.first_inference_ms,
-    "load": lambda launch: launch.load_s,
-    "throughput": lambda launch: launch.inferences_per_s,
-}
-_PATHS = {
-    "latency_median": "timing.latency_ms.median",
-    "latency_mean": "timing.latency_ms.mean",
-    "latency_p90": "timing.latency_ms.p90",
-    "latency_p95": "timing.latency_ms.p95",
-    "latency_p99": "timing.latency_ms.p99",
-    "latency_p99_9": "timing.latency_ms.p99_9",
-    "device_median": "timing.device_ms.median",
-    "throughput": "throughput.inferences_per_s",
-    "energy_per_inference": "energy.joules_per_inference.value",
-    "memory_peak": "memory.window_peak_bytes",
-    "file_size": "precision.file_size_bytes",
-    "top1": "accuracy.top1",
-    "f1": "accuracy.macro_f1",  # shown beside top1, and no metric that is judged
-}
 
 
 def value(runs: Sequence[Result], metric: str) -> Maybe[float]:
@@ -89,13 +59,49 @@ def figures(results: Iterable[Result], metric: str) -> Maybe[tuple[float, ...]]:
     return absent[-1] if absent else Unavailable("no launch reached its end", "measure again")
 
 
-def single(result: Result, metric: str) -> Maybe[float]:
-    """The figure of the whole run."""
-    found = _OF_THE_RUN[metric](result) if metric in _OF_THE_RUN else lookup(result, _PATHS[metric])
+def single(result: Result, name: str) -> Maybe[float]:
+    """The figure of the whole run; also of what is shown and not judged."""
+    return of_run(result, FIGURES[name])
+
+
+def of_run(run: Any, metric: Metric) -> Maybe[float]:
+    """The figure of ``run``, which has a Result's fields at the places of ``metric`` at least."""
+    found = _first(run, metric.of_run) if metric.of_run else _median_of_launches(run, metric)
+    if found is NOT_MEASURED and metric.because:
+        why = lookup(run, metric.because)
+        return why if isinstance(why, Unavailable) else found
     if isinstance(found, Unavailable):
         return found
     number = float(found)
-    return number if math.isfinite(number) else Unavailable(f"{metric} is {number:g}")
+    return number if math.isfinite(number) else Unavailable(f"{metric.name} is {number:g}")
+
+
+def interval(result: Result, name: str) -> Maybe[tuple[float, float]]:
+    """The 95 % interval of the run's own figure, in the metric's unit."""
+    path = FIGURES[name].interval
+    found = lookup(result, path) if path else NOT_KEPT
+    if isinstance(found, Spread):  # twice a standard uncertainty covers about 95 %
+        return found.value - 2 * found.comparative, found.value + 2 * found.comparative
+    bounds: Maybe[tuple[float, float]] = found
+    return bounds
+
+
+def _first(run: Any, paths: Sequence[str]) -> Any:
+    """What stands at the first place that has a figure; else the reason of the first of all."""
+    if len(paths) == 1:
+        return lookup(run, paths[0])
+    found = [lookup(run, path) for path in paths]
+    return next((one for one in found if not isinstance(one, Unavailable)), found[0])
+
+
+def _median_of_launches(run: Any, metric: Metric) -> Maybe[float]:
+    """Of what each process does once."""
+    launches = lookup(run, "timing.launches")
+    if isinstance(launches, Unavailable):
+        return launches
+    found = [getattr(launch, metric.of_launch) for launch in launches]
+    known = [one for one in found if one is not None and not isinstance(one, Unavailable)]
+    return statistics.median(known) if known else NOT_KEPT
 
 
 def _of_whole_runs(runs: Iterable[Result], metric: str) -> Maybe[tuple[float, ...]]:
@@ -103,42 +109,6 @@ def _of_whole_runs(runs: Iterable[Result], metric: str) -> Maybe[tuple[float, ..
     known = tuple(one for one in found if not isinstance(one, Unavailable))
     absent = [one for one in found if isinstance(one, Unavailable)]
     return known or absent[-1]
-
-
-def _average_power(result: Result) -> Maybe[float]:
-    energy = result.energy
-    return energy if isinstance(energy, Unavailable) else average_power_w(energy)
-
-
-def _device_memory(result: Result) -> Maybe[float]:
-    """The allocator's peak; where there is none, what the process held at the window's end."""
-    peak = lookup(result, "memory.device.allocator_peak_bytes")
-    held = lookup(result, "memory.device.process_bytes")
-    found: Maybe[float] = (
-        held if isinstance(peak, Unavailable) and not isinstance(held, Unavailable) else peak
-    )
-    return found
-
-
-def _median_of_launches(metric: str) -> Callable[[Result], Maybe[float]]:
-    """Of what each process does once."""
-
-    def read(result: Result) -> Maybe[float]:
-        if isinstance(result.timing, Unavailable):
-            return result.timing
-        found = [_PER_LAUNCH[metric](launch) for launch in result.timing.launches]
-        known = [one for one in found if not isinstance(one, Unavailable)]
-        return statistics.median(known) if known else NOT_KEPT
-
-    return read
-
-
-_OF_THE_RUN: dict[str, Callable[[Result], Maybe[float]]] = {
-    "power_average": _average_power,
-    "device_memory_peak": _device_memory,
-    "first_inference": _median_of_launches("first_inference"),
-    "load": _median_of_launches("load"),
-}
 
 
 def _of_launches(result: Result, metric: str) -> list[Maybe[float]]:
@@ -152,8 +122,8 @@ def _of_launches(result: Result, metric: str) -> list[Maybe[float]]:
 
 
 def _figure(result: Result, launch: Launch, metric: str) -> Maybe[float]:
-    read = _PER_LAUNCH.get(metric)
-    found = NOT_KEPT if read is None else read(launch)
+    field = METRICS[metric].of_launch
+    found: Maybe[float] = getattr(launch, field) if field else NOT_KEPT
     if metric == "throughput" and found == NOT_KEPT:
         return _rate_before(result, launch)
     return found

@@ -8,6 +8,7 @@ from typing import get_args
 
 from harness.compare.verdicts import MetricVerdict
 from harness.maybe import Maybe, Unavailable, explain
+from harness.records.metric import FIGURES
 from harness.records.result import Check, CheckVerdict, Machine, Result
 from harness.report import gather as reports
 from harness.report.gather import Judged, Report
@@ -17,12 +18,6 @@ from harness.views.compression import Settings, missing_lines
 from harness.views.text import Line, number, plain, rows, title
 from harness.views.text import subtitle as conditions
 
-_NAMES = {
-    "latency_median": "latency, median",
-    "energy_per_inference": "energy per inference",
-    "memory_peak": "memory, peak",
-    "top1": "accuracy, top-1",
-}
 _OPEN_RUNS = 3  # with more, their details are folded
 
 
@@ -56,7 +51,7 @@ def _verdicts(judged: Judged, settings: Settings) -> Iterator[Html]:
             td("verdict", chip("not comparable")), td("because", plain(judged.refusal)),
         )  # fmt: skip
     for row in judged.rows:
-        label = _NAMES.get(row.metric, row.metric.replace("_", " "))
+        label = FIGURES[row.metric].title
         yield h(
             "tr",
             h("th", name, scope="row"),

@@ -9,6 +9,7 @@ from harness import __version__
 from harness.compare.verdicts import MetricVerdict
 from harness.compression.model import Entry
 from harness.maybe import Unavailable
+from harness.records.metric import FIGURES
 from harness.report import gather as reports
 from harness.report.gather import Judged, Report
 from harness.views.compression import HEADER, Cell, Settings, aurora_note, cells, missing_lines
@@ -19,7 +20,6 @@ LIMIT = 60_000  # characters; GitHub takes 65,536 in a comment
 _LONGEST_TEXT = 300  # of one text that is not ours
 _LONGEST_PART = 14_000  # of a table or list
 _LEFT = ("model", "precision", "runtime", "status", "comparison", "quantity", "verdict")
-_NAMES = {"latency_median": "latency", "energy_per_inference": "energy", "top1": "accuracy"}
 
 
 def render(report: Report) -> bytes:
@@ -72,7 +72,7 @@ def _verdicts(judged: Judged, settings: Settings) -> Iterable[Sequence[str]]:
     if judged.refusal:
         yield name, "all", "", "", f"not comparable: {judged.refusal}"
     for row in judged.rows:
-        yield name, _NAMES.get(row.metric, row.metric.replace("_", " ")), *_ratio(row)
+        yield name, FIGURES[row.metric].title, *_ratio(row)
 
 
 def _ratio(row: MetricVerdict) -> tuple[str, str, str]:

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 from harness.compression.entries import entry_of
 from harness.maybe import Unavailable
-from harness.records.lookup import lookup
+from harness.records.figures import single
+from harness.records.metric import FIGURES
 from harness.records.result import Result
 from harness.spec import RunSpec, shown
 from harness.stats.histogram import CUT_MEDIANS, Distribution, histogram_fields
@@ -35,29 +36,8 @@ from harness.views.markdown import render_markdown
 if TYPE_CHECKING:
     from harness.protocols import Progress
 
-# tag -> where its value lies in the result. A quantity that is unavailable writes nothing.
-HEADLINES: dict[str, str] = {
-    "latency/median_ms": "timing.latency_ms.median",
-    "latency/mean_ms": "timing.latency_ms.mean",
-    "latency/std_ms": "timing.latency_ms.std",
-    "latency/min_ms": "timing.latency_ms.min",
-    "latency/max_ms": "timing.latency_ms.max",
-    "latency/p90_ms": "timing.latency_ms.p90",
-    "latency/p95_ms": "timing.latency_ms.p95",
-    "latency/p99_ms": "timing.latency_ms.p99",
-    "latency/p99_9_ms": "timing.latency_ms.p99_9",
-    "latency/device_median_ms": "timing.device_ms.median",
-    "throughput/per_s": "throughput.inferences_per_s",
-    "energy/joules_per_inference": "energy.joules_per_inference.value",
-    "memory/peak_bytes": "memory.window_peak_bytes",
-    "accuracy/top1": "accuracy.top1",
-    "accuracy/macro_f1": "accuracy.macro_f1",
-    "fidelity/cosine": "precision.fidelity.cosine",
-    "fidelity/sqnr_db": "precision.fidelity.sqnr_db",
-    "fidelity/top1_agreement": "precision.fidelity.top1_agreement",
-    "model/size_bytes": "precision.file_size_bytes",
-    "model/size_ratio": "precision.size_ratio",
-}
+# tag -> the figure that it shows. What is unavailable writes nothing.
+HEADLINES = {one.headline: name for name, one in FIGURES.items() if one.headline}
 
 
 class TensorBoardSink:
@@ -136,7 +116,7 @@ def _write_result(feed: Feed, result: Result, latencies: Distribution) -> None:
 
 def headline_values(result: Result) -> dict[str, float]:
     """tag -> value for those of `HEADLINES` that were measured."""
-    found = {tag: lookup(result, path) for tag, path in HEADLINES.items()}
+    found = {tag: single(result, name) for tag, name in HEADLINES.items()}
     return {tag: value for tag, value in found.items() if not isinstance(value, Unavailable)}
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from harness.compare.comparison import CellComparison, Comparison, Runs, counts, worst
 from harness.compare.verdicts import MetricVerdict
 from harness.maybe import Maybe, Unavailable, present
+from harness.records.metric import FIGURES
 from harness.records.result import Result
 from harness.spec import BY_NAME
 from harness.views.comparison_matrix import render_matrix
@@ -22,11 +23,6 @@ READ_AS = (
     "A, B: as the run states it; of several runs, the median of their launches. "
     "B / A: Hodges-Lehmann, the median of all quotients of launches."
 )
-_NAMES = {
-    "top1": "accuracy top-1",
-    "f1": "accuracy macro F1",
-    "energy_per_inference": "energy / inference",  # the longest, and a table has 80 columns
-}
 _MOST_DIFFERENCES = 12
 
 
@@ -83,7 +79,7 @@ def common_differences(cells: Iterable[CellComparison]) -> dict[str, tuple[str, 
 
 def metric_name(name: str) -> str:
     """A metric as people read it."""
-    return _NAMES.get(name, name.replace("_", " "))
+    return FIGURES[name].title
 
 
 def metric_value(value: Maybe[float], unit: str) -> str:

@@ -10,25 +10,20 @@ from rich.text import Text
 from harness.compare.comparison import CellComparison
 from harness.compare.verdicts import MetricVerdict
 from harness.maybe import present
+from harness.records.metric import FIGURES
 from harness.views.aligned import Aligned
 from harness.views.terminal import style_of
 from harness.views.text import number, plain
 
 _MARKS = {"improved": "+", "regressed": "!", "inconclusive": "?", "unchanged": "="}
 _LEGEND = "B / A. ! regressed, ? inconclusive, + improved, = unchanged"
-# what eight columns leave room for beside a name
-_SHORT = {
-    "latency_median": "median", "latency_p99": "p99", "throughput": "/s",
-    "energy_per_inference": "energy", "memory_peak": "memory", "file_size": "size",
-    "top1": "top-1", "f1": "F1",
-}  # fmt: skip
 
 
 def render_matrix(reports: Sequence[CellComparison]) -> RenderableType:
     """``reports`` in their order. A metric that no cell was judged by has no column."""
     metrics = _judged(reports)
     names = distinct([plain(one.cell) for one in reports])
-    header = [Text(_SHORT.get(name, name), style="bold") for name in metrics]
+    header = [Text(FIGURES[name].short or name, style="bold") for name in metrics]
     body = [
         [*(_entry(one, metric) for metric in metrics), Text(name)]
         for one, name in zip(reports, names, strict=True)

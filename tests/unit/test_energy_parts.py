@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from test_powercap import Tree, as_nobody, open_folder, opened  # noqa: F401  (a
 from harness.analysis.energy.attribute import SourceReadings, attribute
 from harness.analysis.energy.pool import pool
 from harness.maybe import Maybe, Unavailable, coded, explain
-from harness.records.primary import average_power_w, settled
+from harness.records import primary
+from harness.records.figures import of_run
+from harness.records.metric import METRICS
+from harness.records.primary import settled
 from harness.records.result import Energy
 from harness.views.text import rows
 
@@ -76,6 +80,13 @@ def tree(tmp_path: Path) -> Tree:
     tree.zone(FIRST, "package-0", 5_000_000)
     tree.zone(SECOND_ZONE, "package-1", 900_000_000)
     return tree
+
+
+def average_power_w(energy: Energy) -> Maybe[float]:
+    """Of the launch that it is made of, and of the run that holds it."""
+    found = of_run(SimpleNamespace(energy=energy), METRICS["power_average"])
+    assert found == primary.average_power_w(energy)
+    return found
 
 
 def test_two_sockets_that_work_add_up(tree: Tree) -> None:

@@ -40,7 +40,7 @@ from harness.exports.pytest_benchmark.document import export as benchmarks_of
 from harness.maybe import Maybe, Unavailable
 from harness.records.figures import figures, single, value
 from harness.records.index.figures import NAMES, read_figures
-from harness.records.metric import METRICS
+from harness.records.metric import FIGURES, METRICS
 from harness.records.result import NOT_KEPT, LatencyStats, Launch, Result
 from harness.tensorboard.live import HEADLINES, headline_values
 from harness.testing.results import fake_result
@@ -50,6 +50,9 @@ ABSENT = Unavailable("too few iterations", "measure longer")
 HEADLINE_OF = {
     "latency_median": "latency/median_ms",
     "latency_mean": "latency/mean_ms",
+    "latency_std": "latency/std_ms",
+    "latency_min": "latency/min_ms",
+    "latency_max": "latency/max_ms",
     "latency_p90": "latency/p90_ms",
     "latency_p95": "latency/p95_ms",
     "latency_p99": "latency/p99_ms",
@@ -58,16 +61,25 @@ HEADLINE_OF = {
     "throughput": "throughput/per_s",
     "energy_per_inference": "energy/joules_per_inference",
     "memory_peak": "memory/peak_bytes",
+    "file_size": "model/size_bytes",
+    "size_ratio": "model/size_ratio",
+    "top1": "accuracy/top1",
+    "f1": "accuracy/macro_f1",
+    "cosine": "fidelity/cosine",
+    "sqnr": "fidelity/sqnr_db",
+    "top1_agreement": "fidelity/top1_agreement",
 }
 # the board's name, and its unit in ours
 BOARD_OF = {
     "latency_median": ("latency_ms", 1.0),
+    "latency_std": ("latency_std_ms", 1.0),
     "throughput": ("throughput_per_s", 1.0),
     "energy_per_inference": ("energy_j", 1.0),
     "memory_peak": ("memory_mb", 1e6),
     "device_memory_peak": ("gpu_memory_mb", 1e6),
     "file_size": ("model_size_mb", 1e6),
     "top1": ("accuracy", 1.0),
+    "f1": ("f1_score", 1.0),
 }
 
 _positive = st.floats(1e-3, 1e6)
@@ -167,7 +179,15 @@ def test_a_figure_of_a_run_has_one_value_everywhere(
     blocks = json.loads(benchmarks_of([run], [file]).data)["benchmarks"]
     extra = blocks[0]["extra_info"]["figures"]
     entry, tags, against = entry_of(run), headline_values(run), _compared(run, run)
-    assert set(HEADLINE_OF.values()) <= set(HEADLINES)
+    for name in FIGURES:
+        whole = single(run, name)
+        if name in HEADLINE_OF:
+            assert _same(tags.get(HEADLINE_OF[name]), whole), name
+        if name in BOARD_OF:
+            field, unit = BOARD_OF[name]
+            shown = entry.figures.get(field)
+            assert _same(None if shown is None else shown.value * unit, whole), name
+    assert _same(indexed["accuracy_f1"], single(run, "f1"))
     for name in METRICS:
         whole = single(run, name)
         assert measured([run], name).value == whole == value([run], name)
@@ -178,12 +198,6 @@ def test_a_figure_of_a_run_has_one_value_everywhere(
             assert (cases[name].find("skipped") is not None) == isinstance(whole, Unavailable)
         if name in extra:
             assert _same(extra[name]["value"], whole), name
-        if name in HEADLINE_OF:
-            assert _same(tags.get(HEADLINE_OF[name]), whole), name
-        if name in BOARD_OF:
-            field, unit = BOARD_OF[name]
-            shown = entry.figures.get(field)
-            assert _same(None if shown is None else shown.value * unit, whole), name
         assert (name in against) == (not isinstance(whole, Unavailable)), name
         if name in against:
             assert against[name].a == against[name].b == whole
@@ -191,6 +205,13 @@ def test_a_figure_of_a_run_has_one_value_everywhere(
         if isinstance(whole, Unavailable):
             assert isinstance(figures([run], name), Unavailable), name
             assert not any(block["fullname"].endswith(f"::{name}") for block in blocks)
+
+
+def test_every_figure_has_the_tag_and_the_column_that_are_pinned_here() -> None:
+    assert {one.name: one.headline for one in FIGURES.values() if one.headline} == HEADLINE_OF
+    assert set(HEADLINES) == set(HEADLINE_OF.values())
+    columns = {one.name: one for one in FIGURES.values() if one.column}
+    assert {name: (m.column, m.column_divisor) for name, m in columns.items()} == BOARD_OF
 
 
 def _junit(run: Result, file: Path) -> list[ET.Element]:

@@ -22,7 +22,7 @@ from test_store import file_size_limit
 
 from harness.maybe import Unavailable
 from harness.protocols import Progress
-from harness.records.lookup import lookup
+from harness.records.figures import single
 from harness.stats.histogram import histogram_fields
 from harness.tensorboard.live import HEADLINES, TensorBoardSink
 from harness.testing.results import fake_failure, fake_result
@@ -95,12 +95,12 @@ def test_the_headlines_equal_the_result(tmp_path: Path) -> None:
     absent = {"latency/p99_9_ms", "latency/device_median_ms"}  # unavailable in this result
     assert set(HEADLINES) - set(events.Tags()["scalars"]) == absent
     for tag in set(HEADLINES) - absent:
-        assert events.Scalars(tag)[-1].value == np.float32(lookup(result, HEADLINES[tag])), tag
+        assert events.Scalars(tag)[-1].value == np.float32(single(result, HEADLINES[tag])), tag
 
 
 def test_every_headline_is_a_place_in_a_result() -> None:
-    for tag, path in HEADLINES.items():
-        value = lookup(fake_result(), path)
+    for tag, name in HEADLINES.items():
+        value = single(fake_result(), name)
         assert isinstance(value, int | float | Unavailable), tag
 
 

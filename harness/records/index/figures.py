@@ -8,22 +8,25 @@ Comparisons read the files themselves.
 from __future__ import annotations
 
 import hashlib
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
 from harness.errors import ResultError
+from harness.maybe import Unavailable
 from harness.records.cell import Cell, model_path, spec_cell
-from harness.records.metric import METRICS
+from harness.records.figures import of_run
+from harness.records.metric import FIGURES, METRICS, Metric
 from harness.records.result import SCHEMA
 from harness.records.store import decode_result, read_bytes
 from harness.spec import RunSpec
 
-FIGURES_VERSION = 2  # to be raised where a figure of `_values` changes its meaning
+FIGURES_VERSION = 2  # to be raised where a figure changes its meaning
 # what a series can be asked for, in the order of the columns
-NAMES = tuple(dict.fromkeys((*METRICS, "accuracy_top1", "accuracy_f1")))
+_ALSO = {"accuracy_top1": "top1", "accuracy_f1": "f1"}  # column -> figure
+NAMES = (*METRICS, *_ALSO)
 FINISHED = ("complete", "degraded")
 
 
@@ -31,64 +34,8 @@ class _Record(msgspec.Struct, frozen=True):
     """Decodes from anything absent, too: of ``{"unavailable": ...}`` no field is known."""
 
 
-_Number = float | _Record | None
-
-
-class _Latency(_Record, frozen=True):
-    median: _Number = None
-    mean: _Number = None
-    p90: _Number = None
-    p95: _Number = None
-    p99: _Number = None
-    p99_9: _Number = None
-
-
-class _Launch(_Record, frozen=True):
-    first_inference_ms: _Number = None
-    load_s: _Number = None
-
-
-class _Timing(_Record, frozen=True):
-    latency_ms: _Latency = _Latency()
-    device_ms: _Latency = _Latency()
-    launches: tuple[_Launch, ...] = ()
-
-
-class _Throughput(_Record, frozen=True):
-    inferences_per_s: _Number = None
-
-
-class _Spread(_Record, frozen=True):
-    value: _Number = None
-
-
-class _Source(_Record, frozen=True):
-    average_power_w: _Number = None
-
-
-class _Energy(_Record, frozen=True):
-    primary: str = ""
-    joules_per_inference: _Spread = _Spread()
-    sources: dict[str, _Source] = {}
-
-
-class _Device(_Record, frozen=True):
-    allocator_peak_bytes: _Number = None
-    process_bytes: _Number = None
-
-
-class _Memory(_Record, frozen=True):
-    window_peak_bytes: _Number = None
-    device: _Device = _Device()
-
-
-class _Precision(_Record, frozen=True):
-    file_size_bytes: _Number = None
-
-
-class _Accuracy(_Record, frozen=True):
-    top1: _Number = None
-    macro_f1: _Number = None
+_Number = float | Unavailable | None
+_LAUNCHES = "timing.launches"
 
 
 class _Model(_Record, frozen=True):
@@ -118,12 +65,6 @@ class _Run(msgspec.Struct, frozen=True, kw_only=True):
     machine: _Machine
     software: _Software = _Software()
     model: _Model = _Model()
-    precision: _Precision = _Precision()
-    accuracy: _Accuracy = _Accuracy()
-    timing: _Timing = _Timing()
-    throughput: _Throughput = _Throughput()
-    energy: _Energy = _Energy()
-    memory: _Memory = _Memory()
     tags: dict[str, str] = {}
 
 
@@ -173,11 +114,7 @@ def read_figures(path: str) -> IndexedFigures:
     raise ResultError(f"{path!r} is damaged", "restore the file, or measure again")
 
 
-_DECODER = msgspec.json.Decoder(_Run)
-
-
 def _row(run: _Run) -> IndexedFigures:
-    found = _values(run)
     return IndexedFigures(
         id=run.id,
         status=run.status,
@@ -189,46 +126,53 @@ def _row(run: _Run) -> IndexedFigures:
         commit=run.software.commit,
         branch=run.software.branch,
         tags=run.tags,
-        values=tuple(_float(found.get(name)) for name in NAMES),
+        values=tuple(_value(run, metric) for metric in _KEPT),
     )
 
 
-def _values(run: _Run) -> dict[str, _Number]:
-    """Metric name -> the run's figure, in the unit of the metric."""
-    latency, launches = run.timing.latency_ms, run.timing.launches
-    source = run.energy.sources.get(run.energy.primary, _Source())
-    device = run.memory.device
-    return {
-        "latency_median": latency.median,
-        "latency_mean": latency.mean,
-        "latency_p90": latency.p90,
-        "latency_p95": latency.p95,
-        "latency_p99": latency.p99,
-        "latency_p99_9": latency.p99_9,
-        "device_median": run.timing.device_ms.median,
-        "throughput": run.throughput.inferences_per_s,
-        "energy_per_inference": run.energy.joules_per_inference.value,
-        "power_average": source.average_power_w,
-        "memory_peak": run.memory.window_peak_bytes,
-        "device_memory_peak": _first_of(device.allocator_peak_bytes, device.process_bytes),
-        "file_size": run.precision.file_size_bytes,
-        "first_inference": _median(launch.first_inference_ms for launch in launches),
-        "load": _median(launch.load_s for launch in launches),
-        "top1": run.accuracy.top1,
-        "accuracy_top1": run.accuracy.top1,
-        "accuracy_f1": run.accuracy.macro_f1,
-    }
+def _value(run: _Run, metric: Metric) -> float | None:
+    found = of_run(run, metric)
+    return None if isinstance(found, Unavailable) else found
 
 
-def _median(values: Iterable[_Number]) -> float | None:
-    present = [value for value in values if isinstance(value, float | int)]
-    return statistics.median(present) if present else None
+# --- the fields that hold figures, as far down as they are asked for ---
+
+_Tree = dict[str, Any]  # step of a path -> what is asked for below it
 
 
-def _first_of(peak: _Number, held: _Number) -> _Number:
-    """As `harness.records.figures` has it."""
-    return peak if isinstance(peak, float | int) else held
+def _tree(metrics: Iterable[Metric]) -> _Tree:
+    tree: _Tree = {}
+    for metric in metrics:
+        for path in metric.of_run or (f"{_LAUNCHES}.{metric.of_launch}",):
+            below = tree
+            for step in path.split("."):
+                below = below.setdefault(step, {})
+    return tree
 
 
-def _float(value: _Number) -> float | None:
-    return float(value) if isinstance(value, float | int) else None
+def _fields(tree: _Tree, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(name, type, default) of each field of a record: a number, or what holds some."""
+    for name, below in tree.items():
+        here = f"{path}.{name}".lstrip(".")
+        keys = [step for step in below if step.startswith("*")]
+        for key in keys:
+            yield key[1:], str, ""
+            yield name, dict[str, _record(name, below[key], here)], {}  # type: ignore[misc]
+        if not below:
+            yield name, _Number, None
+        elif here == _LAUNCHES:
+            yield name, tuple[_record(name, below, here), ...], ()  # type: ignore[misc]
+        elif not keys:
+            record = _record(name, below, here)
+            yield name, record, record()
+
+
+def _record(name: str, tree: _Tree, path: str) -> type[msgspec.Struct]:
+    return msgspec.defstruct(name, list(_fields(tree, path)), bases=(_Record,), frozen=True)
+
+
+_KEPT = [FIGURES[_ALSO.get(name, name)] for name in NAMES]
+_RUN = msgspec.defstruct(
+    "Run", list(_fields(_tree(_KEPT))), bases=(_Run,), frozen=True, kw_only=True
+)
+_DECODER = msgspec.json.Decoder(cast("type[_Run]", _RUN))
