@@ -4,15 +4,22 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test campaign lint clean
+# Every process that a test starts would compile all it imports, were it not allowed to keep that.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run test test-long campaign lint clean
 
 run: $(VENV)/.run  ## benchmark the built-in model, FP32 then INT8, and compare
 	$(BIN)/harness run --model digits --backend onnxruntime --precision fp32 --launches 5 --duration 1 --tag pair=fp32
 	$(BIN)/harness run --model digits --backend onnxruntime --precision int8 --launches 5 --duration 1 --tag pair=int8
 	$(BIN)/harness compare latest~1 latest
 
-test: $(VENV)/.dev  ## the whole suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.dev  ## the whole suite: side by side what measures nothing, then the rest; PYTEST_ARGS="-k gate"
+	$(BIN)/python -m pytest tests/unit tests/contract -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
+
+test-long:  ## the same, with simulated error rates ten times as exact
+	$(MAKE) test PYTEST_ARGS="--long $(PYTEST_ARGS)"
 
 campaign: $(VENV)/.dev  ## kills, signals, mutated files, the models of onnx's wheel; CAMPAIGN_ARGS="--count 30 --seed 2"
 	$(BIN)/python tests/campaign/campaign.py kills $(CAMPAIGN_ARGS)

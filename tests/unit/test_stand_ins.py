@@ -21,7 +21,7 @@ from harness.models.sources import find_source
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 STAND_INS = [
     (LFS, "a Git LFS pointer; fetch it: git lfs pull"),
-    (gzip.compress(b"model"), "compressed by gzip; unpack it: gunzip"),
+    (gzip.compress(b"model", mtime=0), "compressed by gzip; unpack it: gunzip"),
     (bz2.compress(b"model"), "compressed by bzip2; unpack it: bunzip2"),
     (lzma.compress(b"model"), "compressed by xz; unpack it: unxz"),
     (b"\x28\xb5\x2f\xfd...", "compressed by zstd; unpack it: zstd -d"),
