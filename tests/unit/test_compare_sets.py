@@ -21,8 +21,9 @@ from harness.compare.comparison import (
     compare_sets,
     counts,
 )
-from harness.compare.gate.judge import judge
+from harness.compare.gate.judge import judge, regressions
 from harness.compare.match import group, match
+from harness.compare.series import NightSpreads
 from harness.compare.verdicts import MetricVerdict, Settings
 from harness.errors import NothingComparable, UsageError
 from harness.maybe import Unavailable
@@ -438,6 +439,44 @@ def test_a_report_judges_as_the_comparison_of_two_runs() -> None:
         name: row for name, row in compared.items() if name in JUDGED
     }
     assert compared["latency_median"].verdict == "unchanged"
+
+
+def test_the_same_question_has_the_same_answer_whoever_asks(tmp_path: Path) -> None:
+    """Ten nights of both precisions that lie 4 % up and down; the last two are held together.
+
+    Pair, sets, sets across, gate, promotion and report read one history, and judge by it.
+    """
+    levels = (1.0, 1.04, 0.96, 1.0, 1.04, 0.96, 1.0, 1.04, 0.96, 1.0)
+    runs = {
+        precision: [
+            made(level, precision=precision, started_at=f"2026-11-{day:02d}T02:00:00Z")
+            for day, level in enumerate(levels, 1)
+        ]
+        for precision in ("fp32", "int8")
+    }
+    for run in (*runs["fp32"], *runs["int8"]):
+        (folder := tmp_path / run.id).mkdir()
+        (folder / "result.json").write_bytes(msgspec.json.encode(run))
+    settings = Settings(night_sd=NightSpreads(tmp_path))
+    a, b = runs["fp32"][-2:]
+    alone = rows(only(compare_runs(a, b, settings)))
+    assert alone["latency_median"].minimum_effect > 0.1
+    assert alone["latency_median"].verdict == "unchanged"
+    assert only(compare_sets([a], [b], settings)).rows == tuple(
+        row for row in alone.values() if not isinstance(row.a, Unavailable) and row.metric != "f1"
+    )
+    gate = judge([a], [b], night_sd=settings.night_sd)
+    assert only(gate.comparison).rows == only(compare_sets([a], [b], settings)).rows
+    assert regressions([a], [b], settings.night_sd) == []
+
+    b = runs["int8"][-1]
+    pair = rows(only(compare_runs(a, b, settings)))
+    across = rows(only(compare_sets([a], [b], settings, across=parse_across("precision"))))
+    assert across == {name: row for name, row in pair.items() if name in across}
+    files = [(run, tmp_path / run.id / "result.json") for run in (a, b)]
+    (reported,) = gather(files, night_sd=settings.night_sd).judged
+    assert reported.rows == tuple(row for name, row in pair.items() if name in JUDGED)
+    assert pair["latency_median"].verdict == "unchanged"
 
 
 def test_a_run_beside_itself_is_exactly_one() -> None:
