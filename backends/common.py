@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from harness.errors import BackendUnavailable, MeasurementFailed, UsageError
 from harness.maybe import Unavailable, explain
-from harness.protocols import SessionOptions
+from harness.protocols import Option, SessionOptions
 
 if TYPE_CHECKING:
     from harness.host.gpus import CudaDevice
@@ -21,23 +21,23 @@ nothing: Callable[[], None] = list[None]().clear
 
 
 def chosen_options(
-    backend: str, options: SessionOptions, table: Mapping[str, Sequence[str]]
+    backend: str, options: SessionOptions, declared: Sequence[Option]
 ) -> dict[str, str]:
-    """Every option of ``table`` (its values, the default first; none for a free text, by default
-    empty) with the value in force.
+    """Every option that there is on this device, with the value in force.
 
     Raises `UsageError` naming the valid ones.
     """
+    device = options.device.partition(":")[0]
+    table = {one.name: one for one in declared if one.device in ("", device)}
     for key, value in options.options.items():
         if key not in table:
             raise UsageError(
                 f"{backend} has no option {key!r}", f"choose one of {', '.join(table)}"
             )
-        if table[key] and value not in table[key]:
-            raise UsageError(
-                f"--option {key} is {value!r}", f"choose one of {', '.join(table[key])}"
-            )
-    return {key: options.options.get(key, (*values, "")[0]) for key, values in table.items()}
+        values = table[key].values
+        if values and value not in values:
+            raise UsageError(f"--option {key} is {value!r}", f"choose one of {', '.join(values)}")
+    return {key: options.options.get(key, option.default) for key, option in table.items()}
 
 
 def import_framework(module: str, title: str, remedy: str) -> ModuleType | Unavailable:

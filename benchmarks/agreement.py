@@ -31,7 +31,7 @@ from harness.backends.onnxruntime.backend import OnnxRuntimeBackend
 from harness.engine.loads.closed import timed_chunk
 from harness.engine.wire.timeline import Timeline
 from harness.models import prepare
-from harness.protocols import SessionOptions
+from harness.protocols import SessionOptions, Wanted
 from harness.spec import RunSpec
 
 BLOCK_S = 0.5
@@ -59,7 +59,7 @@ print(statistics.median(times[len(times) // 4:]) / 1e6)
 
 def same_session(model: str, threads: int, rounds: int) -> str:
     """Median of our loop over the median of a hand-written one, on one session."""
-    prepared = prepare(RunSpec(model=model), "onnx")
+    prepared = prepare(RunSpec(model=model), Wanted("onnx"))
     with np.load(prepared.inputs_path) as arrays:
         inputs = dict(arrays)
     session: Any = OnnxRuntimeBackend().prepare(
@@ -98,7 +98,7 @@ def same_session(model: str, threads: int, rounds: int) -> str:
 
 def fresh_processes(model: str, threads: int, rounds: int) -> str:
     """The median that ``harness run --json`` prints over that of the script."""
-    prepared = prepare(RunSpec(model=model), "onnx")
+    prepared = prepare(RunSpec(model=model), Wanted("onnx"))
 
     def ours() -> float:
         with tempfile.TemporaryDirectory() as folder:

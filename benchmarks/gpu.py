@@ -44,7 +44,7 @@ from harness.errors import HarnessError
 from harness.host.gpus import ORDER, cuda_device, device_order
 from harness.maybe import Unavailable, explain
 from harness.models import prepare
-from harness.protocols import Session, SessionOptions, TensorSpec
+from harness.protocols import Session, SessionOptions, TensorSpec, Wanted
 from harness.spec import RunSpec, parse_device
 
 BLOCK_S = 0.5
@@ -58,7 +58,7 @@ def session_of(backend: str, given: argparse.Namespace, batch: int, **options: s
     chosen = SessionOptions(device=given.device, options=options)
     adapter = registry.backend(backend)
     spec = RunSpec(model=given.model, backend=backend, device=given.device, batch_size=batch)
-    prepared = prepare(spec, adapter.artifact_format("fp32", chosen))
+    prepared = prepare(spec, adapter.wants("fp32", chosen))
     with np.load(prepared.inputs_path) as arrays:
         session = adapter.prepare(prepared.artifact, dict(arrays), chosen)
     session.enqueue()
@@ -121,7 +121,7 @@ def onnxruntime_by_hand(given: argparse.Namespace, batch: int) -> Callable[[], f
     """Another session on the same file; a run waits for itself."""
     import onnxruntime as ort
 
-    prepared = prepare(RunSpec(model=given.model, batch_size=batch), "onnx")
+    prepared = prepare(RunSpec(model=given.model, batch_size=batch), Wanted("onnx"))
     index = int(given.device.partition(":")[2])
     chosen = {"device_id": str(index), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
     session = ort.InferenceSession(
@@ -197,7 +197,7 @@ def against_trtexec(given: argparse.Namespace, batch: int) -> None:
     if program is None:
         say(f"tensorrt, batch {batch}", "trtexec is not installed (it comes with TensorRT)")
         return
-    prepared = prepare(RunSpec(model=given.model, batch_size=batch), "onnx")
+    prepared = prepare(RunSpec(model=given.model, batch_size=batch), Wanted("onnx"))
     shapes = trtexec_shapes(prepared.artifact.path, prepared.artifact.inputs)
     with tempfile.TemporaryDirectory() as folder:
         engine = f"{folder}/engine"

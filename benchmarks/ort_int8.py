@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from harness.backends.onnxruntime.backend import OnnxRuntimeBackend
 from harness.models.prepare import prepare
-from harness.protocols import Artifact, SessionOptions
+from harness.protocols import Artifact, SessionOptions, Wanted
 from harness.quantize.job import QuantizeJob
 from harness.quantize.onnx import quantize
 from harness.spec import RunSpec
@@ -52,7 +52,7 @@ def calibration(inputs: Inputs) -> Inputs:
 
 
 def our_artifact(model: str, samples: Inputs, folder: Path) -> tuple[Artifact, Artifact, Inputs]:
-    prepared = prepare(RunSpec(model=model), "onnx")
+    prepared = prepare(RunSpec(model=model), Wanted("onnx"))
     with np.load(prepared.inputs_path) as arrays:
         inputs = dict(arrays)
     samples.update(calibration(inputs))

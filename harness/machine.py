@@ -11,12 +11,13 @@ import hashlib
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from harness import registry
 from harness.host import git
 from harness.host.procfs import (
     cgroup_chain,
@@ -45,8 +46,7 @@ _VENDORS = {
 }
 _DISTRIBUTIONS = (
     "hw-harness", "numpy", "msgspec", "psutil", "nvidia-ml-py", "tensorboardX", "onnx",
-    "onnxruntime", "onnxruntime-gpu", "onnxscript", "torch", "torchao", "tensorrt-cu13",
-    "cuda-bindings", "pyRAPL",
+    "onnxscript", "pyRAPL",
 )  # fmt: skip
 _STEERING = (
     "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "DNNL_", "ONEDNN_", "CUDA_", "NVIDIA_", "ORT_",
@@ -87,12 +87,15 @@ def _device(device: str) -> tuple[dict[str, str], dict[str, str]]:
     return device_facts(device)
 
 
-def software(runtime: Mapping[str, str] | None = None) -> Software:
-    """Installed versions, steering variables and the commit; ``runtime`` as the backend says."""
+def software(runtime: Mapping[str, str] | None = None, *, backends: Iterable[str] = ()) -> Software:
+    """Installed versions, steering variables and the commit; ``runtime`` as the backend says.
+
+    Of ``backends``, and of those that come with Harness, the distributions that they name.
+    """
     from importlib import metadata  # slow to import, and not needed before a run
 
     versions = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
+    for name in (*_DISTRIBUTIONS, *registry.distributions(*backends)):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

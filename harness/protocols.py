@@ -20,6 +20,7 @@ import msgspec
 from harness.maybe import Maybe, Unavailable
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
     from numpy.typing import NDArray
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Artifact",
+    "ArtifactMaker",
     "Asynchronous",
     "Available",
     "Backend",
@@ -39,6 +41,7 @@ __all__ = [
     "Layer",
     "Layers",
     "Maybe",
+    "Option",
     "PhaseProbe",
     "Profiler",
     "ProfilerContext",
@@ -49,6 +52,7 @@ __all__ = [
     "TensorSpec",
     "Unavailable",
     "Unseen",
+    "Wanted",
 ]
 
 Precision = Literal["fp32", "int8", "fp16", "bf16"]
@@ -117,8 +121,8 @@ class Artifact(msgspec.Struct, frozen=True):
 
     ``format`` is ``onnx`` (``path`` is the file; external data lies beside it), ``torch``
     (``source`` rebuilds the module: ``zoo:NAME``, ``factory:MODULE:NAME``, ``pt2:PATH`` or
-    ``torchscript:PATH``) or
-    ``torch-int8`` (``path`` is a quantized program that a builder saved).
+    ``torchscript:PATH``) or ``torch-int8`` (``path`` is a quantized program that a builder saved);
+    or a backend's own.
     """
 
     format: str
@@ -133,6 +137,36 @@ class Artifact(msgspec.Struct, frozen=True):
     seed: int = 0  # of the random weights, where ``source`` draws them
     # outputs whose length may differ from one inference to the next, on the same inputs
     varying: tuple[str, ...] = ()
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """The artifact that a backend asks for, at one precision and with its options.
+
+    ``symmetric`` asks for INT8 activations with zero point 0, of what is multiplied by weights
+    alone. ``libraries`` are files with custom operators that the graph needs: whoever makes the
+    artifact loads them too.
+
+    A format of the backend's own is made of another one: ``of`` says of which, which Harness makes
+    (at the precision of the run) and `ArtifactMaker.make_artifact` turns into ``format``.
+    """
+
+    format: str
+    symmetric: bool = False
+    libraries: tuple[str, ...] = ()
+    of: Wanted | None = None
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One ``--option NAME=VALUE`` of a backend. Without ``values`` it is free text.
+
+    ``device`` is the kind of device that it is for (``cuda``); empty: every one.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+    default: str = ""
+    help: str = ""
+    device: str = ""
 
 
 class SessionOptions(msgspec.Struct, frozen=True):
@@ -262,7 +296,14 @@ class DeviceMemory(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """A runtime. The object is cheap: it imports the framework in `availability` or `prepare`."""
+    """A runtime. The object is cheap: it imports the framework in `availability` or `prepare`.
+
+    Its class may say more of it, as data that is read without an object (`harness.registry`):
+
+        options: Sequence[Option]        what ``--option`` takes, shown by ``harness list backends``
+        default_device: str              ``cpu`` unless given; of a registered backend alone
+        distributions: Sequence[str]     whose installed versions belong beside a result
+    """
 
     name: str
 
@@ -270,8 +311,8 @@ class Backend(Protocol):
         """Can this backend use ``device`` here? Imports the framework; never raises for absence."""
         ...
 
-    def artifact_format(self, precision: str, options: SessionOptions) -> str:
-        """The artifact format wanted, without importing the framework.
+    def wants(self, precision: str, options: SessionOptions) -> Wanted:
+        """The artifact wanted, without importing the framework.
 
         Raises `UsageError` naming what the backend can do, for a precision or an option it has not.
         """
@@ -282,6 +323,20 @@ class Backend(Protocol):
         object may share the loaded model and must be able to run at the same time.
 
         Raises `BackendUnavailable`, `ModelError` or `MeasurementFailed`; nothing foreign.
+        """
+        ...
+
+
+@runtime_checkable
+class ArtifactMaker(Protocol):
+    """A backend with an artifact format of its own."""
+
+    def make_artifact(self, source: Artifact, target: Path, options: SessionOptions) -> None:
+        """Write ``source``, which is as `Wanted.of` says, to the file ``target`` in that format.
+
+        Called in the builder's process, which may import the framework; other files may go into the
+        folder of ``target``. Of ``options`` device and options count. Raises `ModelError` or
+        `QuantizationError`.
         """
         ...
 

@@ -10,13 +10,22 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from harness.errors import BackendUnavailable, UsageError
 from harness.host import here
-from harness.protocols import Backend, Profiler, ProfilerContext, Unavailable
+from harness.protocols import (
+    Backend,
+    Option,
+    Profiler,
+    ProfilerContext,
+    SessionOptions,
+    Unavailable,
+    Wanted,
+)
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -33,7 +42,8 @@ PROFILERS: Mapping[str, str] = {
     "power": "harness.profiles.power.sources:PowerProfiler",
 }
 
-_PARTS = ("name", "availability", "artifact_format", "prepare")  # of a Backend
+DEFAULT_BACKEND = "onnxruntime"
+_PARTS = ("name", "availability", "wants", "prepare")  # of a Backend
 _REPAIR = "repair or uninstall the plug-in"
 
 
@@ -42,6 +52,14 @@ class Broken(msgspec.Struct, frozen=True):
 
     name: str
     cause: Unavailable
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """What a backend's class says of it as data. See `harness.protocols.Backend`."""
+
+    options: tuple[Option, ...] = ()
+    default_device: str = "cpu"
+    distributions: tuple[str, ...] = ()
 
 
 def _plugins(group: str) -> dict[str, EntryPoint]:
@@ -78,6 +96,8 @@ def find_backend(name: str) -> Backend | Broken:
         raise UsageError(f"unknown backend {name!r}", f"choose one of {', '.join(backend_names())}")
     try:
         made = _load("backends", BACKENDS, name)()
+        if not hasattr(made, "wants") and hasattr(made, "artifact_format"):
+            made.wants = partial(_wanted, made)  # a plug-in from before there was `Wanted`
     except (Exception, SystemExit) as error:  # whatever a stranger's module does on import
         return Broken(name, _cause(error))
     lacking = [part for part in _PARTS if not hasattr(made, part)]
@@ -86,6 +106,31 @@ def find_backend(name: str) -> Backend | Broken:
         return Broken(name, Unavailable(text, _REPAIR))
     backend: Backend = made
     return backend
+
+
+def _wanted(older: Any, precision: str, options: SessionOptions) -> Wanted:
+    return Wanted(older.artifact_format(precision, options))
+
+
+def declared(name: str) -> Declared:
+    """What backend ``name`` says of itself; of one that cannot be loaded, or is unknown, nothing.
+
+    Imports its module, and no framework.
+    """
+    try:
+        kind = _load("backends", BACKENDS, name)
+        told = {field: getattr(kind, field, None) for field in Declared.__struct_fields__}
+        given = {field: value for field, value in told.items() if value is not None}
+        return msgspec.convert(given, Declared, from_attributes=True)
+    except (Exception, SystemExit):  # whatever a stranger's module does on import
+        return Declared()
+
+
+def distributions(*backends: str) -> tuple[str, ...]:
+    """Whose installed versions belong beside a result: those of every built-in backend, and of
+    ``backends``."""
+    named = [one for name in (*BACKENDS, *backends) for one in declared(name).distributions]
+    return tuple(dict.fromkeys(named))
 
 
 def backend(name: str) -> Backend:

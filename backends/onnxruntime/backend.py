@@ -39,10 +39,11 @@ from harness.backends.onnxruntime.module import (
     raise_mapped,
     run_mapped,
 )
-from harness.backends.onnxruntime.options import CUDA, check_precision, settings
+from harness.backends.onnxruntime.options import CUDA, OPTIONS
+from harness.backends.onnxruntime.options import artifact as wanted_artifact
 from harness.errors import HarnessError, ModelError
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Artifact, Available, Description, SessionOptions
+from harness.protocols import Artifact, Available, Description, SessionOptions, Wanted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,6 +59,8 @@ class OnnxRuntimeBackend:
     """Sessions of one backend object share the loaded model, each with buffers of its own."""
 
     name = "onnxruntime"
+    options = OPTIONS
+    distributions = ("onnxruntime", "onnxruntime-gpu")
 
     def __init__(self) -> None:
         self._loaded: weakref.WeakValueDictionary[bytes, Loaded] = weakref.WeakValueDictionary()
@@ -71,10 +74,8 @@ class OnnxRuntimeBackend:
         providers = ort.get_available_providers()
         return Available({"version": ort.__version__, "providers": ", ".join(providers)})
 
-    def artifact_format(self, precision: str, options: SessionOptions) -> str:
-        settings(options)
-        check_precision(precision, options)
-        return "onnx"
+    def wants(self, precision: str, options: SessionOptions) -> Wanted:
+        return wanted_artifact(precision, options)
 
     def prepare(
         self, artifact: Artifact, inputs: Arrays, options: SessionOptions

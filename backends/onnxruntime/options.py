@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import msgspec
 from harness.backends.common import chosen_options, cuda_index, is_cuda
 from harness.errors import UsageError
 from harness.host.cache_root import default_root
-from harness.protocols import SessionOptions
+from harness.protocols import Option, SessionOptions, Wanted
 
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 
@@ -20,23 +21,27 @@ LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "disable": "ORT_DISABLE_ALL",
 }
-# option -> its values, the default first
-OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "graph_optimization_level": tuple(LEVELS),
-    "execution_mode": ("sequential", "parallel"),
-    "allow_spinning": ("on", "off"),
-    "arena": ("on", "off"),
-    "deterministic": ("off", "on"),
-    "custom_ops": (),  # libraries, parted as in PATH
-}
-CUDA_OPTIONS: Mapping[str, tuple[str, ...]] = {
-    **OPTIONS,
-    "provider": ("cuda", "tensorrt"),
-    "cuda_graph": ("off", "on"),
-    "tf32": ("off", "on"),
-    "conv_search": ("exhaustive", "heuristic", "default"),
-    "arena_extend": ("next_power_of_two", "same_as_requested"),
-}
+# the default first
+_ON, _OFF = ("on", "off"), ("off", "on")
+OPTIONS = (
+    Option("graph_optimization_level", tuple(LEVELS), "all", "how far the graph is optimised"),
+    Option("execution_mode", ("sequential", "parallel"), "sequential", "of operators"),
+    Option("allow_spinning", _ON, "on", "idle threads spin before they sleep"),
+    Option("arena", _ON, "on", "keep memory for the next inference"),
+    Option("deterministic", _OFF, "off", "the same bits each time"),
+    Option("custom_ops", help="libraries of operators, parted as in PATH"),
+    Option("provider", ("cuda", "tensorrt"), "cuda", "what runs the graph", "cuda"),
+    Option("cuda_graph", _OFF, "off", "capture once, replay from then on", "cuda"),
+    Option("tf32", _OFF, "off", "round FP32 products to TF32", "cuda"),
+    Option(
+        "conv_search", ("exhaustive", "heuristic", "default"), "exhaustive",
+        "how cuDNN's algorithms are chosen", "cuda",
+    ),
+    Option(
+        "arena_extend", ("next_power_of_two", "same_as_requested"), "next_power_of_two",
+        "how device memory grows", "cuda",
+    ),
+)  # fmt: skip
 # The CPU provider has no half-precision kernels to speak of: it casts such a graph to fp32 and
 # runs that (fp16), or refuses to load it (bf16).
 PRECISIONS = {False: ("fp32", "int8"), True: ("fp32", "int8", "fp16")}
@@ -49,8 +54,7 @@ Providers = list[tuple[str, dict[str, str]]]
 
 def settings(options: SessionOptions) -> dict[str, str]:
     """Every option with its value in force. Raises `UsageError` naming the valid ones."""
-    table = CUDA_OPTIONS if is_cuda(options) else OPTIONS
-    chosen = chosen_options("onnxruntime", options, table)
+    chosen = chosen_options("onnxruntime", options, OPTIONS)
     if options.inter_threads > 1 and chosen["execution_mode"] == "sequential":
         raise UsageError(
             f"--inter-threads {options.inter_threads} does nothing in sequential execution",
@@ -68,6 +72,17 @@ def check_precision(precision: str, options: SessionOptions) -> None:
             "fp32 behind casts, or not at all",
             f"use --precision {' or '.join(known)}",
         )
+
+
+def artifact(precision: str, options: SessionOptions) -> Wanted:
+    """What to run. TensorRT takes no other INT8 than symmetric."""
+    libraries = settings(options)["custom_ops"].split(os.pathsep)
+    check_precision(precision, options)
+    return Wanted(
+        "onnx",
+        symmetric=wanted(options) == TENSORRT,
+        libraries=tuple(path for path in libraries if path),
+    )
 
 
 def wanted(options: SessionOptions) -> str:

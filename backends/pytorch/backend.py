@@ -32,10 +32,10 @@ from harness.backends.common import (
 )
 from harness.backends.pytorch.module import Loaded, check, claim_inductor_cache, line, mapped
 from harness.backends.pytorch.operators import operators_of
-from harness.backends.pytorch.options import runnable, settings
+from harness.backends.pytorch.options import OPTIONS, runnable, settings
 from harness.errors import MeasurementFailed, ModelError, UsageError
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Artifact, Available, Description, SessionOptions
+from harness.protocols import Artifact, Available, Description, SessionOptions, Wanted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +54,8 @@ class PyTorchBackend:
     """Sessions of one backend object share the loaded module, each with tensors of its own."""
 
     name = "pytorch"
+    options = OPTIONS
+    distributions = ("torch", "torchao")
 
     def __init__(self) -> None:
         self._loaded: weakref.WeakValueDictionary[bytes, Loaded] = weakref.WeakValueDictionary()
@@ -67,7 +69,7 @@ class PyTorchBackend:
             return Available({"version": str(torch.__version__), "cpu_capability": capability})
         return _cuda_availability(device)
 
-    def artifact_format(self, precision: str, options: SessionOptions) -> str:
+    def wants(self, precision: str, options: SessionOptions) -> Wanted:
         chosen = settings(options)
         precisions = runnable(options.device)
         if precision not in precisions:
@@ -76,15 +78,15 @@ class PyTorchBackend:
                 f"use --precision {' or '.join(precisions)}",
             )
         if precision != "int8":
-            return "torch"
+            return Wanted("torch")
         if is_cuda(options):
-            return "torch-int8-linear"
+            return Wanted("torch-int8-linear")
         if chosen["compile"] != "off":
             raise UsageError(
                 "--option compile=inductor with --precision int8",
                 "leave it out: the int8 program is a graph with its kernels already chosen",
             )
-        return "torch-int8"
+        return Wanted("torch-int8")
 
     def prepare(
         self, artifact: Artifact, inputs: Arrays, options: SessionOptions

@@ -6,19 +6,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.backends.common import chosen_options, is_cuda
-from harness.protocols import SessionOptions
+from harness.backends.common import chosen_options
+from harness.protocols import Option, SessionOptions
 
-# option -> its values, the default first
-OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "compile": ("off", "inductor"),
-    "channels_last": ("auto", "on", "off"),
-}
-CUDA_OPTIONS: Mapping[str, tuple[str, ...]] = {
-    **OPTIONS,
-    "cuda_graph": ("off", "on"),
-    "tf32": ("off", "on"),
-}
+OPTIONS = (
+    Option("compile", ("off", "inductor"), "off", "by torch.compile"),
+    Option("channels_last", ("auto", "on", "off"), "auto", "layout of images; auto: on a CPU"),
+    Option("cuda_graph", ("off", "on"), "off", "capture once, replay from then on", "cuda"),
+    Option("tf32", ("off", "on"), "off", "round FP32 products to TF32", "cuda"),
+)
 # What a CPU must say of itself to compute in this type. Without it PyTorch still gives numbers,
 # from reference loops: ResNet-18 in fp16 took 42 times its fp32 time on a CPU without avx512_fp16.
 ARITHMETIC: Mapping[str, frozenset[str]] = {
@@ -30,7 +26,7 @@ PRECISIONS = ("fp32", "int8", *ARITHMETIC)
 
 def settings(options: SessionOptions) -> dict[str, str]:
     """Every option with its value in force. Raises `UsageError` naming the valid ones."""
-    return chosen_options("pytorch", options, CUDA_OPTIONS if is_cuda(options) else OPTIONS)
+    return chosen_options("pytorch", options, OPTIONS)
 
 
 def cpu_features() -> frozenset[str]:

@@ -31,7 +31,7 @@ from harness.backends.device_events import EventTimer
 from harness.backends.tensorrt.cuda import Cuda
 from harness.backends.tensorrt.engine import Loaded, platform
 from harness.backends.tensorrt.inspect import inspect, operators, profile, shown
-from harness.backends.tensorrt.options import PRECISIONS, settings
+from harness.backends.tensorrt.options import OPTIONS, PRECISIONS, settings
 from harness.errors import (
     HarnessError,
     MeasurementFailed,
@@ -47,6 +47,7 @@ from harness.protocols import (
     Layer,
     Layers,
     SessionOptions,
+    Wanted,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class TensorRtBackend:
     """Sessions of one backend object share the engine, each with a context of its own."""
 
     name = "tensorrt"
+    options = OPTIONS
+    default_device = "cuda"
+    distributions = ("tensorrt-cu13", "cuda-bindings")
 
     def __init__(self) -> None:
         self._loaded: weakref.WeakValueDictionary[bytes, Loaded] = weakref.WeakValueDictionary()
@@ -83,7 +87,7 @@ class TensorRtBackend:
             }
         )
 
-    def artifact_format(self, precision: str, options: SessionOptions) -> str:
+    def wants(self, precision: str, options: SessionOptions) -> Wanted:
         settings(options)
         if precision not in PRECISIONS:
             raise UsageError(
@@ -91,7 +95,7 @@ class TensorRtBackend:
                 "be had",
                 f"use --precision {' or '.join(PRECISIONS)}",
             )
-        return "onnx"
+        return Wanted("onnx", symmetric=True)
 
     def prepare(
         self, artifact: Artifact, inputs: Arrays, options: SessionOptions

@@ -13,7 +13,7 @@ from harness.cli.output import json_option, print_json, results_option
 from harness.cli.tell import tell
 from harness.inspect import probe
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Available
+from harness.protocols import Available, Option
 from harness.views.text import plain, why
 
 if TYPE_CHECKING:
@@ -132,6 +132,27 @@ def backend_rows(backends: list[probe.BackendStatus]) -> list[tuple[str, str, st
     ]
 
 
+def option_rows(backends: list[probe.BackendStatus]) -> list[tuple[str, str, str]]:
+    """(backend, name and values, what it does) of each option, the default value first."""
+    return [
+        (backend.name if index == 0 else "", plain(option_text(option)), plain(option_help(option)))
+        for backend in backends
+        for index, option in enumerate(backend.options)
+    ]
+
+
+def option_text(option: Option) -> str:
+    """``tf32=off|on``, the default first."""
+    others = [value for value in option.values if value != option.default]
+    return f"{option.name}={'|'.join([option.default, *others]) if option.values else 'TEXT'}"
+
+
+def option_help(option: Option) -> str:
+    """What it does, and where."""
+    where = f"on {option.device} alone" if option.device else ""
+    return "; ".join(filter(None, (option.help, where)))
+
+
 def _print(found: dict[str, list[Any]]) -> None:
     from rich.text import Text
 
@@ -150,6 +171,8 @@ def _print(found: dict[str, list[Any]]) -> None:
     if "backends" in found:
         header = ("Backend", "device", "works", "")
         tables.append(render_table(header, backend_rows(found["backends"])))
+        if len(found) == 1 and (options := option_rows(found["backends"])):
+            tables.append(render_table(("Option of", "--option", ""), options))
     if "profilers" in found:
         statuses = [(status.name, *availability(status.status)) for status in found["profilers"]]
         tables.append(render_table(("Profiler", "works", ""), statuses))

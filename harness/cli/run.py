@@ -29,7 +29,29 @@ def _with_flags(command: Any) -> Any:
     return command
 
 
-@click.command("run", short_help="Measure one model on one backend.")
+class _Run(click.Command):
+    """Its help ends with the options of the backends that come with Harness, as they declare them.
+
+    A plug-in's are in ``harness list backends``: help runs no stranger's code.
+    """
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from harness import registry
+        from harness.cli.list import option_help, option_text
+
+        for name in registry.BACKENDS:
+            with formatter.section(f"Options of {name} (--option KEY=VALUE)"):
+                formatter.write_dl(
+                    [
+                        (option_text(one), option_help(one))
+                        for one in registry.declared(name).options
+                    ]
+                )
+        formatter.write_paragraph()
+        formatter.write_text("Those of plug-ins: harness list backends.")
+
+
+@click.command("run", cls=_Run, short_help="Measure one model on one backend.")
 @_with_flags
 @click.option("--json", "as_json", is_flag=True, help="Print the result alone, as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every figure, as harness show does.")
@@ -48,19 +70,6 @@ def command(
 
     Without flags: the built-in digits model on ONNX Runtime, FP32, on the CPU, until the median is
     known to 1 %.
-
-    \b
-    Options of the backends (--option KEY=VALUE):
-      onnxruntime   graph_optimization_level=all|extended|basic|disable
-                    execution_mode=sequential|parallel   allow_spinning=on|off
-                    arena=on|off   deterministic=on|off   custom_ops=FILE.so
-      pytorch       compile=off|inductor   channels_last=auto|on|off
-    \b
-    On a GPU also:
-      onnxruntime   provider=cuda|tensorrt   cuda_graph=off|on   tf32=off|on
-                    conv_search=exhaustive|heuristic|default
-                    arena_extend=next_power_of_two|same_as_requested
-      pytorch       cuda_graph=off|on   tf32=off|on
     """
     from harness import spec as specs
     from harness.engine import driver

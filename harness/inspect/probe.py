@@ -23,6 +23,7 @@ from harness.protocols import (
     Available,
     Backend,
     Channel,
+    Option,
     Precision,
     ProfilerContext,
     SessionOptions,
@@ -34,10 +35,12 @@ _REPAIR = "repair or uninstall the plug-in"
 
 
 class BackendStatus(msgspec.Struct, frozen=True):
-    """device -> whether the backend can use it here."""
+    """``devices``: device -> whether the backend can use it here."""
 
     name: str
     devices: dict[str, Maybe[Available]]
+    options: tuple[Option, ...] = ()
+    default_device: str = "cpu"
 
 
 class GpuStatus(msgspec.Struct, frozen=True):
@@ -64,37 +67,37 @@ def backends() -> list[BackendStatus]:
         subprocess.Popen([*command, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for name in names
     ]
-    return [
-        BackendStatus(name, _answer(child)) for name, child in zip(names, children, strict=True)
-    ]
+    return [_answer(name, child) for name, child in zip(names, children, strict=True)]
 
 
-def _answer(child: subprocess.Popen[bytes]) -> dict[str, Maybe[Available]]:
+def _answer(name: str, child: subprocess.Popen[bytes]) -> BackendStatus:
     with child:
         try:
             out, err = child.communicate(timeout=_PATIENCE_S)
         except subprocess.TimeoutExpired:
             child.kill()
-            return _all(Unavailable(f"it did not answer within {_PATIENCE_S:g} s"))
+            return _none(name, Unavailable(f"it did not answer within {_PATIENCE_S:g} s"))
     if child.returncode == 0:
         try:
-            return maybe.decode(out, dict[str, Maybe[Available]])
+            return maybe.decode(out, BackendStatus)
         except msgspec.DecodeError as error:
-            return _all(Unavailable(f"its answer makes no sense: {error}", _REPAIR))
+            return _none(name, Unavailable(f"its answer makes no sense: {error}", _REPAIR))
     how = unanswered(child.returncode, err)
-    return _all(Unavailable(f"asking it ended the process with {how}", _REPAIR))
+    return _none(name, Unavailable(f"asking it ended the process with {how}", _REPAIR))
 
 
-def _all(reason: Unavailable) -> dict[str, Maybe[Available]]:
-    return dict.fromkeys(DEVICES, reason)
+def _none(name: str, reason: Unavailable) -> BackendStatus:
+    return BackendStatus(name, dict.fromkeys(DEVICES, reason))
 
 
-def ask(name: str) -> dict[str, Maybe[Available]]:
+def ask(name: str) -> BackendStatus:
     """The backend's own answers, in this process. Raises whatever a stranger's code raises."""
     found = registry.find_backend(name)
     if isinstance(found, registry.Broken):
-        return _all(found.cause)
-    return {device: _able(found, device) for device in DEVICES}
+        return _none(name, found.cause)
+    said = registry.declared(name)
+    able = {device: _able(found, device) for device in DEVICES}
+    return BackendStatus(name, able, said.options, said.default_device)
 
 
 def _able(backend: Backend, device: str) -> Maybe[Available]:
@@ -108,7 +111,7 @@ def _able(backend: Backend, device: str) -> Maybe[Available]:
 
 def _accepts(backend: Backend, precision: str, device: str) -> bool:
     try:
-        backend.artifact_format(precision, SessionOptions(device=device))
+        backend.wants(precision, SessionOptions(device=device))
     except Exception:  # a refusal, or whatever a stranger's code raises
         return False
     return True

@@ -43,7 +43,7 @@ def main() -> int:
 def answer(job: Job) -> Answer:
     """What the builder replies: the model prepared, or the expected failure."""
     try:
-        prepared = assemble(job.spec, job.format, Cache(Path(job.root), building=True))
+        prepared = assemble(job.spec, job.wanted, Cache(Path(job.root), building=True))
         return Answer(prepared=msgspec.to_builtins(prepared))
     except HarnessError as error:
         return Answer(failure=Failure(

@@ -29,6 +29,7 @@ from harness.errors import ModelError
 from harness.host.child import signal_name
 from harness.host.scratch import Scratch
 from harness.models.cache import Cache
+from harness.protocols import Wanted
 from harness.spec import RunSpec
 
 TAIL_BYTES = 4_000
@@ -49,7 +50,7 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+) in (.+)')
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     spec: RunSpec
-    format: str
+    wanted: Wanted
     root: str
 
 

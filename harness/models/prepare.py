@@ -18,9 +18,10 @@ from harness.errors import UsageError
 from harness.host.cache_root import default_root
 from harness.models.cache import Cache, NeedsBuilder
 from harness.models.fp32 import Fp32, code_sha256, find_fp32
+from harness.models.own_format import convert
 from harness.models.reduced import data_sha256, reduce
 from harness.models.sources import Source, find_source
-from harness.protocols import Artifact, TensorSpec
+from harness.protocols import Artifact, TensorSpec, Wanted
 from harness.records.result import ModelInfo
 from harness.spec import RunSpec
 from harness.zoo import ZOO
@@ -77,26 +78,30 @@ def model_names() -> dict[str, str]:
     return {name: recipe.description for name, recipe in ZOO.items()}
 
 
-def prepare(spec: RunSpec, format: str) -> Prepared:
-    """Make ``spec.model`` ready in ``format`` (onnx, torch or torch-int8, as the backend wants it).
+def prepare(spec: RunSpec, wanted: Wanted) -> Prepared:
+    """Make ``spec.model`` ready as its backend wants it.
 
     Builds what is not cached, in a process of its own. Raises `UsageError`, `ModelError`,
     `QuantizationError` or `DataError`, each one line.
     """
     cache = Cache(default_root(), building=False)
     try:
-        return assemble(spec, format, cache)
+        return assemble(spec, wanted, cache)
     except NeedsBuilder:
         from harness.models.builder_client import Job, run_builder
 
-        made = run_builder(Job(spec=spec, format=format, root=str(cache.root)))
+        made = run_builder(Job(spec=spec, wanted=wanted, root=str(cache.root)))
         return maybe.convert(made, Prepared)
 
 
-def assemble(spec: RunSpec, format: str, cache: Cache) -> Prepared:
+def assemble(spec: RunSpec, wanted: Wanted, cache: Cache) -> Prepared:
     """`prepare` with what ``cache`` holds or may build. Raises `NeedsBuilder` for the rest."""
-    if format not in FORMATS:
-        raise UsageError(f"no model comes as {format!r}", f"formats are {', '.join(FORMATS)}")
+    basis = wanted.of or wanted
+    if basis.format not in FORMATS:
+        raise UsageError(
+            f"no model comes as {basis.format!r}",
+            f"formats are {', '.join(FORMATS)}; a backend makes its own of one of them",
+        )
     source = find_source(spec.model)
     # both fail early, before anything is built
     for flag, path in (
@@ -106,8 +111,8 @@ def assemble(spec: RunSpec, format: str, cache: Cache) -> Prepared:
     ):
         if path is not None:
             data_sha256(flag, Path(path))
-    fp32 = find_fp32(spec, source, format, cache)
-    original = _original(spec, fp32, format, cache)
+    fp32 = find_fp32(spec, source, basis.format, cache)
+    original = _original(spec, fp32, basis.format, cache)
     _check_scores(spec, fp32)
     labelled = _labelled(spec, source, fp32, cache)
     given = _samples(spec, fp32, "--inputs", spec.inputs, cache) if spec.inputs else None
@@ -115,11 +120,14 @@ def assemble(spec: RunSpec, format: str, cache: Cache) -> Prepared:
     artifact, reference = fp32.artifact, None
     if original is not None:
         reference = original[1].artifact
-        if format == "onnx":  # where TensorRT has to be told; a torch module would be cast
+        if basis.format == "onnx":  # where TensorRT has to be told; a torch module would be cast
             artifact = msgspec.structs.replace(artifact, precision=spec.precision)
     elif spec.precision != "fp32":
-        artifact = reduce(spec, source, fp32, format, inputs_path, cache)
+        artifact = reduce(spec, source, fp32, basis, inputs_path, cache)
         reference = fp32.artifact
+    if wanted.of is not None:
+        artifact = convert(spec, wanted.format, artifact, cache)
+        reference = reference and convert(spec, wanted.format, reference, cache)
     random = source.kind == "zoo" and ZOO[source.name].random_weights
     evaluation = given if random or labelled is None else labelled
     return Prepared(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -12,8 +11,9 @@ from harness.host.digest import sha256_of
 from harness.models.cache import Cache
 from harness.models.fp32 import Fp32, code_sha256, library_versions
 from harness.models.sources import Source, check_file
-from harness.protocols import Artifact, Quantization
+from harness.protocols import Artifact, Quantization, Wanted
 from harness.quantize.job import CalibrationSource, QuantizeJob
+from harness.quantize.onnx_session import DISTRIBUTIONS
 from harness.spec import RunSpec
 from harness.zoo.shipped import ASSETS, manifest
 
@@ -33,13 +33,14 @@ class _Samples(msgspec.Struct, frozen=True):
 
 
 def reduce(
-    spec: RunSpec, source: Source, fp32: Fp32, format: str, inputs_path: str, cache: Cache
+    spec: RunSpec, source: Source, fp32: Fp32, wanted: Wanted, inputs_path: str, cache: Cache
 ) -> Artifact:
-    """The artifact at ``spec.precision``.
+    """The artifact at ``spec.precision``, as ``wanted``.
 
     Raises `QuantizationError`, `DataError`, or `NeedsBuilder`
     where a framework is needed first.
     """
+    format = wanted.format
     if format == "torch":
         return _cast(spec, fp32)
     if format == "onnx" and spec.precision == "bf16":
@@ -57,16 +58,16 @@ def reduce(
         calibration_samples=calibration.samples,
         batch_size=spec.batch_size,
         seed=spec.seed,
-        libraries=_libraries(spec),
+        libraries=_libraries(wanted),
     )
     if format == "onnx":
-        return _onnx(spec, fp32, job, cache)
+        return _onnx(spec, fp32, job, wanted.symmetric, cache)
     return _torch_int8(spec, source, fp32, job, inputs_path, cache)
 
 
-def _libraries(spec: RunSpec) -> tuple[str, ...]:
-    """Of ``--option custom_ops``. Raises `ModelError` for one that is no file."""
-    paths = [Path(p).absolute() for p in spec.options.get("custom_ops", "").split(os.pathsep) if p]
+def _libraries(wanted: Wanted) -> tuple[str, ...]:
+    """Of custom operators. Raises `ModelError` for one that is no file."""
+    paths = [Path(path).absolute() for path in wanted.libraries]
     for path in paths:
         check_file(path)
     return tuple(map(str, paths))
@@ -176,11 +177,9 @@ def _key(spec: RunSpec, fp32: Fp32, job: QuantizeJob, *libraries: str) -> dict[s
     }
 
 
-def _onnx(spec: RunSpec, fp32: Fp32, job: QuantizeJob, cache: Cache) -> Artifact:
+def _onnx(spec: RunSpec, fp32: Fp32, job: QuantizeJob, symmetric: bool, cache: Cache) -> Artifact:
     from harness.quantize.onnx import saturates_here
 
-    # TensorRT, by itself or inside ONNX Runtime, takes nothing else
-    symmetric = "tensorrt" in (spec.backend, spec.options.get("provider"))
     target = f"model.{job.precision}.onnx"
 
     def build(folder: Path) -> Quantization:
@@ -190,7 +189,7 @@ def _onnx(spec: RunSpec, fp32: Fp32, job: QuantizeJob, cache: Cache) -> Artifact
         return quantize(source, folder / target, job, symmetric=symmetric)
 
     key = {
-        **_key(spec, fp32, job, "onnx", "onnxruntime"),
+        **_key(spec, fp32, job, *DISTRIBUTIONS),
         "symmetric": symmetric,
         "narrow": saturates_here(),
         "libraries": sha256_of(map(Path, job.libraries)),

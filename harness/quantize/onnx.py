@@ -62,7 +62,7 @@ def quantize(
         return convert_float(source, target, job.precision)
     if symmetric and job.mode == "dynamic":
         raise QuantizationError(
-            "TensorRT runs no int8 whose activations are scaled as they run",
+            "this backend runs no int8 whose activations are scaled as they run",
             "use --quantization static",
         )
     _need_libraries()
@@ -151,11 +151,12 @@ def convert_float(source: Path, target: Path, precision: str) -> Quantization:
 
 
 def _need_libraries() -> None:
-    for module in ("onnx", "onnxruntime"):
-        try:
-            __import__(module)
-        except ImportError as error:
-            raise BackendUnavailable(f"{module} cannot be imported: {error}", _PIP) from error
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        text = f"quantizing needs onnx and ONNX Runtime, and one cannot be imported: {error}"
+        raise BackendUnavailable(text, _PIP) from error
 
 
 @contextlib.contextmanager

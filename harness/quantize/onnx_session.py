@@ -8,6 +8,9 @@ from typing import Any
 
 from harness.errors import one_line
 
+# the distributions that decide what a quantized graph is like
+DISTRIBUTIONS = tuple("onnx onnxruntime onnxruntime-gpu".split())  # noqa: SIM905 (no backends)
+
 
 def start(model: Any, *, fused: bool) -> Any:
     """A session on the CPU, of a path or a model, optimised as runs are or not at all."""

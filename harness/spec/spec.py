@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from harness import registry
 from harness.errors import UsageError
 from harness.protocols import Precision
 from harness.spec.fields import (
@@ -36,7 +37,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One run. Durations in seconds; ``None`` means *the default rule*, stated in the result."""
 
     model: str = "digits"
-    backend: str = "onnxruntime"
+    backend: str = registry.DEFAULT_BACKEND
     device: str = "cpu"
     precision: Precision = "fp32"
     reference: str | None = None  # the FP32 model, where ``model`` has its precision already
@@ -129,8 +130,9 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
         if field not in BY_NAME:
             raise UsageError(f"{field!r} is no field of a run", "see harness run --help")
         parsed[field] = _parsed(BY_NAME[field], value)
-    if parsed.get("backend") == "tensorrt":
-        parsed.setdefault("device", "cuda:0")
+    if "device" not in parsed and ":" not in parsed.get("backend", ":"):
+        device = registry.declared(parsed["backend"]).default_device
+        parsed["device"] = _parsed(BY_NAME["device"], device)
     if parsed.get("device", "cpu") != "cpu":
         parsed = _cuda_defaults(parsed.get("scenario", "latency")) | parsed
     return _consistent(RunSpec(**parsed))
@@ -159,8 +161,7 @@ def shown(spec: RunSpec) -> dict[str, str | int]:
 def unparse(spec: RunSpec) -> dict[str, Any]:
     """The values that `parse` makes ``spec`` of: what differs from the defaults, as texts."""
     on_cuda = _cuda_defaults(spec.scenario) if spec.device != "cpu" else {}
-    device = "cuda:0" if spec.backend == "tensorrt" else "cpu"
-    standard = RunSpec(device=device, **on_cuda)
+    standard = RunSpec(device=_default_device(spec.backend), **on_cuda)
     values: dict[str, Any] = {}
     for field in RunSpec.__struct_fields__:
         value = getattr(spec, field)
@@ -175,6 +176,13 @@ def unparse(spec: RunSpec) -> dict[str, Any]:
         else:
             values[field] = value if isinstance(value, bool) else str(value)
     return values
+
+
+def _default_device(backend: str) -> str:
+    """Empty for a plug-in: a stored spec may name anybody's code, which is not run to find out."""
+    if backend not in registry.BACKENDS:
+        return ""
+    return str(_parsed(BY_NAME["device"], registry.declared(backend).default_device))
 
 
 def arguments(values: Mapping[str, Any]) -> list[str]:

@@ -193,7 +193,7 @@ def _default_label(state: Mapping[str, str]) -> str:
 
 
 def _state(plan: Plan) -> dict[str, str]:
-    software = machine.software()
+    software = machine.software(backends=sorted({one.spec.backend for one in plan.cells}))
     state = dict(software.versions)
     for device in sorted({one.spec.device for one in plan.cells}):
         state[f"machine with {device}"] = machine.fingerprint(device=device).fingerprint

@@ -25,6 +25,7 @@ from harness.errors import BackendUnavailable, DataError, UsageError
 from harness.maybe import decode
 from harness.protocols import (
     Artifact,
+    ArtifactMaker,
     Asynchronous,
     Available,
     Backend,
@@ -106,28 +107,42 @@ class BackendContract:
         found = subject.make().availability(device)
         assert isinstance(found, Available) or (isinstance(found, Unavailable) and found.reason)
 
-    def test_the_artifact_format_is_the_one_it_runs(self, subject: Subject) -> None:
-        made = subject.make().artifact_format(subject.artifact.precision, subject.options)
-        assert made == subject.artifact.format
+    def test_the_artifact_wanted_is_the_one_it_runs(self, subject: Subject) -> None:
+        wanted = subject.make().wants(subject.artifact.precision, subject.options)
+        assert wanted.format == subject.artifact.format
+
+    def test_an_artifact_of_its_own_format_is_made_by_it(self, subject: Subject) -> None:
+        backend = subject.make()
+        wanted = backend.wants(subject.artifact.precision, subject.options)
+        assert wanted.of is None or isinstance(backend, ArtifactMaker)
+
+    def test_the_options_that_it_declares_are_taken(self, subject: Subject) -> None:
+        backend = subject.make()
+        for option in getattr(backend, "options", ()):
+            if option.device in ("", subject.options.device.partition(":")[0]) and option.default:
+                chosen = {**subject.options.options, option.name: option.default}
+                options = msgspec.structs.replace(subject.options, options=chosen)
+                assert backend.wants(subject.artifact.precision, options)
+                assert not option.values or option.default in option.values
 
     def test_an_unknown_option_is_refused_by_name(self, subject: Subject) -> None:
         options = msgspec.structs.replace(subject.options, options={"no_such_option": "1"})
         with pytest.raises(UsageError, match="no_such_option") as caught:
-            subject.make().artifact_format(subject.artifact.precision, options)
+            subject.make().wants(subject.artifact.precision, options)
         assert caught.value.remedy
 
     def test_an_unknown_precision_is_refused_with_what_there_is(self, subject: Subject) -> None:
         with pytest.raises(UsageError, match=r"int3.*fp32"):
-            subject.make().artifact_format("int3", subject.options)
+            subject.make().wants("int3", subject.options)
 
-    def test_the_artifact_format_needs_no_framework(self, subject: Subject) -> None:
+    def test_what_is_wanted_needs_no_framework(self, subject: Subject) -> None:
         if not subject.framework:
             pytest.skip("the subject names no framework to stay away from")
         kind = type(subject.make())
         script = (
             f"import sys; from {kind.__module__} import {kind.__qualname__} as Kind\n"
             "from harness.protocols import SessionOptions\n"
-            f"Kind().artifact_format({subject.artifact.precision!r}, SessionOptions())\n"
+            f"Kind().wants({subject.artifact.precision!r}, SessionOptions())\n"
             f"sys.exit({subject.framework!r} in sys.modules)"
         )
         done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)

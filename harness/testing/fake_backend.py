@@ -11,13 +11,22 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.errors import BackendUnavailable, DataError, MeasurementFailed, UsageError
 from harness.maybe import Maybe
-from harness.protocols import Artifact, Available, Description, SessionOptions, Unavailable
+from harness.protocols import (
+    Artifact,
+    Available,
+    Description,
+    Option,
+    SessionOptions,
+    Unavailable,
+    Wanted,
+)
 from harness.testing.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -43,6 +52,13 @@ class FakeBackend:
     """
 
     name = "fake"
+    options = (
+        Option("latency_us", default="0", help="how long an inference takes"),
+        Option("fail", FAILURES, "none", "how an inference fails"),
+        Option("fail_at", default="0", help="which one, or prepare"),
+        Option("device_us", help="device time of an inference"),
+        Option("asynchronous", ("off", "on"), "off", "inferences overlap"),
+    )
 
     def __init__(self, clock: ManualClock | None = None) -> None:
         self._clock = clock
@@ -53,11 +69,15 @@ class FakeBackend:
             return Unavailable(f"the fake backend has no {device}", "use --device cpu")
         return Available({"version": "1"})
 
-    def artifact_format(self, precision: str, options: SessionOptions) -> str:
+    def wants(self, precision: str, options: SessionOptions) -> Wanted:
         _Plan(options)
         if precision not in PRECISIONS:
             raise UsageError(f"fake has no {precision}", f"use {' or '.join(PRECISIONS)}")
-        return "fake"
+        return Wanted("fake", of=Wanted("onnx"))
+
+    def make_artifact(self, source: Artifact, target: Path, options: SessionOptions) -> None:
+        """The fake format is the graph itself, which no session looks at."""
+        target.write_bytes(Path(source.path).read_bytes())
 
     def prepare(self, artifact: Artifact, inputs: Arrays, options: SessionOptions) -> FakeSession:
         available = self.availability(options.device)
@@ -75,13 +95,7 @@ class _Plan:
     """The options, parsed. Raises `UsageError`. ``fail_at`` is -1 for ``prepare``."""
 
     def __init__(self, options: SessionOptions) -> None:
-        known = {
-            "latency_us": "0",
-            "fail": "none",
-            "fail_at": "0",
-            "device_us": "",
-            "asynchronous": "off",
-        }
+        known = {option.name: option.default for option in FakeBackend.options}
         for key in options.options:
             if key not in known:
                 raise UsageError(f"fake has no option {key!r}", f"choose one of {', '.join(known)}")

@@ -207,10 +207,11 @@ def _build(precision: str, data: str) -> int:
     """What the process does that prepares a model, without starting one."""
     from harness.models.builder import answer
     from harness.models.builder_client import Job
+    from harness.protocols import Wanted
     from harness.spec import parse
 
     fields = {"model": "net.onnx", "precision": precision, **({data: "data.npz"} if data else {})}
-    answer(Job(spec=parse(fields), format="onnx", root="cache"))
+    answer(Job(spec=parse(fields), wanted=Wanted("onnx"), root="cache"))
     return 0
 
 

@@ -36,7 +36,7 @@ from harness.maybe import convert
 from harness.models.builder import answer
 from harness.models.builder_client import Job
 from harness.models.prepare import Prepared
-from harness.protocols import SessionOptions
+from harness.protocols import SessionOptions, Wanted
 from harness.spec import RunSpec
 
 KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
@@ -91,7 +91,7 @@ def outcomes(path: Path, cache: Path) -> list[Outcome]:
 def _outcome(path: Path, cache: Path, way: str) -> Outcome:
     spec = RunSpec(model=str(path), batch_dim="none", **WAYS[way])
     try:
-        made = answer(Job(spec=spec, format="onnx", root=str(cache)))
+        made = answer(Job(spec=spec, wanted=Wanted("onnx"), root=str(cache)))
         if made.failure is not None:
             how = "fault" if made.failure.trace else "refused"
             return Outcome(way, how, f"{made.failure.message}\n{made.failure.trace}")

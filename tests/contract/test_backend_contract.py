@@ -54,7 +54,7 @@ class TestBackends(BackendContract):
         if name == "onnxruntime" and device != "cpu":  # a search by time ends differently each time
             given = {"conv_search": "heuristic", **given}
         options = SessionOptions(device=device, boundary=boundary, options=given)
-        wanted = kind().artifact_format("fp32", options)
+        wanted = kind().wants("fp32", options).format
         if wanted not in artifacts:
             pytest.skip(f"no test artifact of format {wanted!r}")
         framework = FRAMEWORKS.get(name, "")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.protocols import Artifact, Available, SessionOptions, Unavailable
+from harness.protocols import Artifact, Available, SessionOptions, Unavailable, Wanted
 from harness.testing.fake_backend import FakeBackend, FakeSession
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class Fake(FakeBackend):
     ``kill``, ``hang`` or ``raise``); ``grow_us`` makes each inference so much slower than the one
     before; ``beacon`` names a file that holds when the latest one began (ns, common clock)."""
 
-    def artifact_format(self, precision: str, options: SessionOptions) -> str:
-        super().artifact_format(precision, _without_ours(options))
-        return "onnx"
+    def wants(self, precision: str, options: SessionOptions) -> Wanted:
+        super().wants(precision, _without_ours(options))
+        return Wanted("onnx")
 
     def prepare(self, artifact: Artifact, inputs: Arrays, options: SessionOptions) -> FakeSession:
         session = super().prepare(artifact, inputs, _without_ours(options))

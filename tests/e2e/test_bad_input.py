@@ -202,7 +202,7 @@ def test_a_device_that_is_not_here(harness: Harness, tmp_path: Path) -> None:
     [
         ("no_such_module:Backend", "No module named 'no_such_module'"),
         ("json:Nothing", "has no attribute 'Nothing'"),
-        ("builtins:dict", "dict lacks name, availability, artifact_format, prepare"),
+        ("builtins:dict", "dict lacks name, availability, wants, prepare"),
         ("sys:exit", "SystemExit"),
     ],
 )

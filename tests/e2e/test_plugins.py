@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from running import Harness
 
-from harness.protocols import Artifact, TensorSpec
+from harness.maybe import Unavailable
+from harness.protocols import Artifact, Quantization, TensorSpec
 from harness.records.store import read_result
 from harness.testing.contract_backend import BackendContract, Subject
 from harness.testing.contract_profiler import Make, ProfilerContract
@@ -42,9 +43,13 @@ def test_list_shows_what_works_and_why_the_rest_does_not(harness: Harness, site:
 
     assert (listed.code, listed.err) == (0, "")
     found: dict[str, Any] = {backend["name"]: backend["devices"] for backend in listed.result}
-    assert list(found)[-2:] == ["tally", "tally-broken"]  # after the built-ins
+    assert list(found)[-3:] == ["tally", "tally-broken", "tally-card"]  # after the built-ins
     assert found["tally"]["cpu"] == {"details": {"runs": "fp32", "version": "1.2.3"}}
     assert "cannot count on cuda:0" in found["tally"]["cuda:0"]["unavailable"]
+    said = {backend["name"]: backend for backend in listed.result}
+    (option,) = said["tally"]["options"]
+    assert (option["name"], option["default"]) == ("times", "1")
+    assert said["tally-card"]["default_device"] == "cuda"
     broken = found["tally-broken"]["cpu"]
     assert "No module named 'libtally_that_nobody_has'" in broken["unavailable"]
     assert broken["remedy"]
@@ -79,6 +84,30 @@ def test_run_measures_the_backend_and_samples_the_profiler(
     assert threads.min >= 1
     assert (read.kind, read.unit) == ("counter", "bytes")
     assert read.last >= read.first > 0
+
+
+def test_a_backend_has_a_device_of_its_own_by_default(harness: Harness, site: Path) -> None:
+    ran = harness("run", "--backend", "tally-card", path=[site])
+
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err.endswith("tally cannot count on cuda:0; use --device cpu\n")
+
+
+def test_a_backend_brings_a_format_made_of_symmetric_int8(
+    harness: Harness, tmp_path: Path, site: Path
+) -> None:
+    chosen = ("--backend", "tally-card", "--device", "cpu", "--precision", "int8")
+    ran = harness("run", *chosen, "--iterations", "5", "--json", path=[site])
+
+    assert (ran.code, ran.err) == (0, "")
+    (folder,) = (tmp_path / "results").iterdir()
+    result = read_result(folder)
+    assert result.timing.iterations == 5
+    assert isinstance(result.precision.quantization, Quantization)
+    assert result.precision.quantization.scheme.startswith("symmetric")
+    assert result.precision.file_size_bytes > len(b"tally\n")
+    assert result.software.versions["harness-tally"] == "1.2.3"
+    assert not isinstance(result.precision.fidelity, Unavailable)  # held against fp32's own file
 
 
 def test_a_backend_that_fails_to_load_is_one_line(

@@ -49,7 +49,9 @@ def save(
 def prepared(path: Path, **fields: Any) -> Prepared:
     """As a builder prepares it, in a cache beside the model."""
     cache = Cache(path.parent / "cache", building=True)
-    return assemble(parse({"model": str(path), **fields}), "onnx", cache)
+    spec = parse({"model": str(path), **fields})
+    options = SessionOptions(device=spec.device, options=spec.options)
+    return assemble(spec, registry.backend(spec.backend).wants(spec.precision, options), cache)
 
 
 def measured(path: Path, inferences: int = 3, **fields: Any) -> tuple[Prepared, Verified]:

@@ -110,12 +110,12 @@ def test_a_device_of_no_known_kind_is_refused() -> None:
 )
 def test_bad_options_are_refused_with_the_good_ones(options: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        OnnxRuntimeBackend().artifact_format("fp32", SessionOptions(options=options))
+        OnnxRuntimeBackend().wants("fp32", SessionOptions(options=options))
 
 
 def test_inter_threads_need_the_parallel_mode() -> None:
     with pytest.raises(UsageError, match="--inter-threads 2 does nothing in sequential"):
-        OnnxRuntimeBackend().artifact_format("fp32", SessionOptions(inter_threads=2))
+        OnnxRuntimeBackend().wants("fp32", SessionOptions(inter_threads=2))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -123,7 +123,7 @@ def test_half_precision_is_refused_on_the_cpu(precision: str) -> None:
     with pytest.raises(
         UsageError, match=f"no {precision} kernels on cpu.*--precision fp32 or int8"
     ):
-        OnnxRuntimeBackend().artifact_format(precision, SessionOptions())
+        OnnxRuntimeBackend().wants(precision, SessionOptions())
 
 
 def test_options_are_reported_as_the_runtime_holds_them(doubler: Path) -> None:

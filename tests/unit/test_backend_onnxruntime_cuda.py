@@ -428,14 +428,14 @@ def test_engines_of_other_models_and_devices_lie_elsewhere(
 )
 def test_options_belong_to_a_device(device: str, given: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        OnnxRuntimeBackend().artifact_format("fp32", options(device=device, **given))
+        OnnxRuntimeBackend().wants("fp32", options(device=device, **given))
 
 
 def test_precisions_belong_to_a_device() -> None:
     backend = OnnxRuntimeBackend()
-    assert backend.artifact_format("fp16", options()) == "onnx"
+    assert backend.wants("fp16", options()).format == "onnx"
     with pytest.raises(UsageError, match=r"no bf16 kernels on cuda:0.*fp32 or int8 or fp16"):
-        backend.artifact_format("bf16", options())
+        backend.wants("bf16", options())
 
 
 def test_availability_needs_a_build_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

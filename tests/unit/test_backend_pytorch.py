@@ -201,7 +201,7 @@ def test_a_type_without_instructions_is_refused(
 ) -> None:
     monkeypatch.setattr(pytorch_options, "cpu_features", lambda: frozenset({"avx512f"}))
     with pytest.raises(UsageError, match=rf"{precision}.*--precision fp32 or int8$"):
-        PyTorchBackend().artifact_format(precision, SessionOptions())
+        PyTorchBackend().wants(precision, SessionOptions())
 
 
 @pytest.mark.parametrize(
@@ -214,14 +214,14 @@ def test_a_type_without_instructions_is_refused(
 )
 def test_options_are_checked(precision: str, options: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        PyTorchBackend().artifact_format(precision, SessionOptions(options=options))
+        PyTorchBackend().wants(precision, SessionOptions(options=options))
 
 
 def test_formats() -> None:
     backend = PyTorchBackend()
-    assert backend.artifact_format("fp32", SessionOptions()) == "torch"
-    assert backend.artifact_format("int8", SessionOptions()) == "torch-int8"
-    assert backend.artifact_format("fp16", SessionOptions(device="cuda:0")) == "torch"
+    assert backend.wants("fp32", SessionOptions()).format == "torch"
+    assert backend.wants("int8", SessionOptions()).format == "torch-int8"
+    assert backend.wants("fp16", SessionOptions(device="cuda:0")).format == "torch"
 
 
 def test_absent_pytorch_names_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:

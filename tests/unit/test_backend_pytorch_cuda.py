@@ -382,7 +382,7 @@ def test_availability_on_a_machine_with_a_gpu(
 )
 def test_options_belong_to_a_device(device: str, given: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        PyTorchBackend().artifact_format("fp32", options(device=device, **given))
+        PyTorchBackend().wants("fp32", options(device=device, **given))
 
 
 def test_an_exported_program_is_moved_with_its_constants(tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_planned_layers_run_in_int8_and_the_result_says_how(
     whole = Artifact("torch", "", source, "fp32", "", 0, specs)
     reduced = Artifact("torch-int8-linear", str(path), source, "int8", "", 0, specs)
 
-    assert PyTorchBackend().artifact_format("int8", options()) == reduced.format
+    assert PyTorchBackend().wants("int8", options()).format == reduced.format
     session: Any = PyTorchBackend().prepare(reduced, inputs, options())
     (given,) = infer(session).values()
     description = session.describe()

@@ -369,9 +369,9 @@ def test_it_is_registered() -> None:
 def test_precisions_are_those_that_an_onnx_graph_can_have() -> None:
     backend = TensorRtBackend()
     for precision in ("fp32", "int8", "fp16"):
-        assert backend.artifact_format(precision, SessionOptions("cuda:0")) == "onnx"
+        assert backend.wants(precision, SessionOptions("cuda:0")).format == "onnx"
     with pytest.raises(UsageError, match=r"bf16.*fp32 or int8 or fp16"):
-        backend.artifact_format("bf16", SessionOptions("cuda:0"))
+        backend.wants("bf16", SessionOptions("cuda:0"))
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_precisions_are_those_that_an_onnx_graph_can_have() -> None:
 )
 def test_an_option_is_refused_with_what_there_is(key: str, value: str, told: str) -> None:
     with pytest.raises(UsageError) as caught:
-        TensorRtBackend().artifact_format("fp32", SessionOptions("cuda:0", options={key: value}))
+        TensorRtBackend().wants("fp32", SessionOptions("cuda:0", options={key: value}))
     assert key in caught.value.message
     assert told in caught.value.remedy
 

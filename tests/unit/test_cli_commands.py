@@ -257,14 +257,14 @@ def test_a_backend_that_dies_on_import_is_a_line(tmp_path: Path, monkeypatch, ca
         "stub": "class Backend: name = 'stub'",
         "babble": (
             "class Backend:\n"
-            "    name, artifact_format, prepare = 'babble', None, None\n"
+            "    name, wants, prepare = 'babble', None, None\n"
             "    def availability(self, device): return 'of course'\n"
         ),
         "greet": (
             "print('hello!')\n"
             "from harness.protocols import Available\n"
             "class Backend:\n"
-            "    name, artifact_format, prepare = 'greet', None, None\n"
+            "    name, wants, prepare = 'greet', None, None\n"
             "    def availability(self, device): return Available({'on': device})\n"
         ),
     }
@@ -282,9 +282,7 @@ def test_a_backend_that_dies_on_import_is_a_line(tmp_path: Path, monkeypatch, ca
     assert "asking it ended the process with signal 11" in found["crash"].reason
     assert "libfoo.so.7 is missing" in found["raise"].reason
     assert "SystemExit: no licence" in found["leave"].reason
-    assert found["stub"].reason == (
-        "it is no backend: Backend lacks availability, artifact_format, prepare"
-    )
+    assert found["stub"].reason == ("it is no backend: Backend lacks availability, wants, prepare")
     assert "its answer makes no sense" in found["babble"].reason
     assert found["greet"] == Available({"runs": "", "on": "cpu"})
     assert isinstance(found["onnxruntime"], Available)

@@ -14,6 +14,7 @@ from harness.errors import HarnessError, ModelError
 from harness.models import builder, builder_client
 from harness.models.builder import answer
 from harness.models.builder_client import Failure, Job
+from harness.protocols import Wanted
 from harness.spec import RunSpec
 
 
@@ -26,7 +27,7 @@ def failed(
         raise error
 
     monkeypatch.setattr(builder, "assemble", fail)
-    job = Job(spec=RunSpec(model="net.onnx", **spec), format="onnx", root=str(folder))
+    job = Job(spec=RunSpec(model="net.onnx", **spec), wanted=Wanted("onnx"), root=str(folder))
     failure = answer(job).failure
     assert failure is not None
     assert "\n" not in str(ModelError(failure.message, failure.remedy))

@@ -15,6 +15,7 @@ import pytest
 from harness.errors import ModelError, UsageError
 from harness.models import model_names, prepare
 from harness.models.onnx_file import read_structure
+from harness.protocols import Wanted
 from harness.spec import RunSpec
 from harness.zoo.shipped import ASSETS, FILES, manifest
 
@@ -49,7 +50,7 @@ def test_splits_do_not_overlap(test_split: dict[str, np.ndarray]) -> None:
 def test_the_manifest_describes_the_onnx_file() -> None:
     onnx.checker.check_model(str(ASSETS / "digits.onnx"), full_check=True)
     found = read_structure(ASSETS / "digits.onnx", {}, 3)
-    prepared = prepare(RunSpec(batch_size=3), "onnx")
+    prepared = prepare(RunSpec(batch_size=3), Wanted("onnx"))
     assert found.inputs == prepared.artifact.inputs
     assert found.outputs == prepared.artifact.outputs
     assert found.external == ()
@@ -84,7 +85,7 @@ def test_onnx_equals_torch_and_reaches_the_accuracy(test_split: dict[str, np.nda
 
 
 def test_bound_inputs_are_test_images_and_wrap_around(test_split: dict[str, np.ndarray]) -> None:
-    prepared = prepare(RunSpec(batch_size=541), "onnx")
+    prepared = prepare(RunSpec(batch_size=541), Wanted("onnx"))
     with np.load(prepared.inputs_path, allow_pickle=False) as file:
         assert np.array_equal(file["images"][:540], test_split["images"])
         assert np.array_equal(file["images"][540], test_split["images"][0])
@@ -99,8 +100,9 @@ def test_a_run_on_digits_imports_no_framework(cache: Path) -> None:
     code = """if True:
         import sys
         from harness.models import prepare
+        from harness.protocols import Wanted
         from harness.spec import RunSpec
-        prepare(RunSpec(), "onnx")
+        prepare(RunSpec(), Wanted("onnx"))
         print(sorted({"numpy", "onnx", "onnxruntime", "torch", "subprocess"} & sys.modules.keys()))
     """
     runs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(2)]
@@ -113,7 +115,7 @@ def test_int8_is_smaller_nearly_as_accurate_and_reused(
     test_split: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = RunSpec(precision="int8")
-    prepared = prepare(spec, "onnx")
+    prepared = prepare(spec, Wanted("onnx"))
     made = prepared.artifact.quantization
     assert made is not None
     assert (made.calibration_source, made.calibration_samples) == ("model split", 256)
@@ -126,7 +128,7 @@ def test_int8_is_smaller_nearly_as_accurate_and_reused(
     assert accuracy >= manifest().test_accuracy - 0.02
     # a second time nothing may be built: a builder that cannot start would show
     monkeypatch.setattr(sys, "executable", "/nonexistent")
-    assert prepare(spec, "onnx") == prepared
+    assert prepare(spec, Wanted("onnx")) == prepared
 
 
 def test_every_setting_makes_its_own_artifact() -> None:
@@ -135,7 +137,7 @@ def test_every_setting_makes_its_own_artifact() -> None:
         RunSpec(precision="int8", calibration_method="percentile"),
         RunSpec(precision="fp16"),
     ]
-    assert len({prepare(spec, "onnx").artifact.sha256 for spec in specs}) == len(specs)
+    assert len({prepare(spec, Wanted("onnx")).artifact.sha256 for spec in specs}) == len(specs)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_every_setting_makes_its_own_artifact() -> None:
 )
 def test_one_clear_line(spec: RunSpec, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
-        prepare(spec, "onnx")
+        prepare(spec, Wanted("onnx"))
 
 
 def test_names_say_what_is_random() -> None:

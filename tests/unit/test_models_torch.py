@@ -22,6 +22,7 @@ from harness.models.cache import UNFINISHED
 from harness.models.onnx_export import export_onnx
 from harness.models.sources import find_source
 from harness.models.torch_build import describe
+from harness.protocols import Wanted
 from harness.spec import RunSpec
 from harness.zoo import ZOO
 from harness.zoo.bert import BertBase
@@ -196,7 +197,7 @@ def test_zoo_on_onnx_is_random_claims_no_accuracy_and_is_exported_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = RunSpec(model="mobilenet_v2", batch_size=2, seed=5)
-    prepared = prepare(spec, "onnx")
+    prepared = prepare(spec, Wanted("onnx"))
     assert prepared.model.random_weights
     assert prepared.evaluation_path is None
     assert prepared.model.input_data == "drawn, seed 5"
@@ -208,13 +209,13 @@ def test_zoo_on_onnx_is_random_claims_no_accuracy_and_is_exported_once(
         wanted = module(torch.from_numpy(bound(prepared)["images"])).numpy()
     np.testing.assert_allclose(logits, wanted, rtol=1e-2, atol=1e-2)
     monkeypatch.setattr(sys, "executable", "/nonexistent")
-    assert prepare(spec, "onnx") == prepared
+    assert prepare(spec, Wanted("onnx")) == prepared
 
 
 def test_too_many_tokens_are_refused() -> None:
     spec = RunSpec(model="bert_base", input_shapes={"input_ids": (1, 513)})
     with pytest.raises(ModelError, match="the sequence length is 513; it can be 512 at most"):
-        prepare(spec, "onnx")
+        prepare(spec, Wanted("onnx"))
 
 
 # factories
@@ -236,7 +237,7 @@ def test_a_factory_gives_module_and_examples_in_call_order(factory: str, order: 
 @pytest.mark.parametrize("format", ["torch", "onnx"])
 def test_a_factory_is_prepared_at_the_batch_size(format: str, folder: Path) -> None:
     spec = RunSpec(model="factories:pair", batch_size=3)
-    prepared = prepare(spec, format)
+    prepared = prepare(spec, Wanted(format))
     assert [(s.name, s.shape) for s in prepared.artifact.inputs] == [
         ("ids", (3, 3)),
         ("scale", (3, 1)),
@@ -253,10 +254,10 @@ def test_a_factory_is_prepared_at_the_batch_size(format: str, folder: Path) -> N
 
 def test_a_factory_is_never_taken_from_the_cache(folder: Path) -> None:
     spec = RunSpec(model="factories:pair", batch_size=2)
-    before = prepare(spec, "torch")
+    before = prepare(spec, Wanted("torch"))
     text = FACTORIES.replace("Embedding(7, 4)", "Embedding(8, 4)")
     (folder / "factories.py").write_text(text + "# longer, so that no stale bytecode is used\n")
-    after = prepare(spec, "torch")
+    after = prepare(spec, Wanted("torch"))
     assert (after.model.parameters, before.model.parameters) == (47, 43)
     assert after.model.sha256 != before.model.sha256
 
@@ -292,7 +293,7 @@ def test_a_module_that_is_not_there() -> None:
 def test_a_crash_names_the_signal_and_leaves_nothing_half_built(folder: Path) -> None:
     died = "'factories:crashes' died: killed by SIGSEGV in "
     with pytest.raises(ModelError, match=died) as raised:
-        prepare(RunSpec(model="factories:crashes"), "torch")
+        prepare(RunSpec(model="factories:crashes"), Wanted("torch"))
     assert raised.value.remedy.startswith("a library crashed in its own code; try another")
     assert "in crashes" in raised.value.__notes__[0]
     assert list((folder / "cache" / UNFINISHED).iterdir()) == []
@@ -300,13 +301,13 @@ def test_a_crash_names_the_signal_and_leaves_nothing_half_built(folder: Path) ->
 
 def test_an_exit_names_its_code() -> None:
     with pytest.raises(ModelError, match="'factories:leaves' died: exit code 7"):
-        prepare(RunSpec(model="factories:leaves"), "torch")
+        prepare(RunSpec(model="factories:leaves"), Wanted("torch"))
 
 
 def test_errors_cross_back_with_type_and_remedy(folder: Path) -> None:
     (folder / "m.onnx").write_bytes(b"no model")
     with pytest.raises(ModelError) as raised:
-        prepare(RunSpec(model="m.onnx"), "onnx")
+        prepare(RunSpec(model="m.onnx"), Wanted("onnx"))
     assert raised.value.message == f"{folder / 'm.onnx'} is no ONNX file, or is cut short"
     assert raised.value.remedy == "check where it came from"
 
@@ -322,7 +323,7 @@ def test_a_missing_extra_names_the_pip_command(
     for name in ("onnx_file", "torch_build", "torch_source"):
         monkeypatch.delitem(sys.modules, f"harness.models.{name}", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
-    job = Job(spec=RunSpec(model=model), format="onnx", root=str(folder / "cache"))
+    job = Job(spec=RunSpec(model=model), wanted=Wanted("onnx"), root=str(folder / "cache"))
     failure = answer(job).failure
     assert failure is not None
     assert failure.kind == "ModelError"
@@ -335,7 +336,7 @@ def test_an_onnx_file_is_run_where_it_lies(folder: Path) -> None:
     export_onnx(module, (torch.ones(2, 4),), folder / "m.onnx", ["x"], ["y"], batched=True)
     np.savez(folder / "d.npz", inputs=np.eye(4, dtype=np.float32), labels=[0, 1, 2, 0])
     spec = RunSpec(model="m.onnx", batch_size=2, dataset="d.npz", precision="int8")
-    prepared = prepare(spec, "onnx")
+    prepared = prepare(spec, Wanted("onnx"))
     assert prepared.reference is not None
     assert prepared.reference.path == str(folder / "m.onnx")
     assert bound(prepared)["x"].tolist() == np.eye(4)[:2].tolist()
@@ -347,12 +348,12 @@ def test_an_onnx_file_is_run_where_it_lies(folder: Path) -> None:
     with np.load(str(prepared.evaluation_path), allow_pickle=False) as file:
         assert sorted(file.files) == ["labels", "x"]
     with pytest.raises(ModelError, match="is an ONNX file, which PyTorch does not run"):
-        prepare(spec, "torch")
+        prepare(spec, Wanted("torch"))
     np.savez(folder / "d.npz", inputs=np.eye(4), labels=[0, 1, 2, 0])
     with pytest.raises(DataError, match="'x' is float64 4x4, expected float32 samplesx4"):
-        prepare(spec, "onnx")
+        prepare(spec, Wanted("onnx"))
     with pytest.raises(DataError, match=r"--calibration: cannot read none.npz: No such file"):
-        prepare(RunSpec(model="m.onnx", calibration="none.npz"), "onnx")
+        prepare(RunSpec(model="m.onnx", calibration="none.npz"), Wanted("onnx"))
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -364,7 +365,9 @@ def test_unusual_modules_have_the_weights_of_a_linear_layer(folder: Path, name: 
 
 
 def test_a_number_beside_the_input_is_an_input(folder: Path) -> None:
-    prepared = answer(Job(spec=RunSpec(model="factories:scalar"), format="torch", root=str(folder)))
+    prepared = answer(
+        Job(spec=RunSpec(model="factories:scalar"), wanted=Wanted("torch"), root=str(folder))
+    )
     assert prepared.failure is None
     inputs = prepared.prepared["artifact"]["inputs"]
     assert [tuple(spec["shape"]) for spec in inputs] == [(1, 8), ()]

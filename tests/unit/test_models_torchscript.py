@@ -15,11 +15,12 @@ import torch
 from harness.artifacts.torchscript import load_script
 from harness.backends.pytorch.backend import PyTorchBackend
 from harness.errors import DataError, ModelError, QuantizationError, UsageError
-from harness.models.builder import Job, answer
+from harness.models.builder import answer
+from harness.models.builder_client import Job
 from harness.models.cache import Cache
 from harness.models.prepare import Prepared, assemble
 from harness.models.sources import find_source
-from harness.protocols import SessionOptions
+from harness.protocols import SessionOptions, Wanted
 from harness.spec import RunSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -99,7 +100,7 @@ def ids(tmp_path: Path) -> Path:
 
 def prepared(path: Path, format: str, cache: Path, **fields: object) -> Prepared:
     spec = RunSpec(model=str(path), backend="pytorch", **fields)  # type: ignore[arg-type]
-    return assemble(spec, format, Cache(cache, building=True))
+    return assemble(spec, Wanted(format), Cache(cache, building=True))
 
 
 def test_torchscript_is_told_by_its_content(traced: Path, tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_onnx_runtime_takes_it_by_export_in_int8_too(traced: Path, tmp_path: Pat
 def test_what_is_wrong_with_samples_is_told(traced: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", other=np.ones((3, 3), np.float32))
     spec = RunSpec(model=str(traced), backend="pytorch", inputs=str(tmp_path / "own.npz"))
-    failure = answer(Job(spec=spec, format="torch", root=str(tmp_path / "cache"))).failure
+    failure = answer(Job(spec=spec, wanted=Wanted("torch"), root=str(tmp_path / "cache"))).failure
     assert failure is not None
     assert failure.kind == DataError.__name__
     assert "has no array 'input', only other" in failure.message

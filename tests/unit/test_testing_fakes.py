@@ -118,7 +118,7 @@ def test_it_hangs_as_asked() -> None:
 )
 def test_nonsense_options_are_refused(options: dict[str, str]) -> None:
     with pytest.raises(UsageError):
-        FakeBackend().artifact_format("fp32", SessionOptions(options=options))
+        FakeBackend().wants("fp32", SessionOptions(options=options))
 
 
 def test_replay_plays_rows_and_holds_the_last() -> None:

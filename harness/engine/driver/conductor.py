@@ -62,7 +62,7 @@ class Conductor:
             options=spec.options,
         )
         backend = registry.backend(spec.backend)
-        self.format = backend.artifact_format(spec.conversion, self.options)
+        self.wanted = backend.wants(spec.conversion, self.options)
         self.interrupt = interrupt
         self.folder = RunFolder.create(spec.out, (_short(spec.model), spec.backend, spec.precision))
         self.evidence = Evidence(
@@ -116,7 +116,7 @@ class Conductor:
 
     def _prepare(self) -> Prepared:
         evidence = self.evidence
-        prepared = evidence.prepared = models.prepare(self.spec, self.format)
+        prepared = evidence.prepared = models.prepare(self.spec, self.wanted)
         evidence.machine = machine.fingerprint(device=self.spec.device)
         self.journal.append(Ready(prepared=prepared, machine=evidence.machine))
         return prepared

@@ -209,7 +209,10 @@ class RunObserver:
         if tick.phase == "warm-up" and self.installed is None:
             from harness.engine.outcome.facts import clock_cost_ms
 
-            self.installed = Installed(software=machine.software(), clock_cost_ms=clock_cost_ms())
+            self.installed = Installed(
+                software=machine.software(backends=[self.spec.backend]),
+                clock_cost_ms=clock_cost_ms(),
+            )
             self._run_journal.append(self.installed)
         self._run_journal.append(tick.seen)
         if self._run_journal.problem is not None:

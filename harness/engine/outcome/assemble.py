@@ -68,7 +68,9 @@ def assemble(evidence: Evidence) -> Result:
         accuracy=(verified.accuracy if verified else None) or NOT_REACHED,
         machine=evidence.machine or machine.fingerprint(device=spec.device),
         software=msgspec.structs.replace(
-            evidence.installed.software if evidence.installed else machine.software(),
+            evidence.installed.software
+            if evidence.installed
+            else machine.software(backends=[spec.backend]),
             runtime=verified.description.runtime if verified else _facts_of(evidence),
         ),
         timing=timing,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import BackendUnavailable, DataError, UsageError
+from harness.errors import BackendUnavailable, DataError, ModelError, UsageError
 from harness.protocols import (
     Artifact,
     Available,
     Description,
+    Option,
     Session,
     SessionOptions,
     Unavailable,
+    Wanted,
 )
 
 if TYPE_CHECKING:
@@ -23,27 +26,53 @@ if TYPE_CHECKING:
     from harness.protocols import Arrays
 
 
+MAGIC = b"tally\n"
+
+
 class TallyBackend:
     """Options: ``times`` (1), how often to add up."""
 
     name = "tally"
+    options = (Option("times", default="1", help="how often to add up"),)
+    distributions = ("harness-tally",)
 
     def availability(self, device: str) -> Available | Unavailable:
         if device != "cpu":
             return Unavailable(f"tally cannot count on {device}", "use --device cpu")
         return Available({"version": "1.2.3"})
 
-    def artifact_format(self, precision: str, options: SessionOptions) -> str:
+    def wants(self, precision: str, options: SessionOptions) -> Wanted:
         if precision != "fp32":
             raise UsageError(f"tally has no {precision}", "use fp32")
         _times(options)
-        return "onnx"
+        return Wanted("onnx")
 
     def prepare(self, artifact: Artifact, inputs: Arrays, options: SessionOptions) -> Session:
         found = self.availability(options.device)
         if isinstance(found, Unavailable):
             raise BackendUnavailable(found.reason, found.remedy)
         return _TallySession(inputs, _times(options))
+
+
+class TallyCardBackend(TallyBackend):
+    """The same on a card of its own, which loads a format of its own, made of symmetric INT8."""
+
+    name = "tally-card"
+    default_device = "cuda"
+
+    def wants(self, precision: str, options: SessionOptions) -> Wanted:
+        if precision not in ("fp32", "int8"):
+            raise UsageError(f"tally-card has no {precision}", "use fp32 or int8")
+        _times(options)
+        return Wanted("tally", of=Wanted("onnx", symmetric=True))
+
+    def make_artifact(self, source: Artifact, target: Path, options: SessionOptions) -> None:
+        target.write_bytes(MAGIC + Path(source.path).read_bytes())
+
+    def prepare(self, artifact: Artifact, inputs: Arrays, options: SessionOptions) -> Session:
+        if artifact.format != "tally" or not Path(artifact.path).read_bytes().startswith(MAGIC):
+            raise ModelError("this is no file of tally's", "let tally make it")
+        return super().prepare(artifact, inputs, options)
 
 
 def _times(options: SessionOptions) -> int:
