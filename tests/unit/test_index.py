@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -289,9 +290,9 @@ def test_a_name_that_is_no_text_is_reported(tmp_path: Path) -> None:
 
 
 def test_what_may_not_be_read_is_reported(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & stat.S_IXOTH:
+            folder.chmod(0o755)
     put(tmp_path, a_result(1))
     (put(tmp_path, a_result(2)) / "result.json").chmod(0)
     put(tmp_path, a_result(3), "closed")
