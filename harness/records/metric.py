@@ -135,6 +135,11 @@ FIGURES: dict[str, Metric] = {
             headline="throughput/per_s", column="throughput_per_s",
         ),
         Metric(
+            name="cpu_per_inference", unit="ms", better="lower", minimum_effect=0.03,
+            of_run=("timing.cpu_ms",), of_launch="cpu_ms", per_batch=True, by_default=True,
+            label="cpu / inference", short="cpu",
+        ),
+        Metric(
             name="energy_per_inference", unit="J", better="lower", minimum_effect=0.03,
             of_run=("energy.joules_per_inference.value",), of_launch="joules_per_inference",
             interval="energy.joules_per_inference", by_default=True, expected=True,

@@ -414,4 +414,4 @@ def test_an_export_says_how_many_figures_are_absent() -> None:
     (note,) = csv_of([run], [Path("result.json")]).notes
     assert note.startswith(f"{absent} of {len(METRICS)} figures are absent")
     (note,) = junit_of([run], [Path("result.json")]).notes
-    assert note == "2 of 7 figures are absent: each is skipped with its reason"
+    assert note == "3 of 8 figures are absent: each is skipped with its reason"
