@@ -180,6 +180,12 @@ def physical_cores(root: str = "/") -> int:
     return max(1, len(cores) if quota is None else min(len(cores), math.floor(quota)))
 
 
+def one_cpu_a_core(root: str = "/") -> tuple[int, ...]:
+    """Of each physical core that this process may use, one processor."""
+    found = {_siblings(root, cpu): cpu for cpu in reversed(usable_cpus(root))}
+    return tuple(sorted(found.values()))
+
+
 def _siblings(root: str, cpu: int) -> tuple[int, ...]:
     text = read_text(root, f"{_CPU}/cpu{cpu}/topology/thread_siblings_list")
     return cpu_list(text) or (cpu,)

@@ -29,7 +29,7 @@ from harness.analysis.throughput import launch_rate, throughput
 from harness.errors import HarnessError
 from harness.maybe import Maybe, Unavailable, explain
 from harness.protocols import Channel
-from harness.records.result import NOT_KEPT, EnergySource, Profiles, Result
+from harness.records.result import IN_TURNS, NOT_KEPT, EnergySource, Profiles, Result
 from harness.records.samples import Samples
 
 T = TypeVar("T")
@@ -353,7 +353,7 @@ def _sane(make: Callable[[], T]) -> T | Unavailable:
 
 
 def _held(path: str, recorded: Any, again: Any, within: float = 0.0) -> Figure:
-    if recorded == NOT_KEPT:
+    if recorded in (NOT_KEPT, IN_TURNS):
         return _unknown(path, None, "this result does not state it")
     recorded, again = _shown(recorded), _shown(again)
     state: State = "agrees" if _equal(recorded, again, within) else "differs"

@@ -16,6 +16,7 @@ from harness.maybe import Maybe, Unavailable, explain
 from harness.records.result import Check, CheckVerdict, Fidelity
 
 FOREIGN_LIMIT = 0.05  # of one core
+RESTING_LIMIT = 0.005
 STEAL_LIMIT = 0.01
 DRIFT_LIMIT = 0.03
 CLOCK_DRIFT_LIMIT = 0.03
@@ -81,6 +82,7 @@ class Facts(msgspec.Struct, kw_only=True):
     unseen: Mapping[str, str] = {}  # outputs that could not be looked at, and what they are
     allow_infinite: bool = False
     drawn: bool = False  # the bound inputs are
+    resting_share: float | None = None  # of a run that took turns with others
 
 
 def checks(facts: Facts) -> tuple[Check, ...]:
@@ -107,9 +109,21 @@ def checks(facts: Facts) -> tuple[Check, ...]:
         _finite(facts),
         _precision(facts),
         *_fidelity(facts),
+        *([] if facts.resting_share is None else [_resting(facts.resting_share)]),
         *([_unverified(facts.unverified)] if facts.unverified else []),
         *(gpu_checks(facts.gpu) if facts.gpu is not None else ()),
     )  # fmt: skip
+
+
+def _resting(share: float) -> Check:
+    """Of a run that took turns; others have none."""
+    return _check(
+        "resting",
+        share <= RESTING_LIMIT,
+        f"it used {share:.2%} of a core while others had the turn",
+        f"at most {RESTING_LIMIT:.1%} of a core",
+        "stop its runtime's threads from spinning, such as --option allow_spinning=off",
+    )
 
 
 def _unverified(why: str) -> Check:

@@ -20,6 +20,7 @@ from harness.errors import HarnessError
 # name -> ("module:function", what ``harness --help`` says)
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("harness.cli.run:command", "Measure a model on a runtime and leave a result."),
+    "duel": ("harness.cli.duel:command", "Let variants take turns: their ratio, to a percent."),
     "sweep": (
         "harness.cli.sweep:command",
         "Measure a matrix of cells, continued where it stopped.",

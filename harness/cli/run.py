@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from harness.spec import RunSpec
 
 
-def _with_flags(command: Any) -> Any:
+def with_flags(command: Any) -> Any:
+    """Give ``command`` the flags of a run."""
     for field in reversed(FIELDS):
         kind: dict[str, Any] = {"metavar": field.metavar, "multiple": field.many}
         if field.parse is None:
@@ -52,7 +53,7 @@ class _Run(click.Command):
 
 
 @click.command("run", cls=_Run, short_help="Measure one model on one backend.")
-@_with_flags
+@with_flags
 @click.option("--json", "as_json", is_flag=True, help="Print the result alone, as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every figure, as harness show does.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")

@@ -27,6 +27,7 @@ from harness.compare.match import (
     match,
     same_night,
 )
+from harness.compare.paired import Paired
 from harness.compare.verdicts import MetricVerdict, Pairing, Settings, drafts, judge_all
 from harness.maybe import Unavailable
 from harness.records.cell import cell_of
@@ -82,6 +83,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[CellComparison, ...]
     environment: tuple[str, ...]
     problems: tuple[str, ...] = ()
+    design: str = "separate launches"
+    paired: Paired | None = None  # of a duel
 
 
 def compare_runs(

@@ -20,6 +20,10 @@ SCHEMA = "harness.result/1"
 Status = Literal["complete", "degraded", "failed", "interrupted"]
 CheckVerdict = Literal["pass", "warn", "fail", "unknown"]
 NOT_ASKED = Unavailable("not asked for", "--overhead-check")
+IN_TURNS = Unavailable(
+    "it took turns with others and rested in between; its latency says how fast it is",
+    "harness run for a rate of its own",
+)
 NOT_KEPT = Unavailable("this result does not say it of each launch", "measure again")
 NOT_REACHED = Unavailable("the run ended before this was measured", "see `error`")
 

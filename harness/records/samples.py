@@ -39,7 +39,8 @@ MAX_RATIO = 100  # of unpacked to packed; clock readings shrink to a third or so
 class Samples(NamedTuple):
     """One entry per iteration, in the order recorded. Clock: `time.perf_counter_ns`.
 
-    ``timed`` is 1 in the window and 0 in warm-up and guard band.
+    ``timed`` is 1 in the window and 0 in warm-up and guard band, and in a duel for the first
+    iterations of a turn. The file of a run that took turns also has ``round``, see `read_rounds`.
     """
 
     launch: Int64s
@@ -104,13 +105,17 @@ class SamplesJournal:
 
 
 class Stretch(NamedTuple):
-    """Iterations of one stream that follow each other, all of them timed or none."""
+    """Iterations of one stream that follow each other, all of them timed or none.
+
+    ``round``: from 0 in each launch, of a run that took turns with others; -1 outside them.
+    """
 
     launch: int
     stream: int
     timed: bool
     start_ns: Int64s
     end_ns: Int64s
+    round: int = -1
 
 
 def pack(folder: Path, stretches: Sequence[Stretch]) -> Path:
@@ -129,6 +134,8 @@ def pack(folder: Path, stretches: Sequence[Stretch]) -> Path:
         "start_ns": lambda one: one.start_ns,
         "end_ns": lambda one: one.end_ns,
     }
+    if any(one.round >= 0 for one in stretches):
+        columns["round"] = lambda one: np.full(len(one.start_ns), one.round, _WORD)
     header = {"descr": "<i8", "fortran_order": False, "shape": (sum(len(p[3]) for p in pieces),)}
     path = folder / SAMPLES_NAME
     with atomically(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -155,7 +162,7 @@ def read_samples(folder: Path) -> Samples:
     path = folder / SAMPLES_NAME
     try:
         with path.open("rb") as file:
-            bounded(file, MAX_ITERATIONS * len(Samples._fields) * _WORD.itemsize)
+            bounded(file, MAX_ITERATIONS * (len(Samples._fields) + 1) * _WORD.itemsize)
             with np.load(file, allow_pickle=False) as packed:
                 found = Samples(*(_checked(packed[name]) for name in Samples._fields))
         if len({len(column) for column in found}) > 1:
@@ -164,6 +171,23 @@ def read_samples(folder: Path) -> Samples:
     except FileNotFoundError:
         return _read_journal(folder / JOURNAL_NAME)
     except Exception as error:  # zipfile, zlib and numpy raise many kinds on a damaged file
+        raise ResultError(f"{str(path)!r} is no samples file, or damaged: {error}") from error
+
+
+def read_rounds(folder: Path) -> Int64s | None:
+    """The round of each of `read_samples`' iterations, -1 outside them; None: it took no turns.
+
+    Raises `ResultError`.
+    """
+    path = folder / SAMPLES_NAME
+    try:
+        with path.open("rb") as file:
+            bounded(file, MAX_ITERATIONS * (len(Samples._fields) + 1) * _WORD.itemsize)
+            with np.load(file, allow_pickle=False) as packed:
+                return _checked(packed["round"]) if "round" in packed.files else None
+    except FileNotFoundError:
+        return None
+    except Exception as error:
         raise ResultError(f"{str(path)!r} is no samples file, or damaged: {error}") from error
 
 

@@ -32,7 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NothingComparable
+from harness.records.metric import Better
 from harness.stats.distributions import student_t_ppf
+from harness.stats.two_samples import MIN_LAUNCHES, Difference, Estimate, Terms
 
 Floats = NDArray[np.float64]
 Rounds = Sequence[float] | NDArray[Any]
@@ -106,6 +108,24 @@ def over_launches(launches: Sequence[LaunchRatio]) -> PairedRatio:
     between = math.sqrt(max(seen - within, 0.0) * count)
     error = math.sqrt(max(seen, within))
     return PairedRatio(float(ratios.mean()), error, count - 1.0, between, tuple(launches))
+
+
+def estimate_of(
+    found: PairedRatio,
+    minimum_effect: float,
+    better: Better = "lower",
+    minimum_launches: int = MIN_LAUNCHES,
+) -> Estimate:
+    """``found`` as `harness.stats.two_samples.judge` takes it: the same words, the same errors."""
+    count = len(found.launches)
+    return Estimate(
+        terms=Terms(
+            minimum_effect=minimum_effect, better=better, minimum_launches=minimum_launches
+        ),
+        shift=found.log_ratio,
+        difference=Difference(found.log_ratio, found.error, found.dof),
+        launches=(count, count),
+    )
 
 
 def _influences(values: Floats) -> Floats:

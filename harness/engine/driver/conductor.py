@@ -64,7 +64,7 @@ class Conductor:
         backend = registry.backend(spec.backend)
         self.wanted = backend.wants(spec.conversion, self.options)
         self.interrupt = interrupt
-        self.folder = RunFolder.create(spec.out, (_short(spec.model), spec.backend, spec.precision))
+        self.folder = RunFolder.create(spec.out, (short(spec.model), spec.backend, spec.precision))
         self.evidence = Evidence(
             spec=spec,
             id=self.folder.id,
@@ -74,23 +74,19 @@ class Conductor:
         )
 
         self.journal = RunJournal(self.folder.path)
+        self.observer: RunObserver
 
     def execute(self, worker: WorkerProcess) -> Outcome:
         """Measure, with ``worker`` (booted already) for the first launch, and write the result."""
-        self._begin()
-        observer = RunObserver(
-            self.spec, self.folder, self._sinks(self.folder.path), self.journal, self.placement.rest
-        )
-        observer.preparing()
-        prepared = self._prepare()
+        prepared = self.prepare()
         self.interrupt.measuring = True
         with stand_aside(self.placement):
             for index in range(self.spec.launches):
                 with worker if index == 0 else booted(self.spec, self.placement) as one:
-                    if not self._launch(one, prepared, observer, index):
+                    if not self._launch(one, prepared, index):
                         break
-        self._refuse_what_never_began(observer)
-        return self._finish(observer)
+        self.refuse_what_never_began()
+        return self.finish()
 
     def discard(self) -> bool:
         """Leave nothing behind, unless something may have been measured: False."""
@@ -114,14 +110,20 @@ class Conductor:
             )
         )
 
-    def _prepare(self) -> Prepared:
+    def prepare(self) -> Prepared:
+        """Begin, and make what the workers load. Raises `HarnessError`."""
+        self._begin()
+        self.observer = RunObserver(
+            self.spec, self.folder, self._sinks(self.folder.path), self.journal, self.placement.rest
+        )
+        self.observer.preparing()
         evidence = self.evidence
         prepared = evidence.prepared = models.prepare(self.spec, self.wanted)
         evidence.machine = machine.fingerprint(device=self.spec.device)
         self.journal.append(Ready(prepared=prepared, machine=evidence.machine))
         return prepared
 
-    def _refuse_what_never_began(self, observer: RunObserver) -> None:
+    def refuse_what_never_began(self) -> None:
         """No runtime or no such device: an error of the command line's, and not a failed run."""
         first = self.evidence.launches[0]
         if isinstance(first.raised, BackendUnavailable) and not first.memory:
@@ -129,19 +131,18 @@ class Conductor:
             self.folder.discard()
             raise first.raised
 
-    def _launch(
-        self, worker: WorkerProcess, prepared: Prepared, observer: RunObserver, index: int
-    ) -> bool:
+    def _launch(self, worker: WorkerProcess, prepared: Prepared, index: int) -> bool:
         """One launch. False when no other should follow."""
-        launch = Launch(self.spec, worker, observer, self.interrupt, index)
+        launch = Launch(self.spec, worker, self.observer, self.interrupt, index)
         self.evidence.launches.append(launch.record)
         try:
-            launch.run(self._job(prepared), verify=index == 0)
+            launch.run(self.job(prepared), verify=index == 0)
         finally:
-            observer.launch_over(launch.tick(whole=True))
+            self.observer.launch_over(launch.tick(whole=True))
         return launch.record.error is None
 
-    def _job(self, prepared: Prepared) -> Job:
+    def job(self, prepared: Prepared) -> Job:
+        """What a worker is told."""
         return Job(
             artifact=prepared.artifact,
             inputs_path=prepared.inputs_path,
@@ -159,10 +160,11 @@ class Conductor:
             scores=self.spec.scores,
         )
 
-    def _finish(self, observer: RunObserver) -> Outcome:
+    def finish(self) -> Outcome:
         """The result first, then its samples; what was journalled stays until both are there."""
         from harness.engine.driver.saving import Saving
 
+        observer = self.observer
         observer.let_go()
         self.evidence.samplers, self.evidence.unsaved = observer.samplers, observer.unsaved
         self.evidence.installed = observer.installed
@@ -213,7 +215,7 @@ def missing(spec: RunSpec, result: Result) -> list[str]:
     return absent
 
 
-def _short(model: str) -> str:
+def short(model: str) -> str:
     """A model's name for a folder: of a path its stem, of a factory its last part."""
     name = model.replace("\\", "/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
     for suffix in MODEL_SUFFIXES:

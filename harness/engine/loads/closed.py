@@ -85,6 +85,16 @@ class StreamLoop:
         while timeline.command < ABORT and end < guard_end:
             end = self._advance(self._chunk)
 
+    def turn(self, length_ns: int, at_least: int) -> tuple[int, int]:
+        """Loop for so long, and so many iterations: the first index, and that after the last."""
+        first, end = self._done, 0
+        deadline = self._clock() + length_ns
+        while self._timeline.command < STOP:
+            end = self._advance(self._chunk)
+            if end >= deadline and self._done - first >= at_least:
+                break
+        return first, self._done
+
     def _advance(self, count: int) -> int:
         stream = self._stream
         room = stream.capacity - (self._done - stream.consumed)

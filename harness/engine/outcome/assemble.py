@@ -36,7 +36,7 @@ from harness.engine.outcome.facts import Pair, validity_facts
 from harness.maybe import Maybe, Unavailable, present
 from harness.records import result as records
 from harness.records.primary import average_power_w, settled
-from harness.records.result import NOT_ASKED, NOT_REACHED, Result
+from harness.records.result import IN_TURNS, NOT_ASKED, NOT_REACHED, Result
 from harness.spec import RunSpec
 
 CLOCK = "time.perf_counter_ns (CLOCK_MONOTONIC on Linux), read in the worker around each inference"
@@ -80,8 +80,8 @@ def assemble(evidence: Evidence) -> Result:
             spec.concurrency,
             pipelined=any(record.pipelined for record, _ in timed),
         )
-        if windows
-        else NOT_REACHED,
+        if windows and not _in_turns(evidence)
+        else (IN_TURNS if windows else NOT_REACHED),
         energy=pool(energies) if timed else NOT_REACHED,
         memory=_memory(evidence),
         profiles=profiles,
@@ -170,7 +170,17 @@ def _mode(evidence: Evidence) -> str:
     paused = (
         f", random pauses of up to {pause_s * 1e3:.1f} ms between iterations for the power meter"
     )
-    return "closed_loop" + (paused if pause_s else "")
+    turns = next((record.turns for record in evidence.launches if record.turns), None)
+    taken = (
+        f", in turns of {turns.block_ns / 1e6:g} ms, of each the first {turns.left_out} left out"
+        if turns
+        else ""
+    )
+    return "closed_loop" + (paused if pause_s else "") + taken
+
+
+def _in_turns(evidence: Evidence) -> bool:
+    return any(record.turns for record in evidence.launches)
 
 
 def _launch(
@@ -197,7 +207,9 @@ def _launch(
         average_power_w=_of(energy, average_power_w),
         memory_peak_bytes=_peak(record, sampler, "window")[1],
         device_memory_peak_bytes=device_peak_bytes(record, spec.device),
-        inferences_per_s=launch_rate(_streams(record), spec.batch_size),
+        inferences_per_s=IN_TURNS
+        if record.turns
+        else launch_rate(_streams(record), spec.batch_size),
         cpu_ms=_cpu_ms([record]),
         yardstick_ms=processor.yardstick_ms(record.yardstick_ns),
     )

@@ -49,6 +49,21 @@ class Block:
 
 
 @dataclass
+class TurnsTaken:
+    """How the turns of a window went, with others in between."""
+
+    block_ns: int
+    left_out: int  # iterations at the beginning of each
+    rested_ns: int = 0  # between turns, once quiet
+    rest_cpu_ns: int = 0  # processor time that it used meanwhile
+
+    @property
+    def resting_share(self) -> float:
+        """Of a core."""
+        return self.rest_cpu_ns / self.rested_ns if self.rested_ns else 0.0
+
+
+@dataclass
 class LaunchRecord:
     """What one launch left behind. Times are ns on the common clock."""
 
@@ -75,6 +90,7 @@ class LaunchRecord:
     error: ErrorInfo | None = None
     raised: HarnessError | None = None
     recorders: list[Iterations] = field(default_factory=list)
+    turns: TurnsTaken | None = None  # None: one uninterrupted window
     overhead: list[Block] = field(default_factory=list)
 
 

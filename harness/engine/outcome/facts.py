@@ -37,7 +37,7 @@ def validity_facts(
     return Facts(
         warmup_ends=[record.warmup_end for record, _ in timed],
         max_warmup_s=spec.max_warmup_s,
-        goal=spec.goal,
+        goal=None if any(record.turns for record, _ in timed) else spec.goal,
         half_width=_half_width(timing),
         drift=diagnosis.drift if diagnosis else NOT_REACHED,
         drift_p=diagnosis.trend_p if diagnosis else NOT_REACHED,
@@ -69,6 +69,9 @@ def validity_facts(
         unverified=why_not,
         labelled=verified is not None and isinstance(verified.accuracy, records.Accuracy),
         gpu=gpu_facts(spec.device, windows),
+        resting_share=max(
+            (record.turns.resting_share for record, _ in timed if record.turns), default=None
+        ),
     )
 
 

@@ -14,6 +14,14 @@
       Go                           ────────>    verifies outputs, describes itself
                                    <────────  verified
 
+In a duel the window consists of turns, between which the worker rests:
+
+                                   <────────  resting
+      Turn                         ────────>    runs for so long, then waits until it is quiet
+                                   <────────  rested            } again and again
+      Turn(0)                      ────────>    the window is over
+                                   <────────  timed
+
 Every wait of the worker lets the driver take a phase snapshot while nothing moves.
 """
 
@@ -49,6 +57,14 @@ class Drawn(msgspec.Struct, frozen=True):
     seed: int
 
 
+class Turns(msgspec.Struct, frozen=True):
+    """The window is one of turns. The ``threads`` busiest threads are pinned, each to one of
+    ``cpus``; none where there are fewer of those."""
+
+    threads: int
+    cpus: tuple[int, ...]
+
+
 class Job(msgspec.Struct, frozen=True):
     artifact: Artifact
     inputs_path: str
@@ -62,6 +78,29 @@ class Job(msgspec.Struct, frozen=True):
     evaluation_sha256: str = ""
     drawn: Drawn | None = None
     scores: str | None = None  # the output that accuracy is of
+    turns: Turns | None = None
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """Run for ``ns``, and ``at_least`` so many iterations; 0 ns: no turn comes any more."""
+
+    ns: int
+    at_least: int = 1
+    timed: bool = True  # of the window; turns before it belong to the warm-up
+
+
+class Rested(msgspec.Struct, frozen=True):
+    """One turn, and the rest after it. Indices since the start, times on the common clock, and the
+    process's processor time, in ns."""
+
+    first: int
+    last: int  # index after the last iteration
+    start_ns: int
+    end_ns: int
+    rest_ns: int  # from here on it was quiet
+    cpu_start_ns: int
+    cpu_end_ns: int
+    cpu_rest_ns: int
 
 
 class Go(msgspec.Struct, frozen=True):
@@ -111,7 +150,7 @@ class Spent(msgspec.Struct, frozen=True):
 class Event(msgspec.Struct, frozen=True):
     """Worker to driver. ``phase`` is what has just been finished."""
 
-    phase: str  # imported | loaded | ready | steady | timed | verified | failed
+    phase: str  # imported | loaded | ready | steady | resting | rested | timed | verified | failed
     seconds: float = 0.0
     facts: dict[str, str] = {}
     pipelined: bool = False  # of `loaded`: one thread keeps an inference in flight on each stream
@@ -122,6 +161,7 @@ class Event(msgspec.Struct, frozen=True):
     device_untimed: Unavailable | None = None  # why there is none, where it should have been
     spent: Spent | None = None  # of `timed`
     yardstick_ns: int = 0  # of `steady` and `timed`: see `harness.engine.worker.yardstick`
+    rested: Rested | None = None
     verified: Verified | None = None
     failure: Failure | None = None
 

@@ -21,13 +21,25 @@ from typing import Protocol
 from harness import registry
 from harness.engine.loads.closed import StreamLoop
 from harness.engine.loads.pipelined import Lane, PipelinedLoop
-from harness.engine.wire.messages import Boot, Event, Failure, Go, Job, Peer, Spent, unverified
+from harness.engine.wire.messages import (
+    Boot,
+    Event,
+    Failure,
+    Go,
+    Job,
+    Peer,
+    Spent,
+    Turns,
+    unverified,
+)
 from harness.engine.wire.timeline import STOP, Stream, Timeline
 from harness.engine.worker.yardstick import yardstick_ns
-from harness.errors import BackendUnavailable, HarnessError, one_line
+from harness.errors import BackendUnavailable, HarnessError, UsageError, one_line
 from harness.host.lifetime import end_with_parent
 from harness.maybe import Maybe, explain
 from harness.protocols import Asynchronous, Backend, DeviceMemory, Session, Unavailable
+
+_ONE_STREAM = ("several streams cannot take turns", "leave out --concurrency")
 
 
 class _Finish(Exception):
@@ -114,7 +126,10 @@ class Worker:
         if isinstance(self._sessions[0], DeviceMemory):
             self._sessions[0].reset_device_peak()
         cpu_ns = time.process_time_ns()
-        loops.window()
+        if job.turns is None:
+            loops.window()
+        else:
+            loops.take_turns(job.turns, self._peer)
         spent = Spent(time.process_time_ns() - cpu_ns, sum(map(_since_warm_up, timeline.streams)))
         # The window is over: from here on, what fails costs itself alone.
         memory, path = self._device_memory_if_it_tells(), ""
@@ -170,6 +185,10 @@ class _Loops(Protocol):
 
     def window(self) -> None: ...
 
+    def take_turns(self, turns: Turns, peer: Peer) -> None:
+        """The window, where others have the turn in between."""
+        ...
+
     def rebind(self, sessions: Sequence[Session]) -> None:
         """Ask the sessions for their calls anew."""
 
@@ -191,6 +210,9 @@ class _InTurn:
     def window(self) -> None:
         self._loop.window()
 
+    def take_turns(self, turns: Turns, peer: Peer) -> None:
+        raise UsageError(*_ONE_STREAM)
+
     def rebind(self, sessions: Sequence[Session]) -> None:
         self._loop.rebind(self._lanes(sessions))
 
@@ -210,6 +232,14 @@ class _Threads:
 
     def window(self) -> None:
         self._run([loop.window for loop in self._loops])
+
+    def take_turns(self, turns: Turns, peer: Peer) -> None:
+        from harness.engine.loads.turns import pin_busiest, take_turns
+
+        if len(self._loops) > 1:
+            raise UsageError(*_ONE_STREAM)
+        pin_busiest(turns)
+        take_turns(self._loops[0], self._timeline.streams[0], peer)
 
     def rebind(self, sessions: Sequence[Session]) -> None:
         for loop, session in zip(self._loops, sessions, strict=True):

@@ -1,0 +1,168 @@
+"""``harness duel``: variants of one run take turns, and their ratio is known to a percent."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.output import print_json
+from harness.cli.run import with_flags
+from harness.cli.tell import tell
+
+if TYPE_CHECKING:
+    from harness.engine.driver.duel import DuelOutcome, Standing
+    from harness.engine.driver.sinks import Sink
+    from harness.spec import RunSpec
+    from harness.spec.variants import Variants
+
+# what a duel has no use for, and why
+_OF_NO_USE = {
+    "sample_rate_hz": "no sensor is read while a side has its turn",
+    "idle_s": "no meter is read in a duel",
+    "overhead_check": "nothing watches while a side has its turn",
+    "require": "a duel is about the ratio",
+}
+
+
+@click.command("duel", short_help="Let variants take turns: their ratio, to a percent.")
+@click.option(
+    "--across",
+    metavar="FIELD=A,B[,C...]",
+    help="What the variants differ in, such as precision=fp32,int8; the first is the reference.",
+)
+@click.option(
+    "--against-itself", is_flag=True, help="Measure a variant against its twin: what shows here?"
+)
+@with_flags
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison alone, as JSON.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--no-tensorboard", is_flag=True, help="Write no TensorBoard events.")
+def command(
+    across: str | None,
+    against_itself: bool,
+    as_json: bool,
+    quiet: bool,
+    no_tensorboard: bool,
+    **values: Any,
+) -> int:
+    """Let variants of one run take turns on the same processors, and compare them round by round.
+
+    What the machine does to both (its clock, its other guests) leaves their ratio alone. Five
+    launches of fresh processes or more, until the ratio is known to 1 % (--precision-goal);
+    --launches K: exactly K. --duration and --max-duration are of the turns of one launch.
+
+    \b
+      harness duel --model resnet18 --across precision=fp32,int8
+      harness duel --model net.onnx --across threads=1,2,4
+      harness duel --model digits --against-itself
+    """
+    from harness.engine.driver.duel import duel, rules_of
+
+    asked = _variants(values, across, against_itself)
+    spec = asked.specs[0]
+    with ExitStack() as ending:
+        following = _Following(live=not (quiet or as_json), events=not no_tensorboard)
+        ending.callback(following.close)
+        outcome = duel(
+            asked.specs,
+            asked.names,
+            rules_of(spec, spec.launches if values.get("launches") is not None else None),
+            lambda folder, spec: _events(folder, spec, wanted=not no_tensorboard),
+            following.update,
+        )
+    _show(outcome, as_json, quiet)
+    for text in [*outcome.problems, *following.problems]:
+        tell(" ".join(text.split()))
+    if outcome.exit_code and outcome.paired.problem:
+        tell(outcome.paired.problem)
+    return outcome.exit_code
+
+
+def _variants(values: dict[str, Any], across: str | None, against_itself: bool) -> Variants:
+    from harness.errors import UsageError
+    from harness.spec import flag
+    from harness.spec.variants import twins, variants
+
+    if (across is None) != against_itself:
+        raise UsageError(
+            "what shall be compared?", "give --across FIELD=A,B or --against-itself, one of them"
+        )
+    for name, why in _OF_NO_USE.items():
+        if values.get(name):
+            raise UsageError(f"{flag(name)} in a duel: {why}", "leave it out, or use harness run")
+    return twins(values) if across is None else variants(values, across)
+
+
+def _events(folder: Path, spec: RunSpec, *, wanted: bool) -> list[Sink]:
+    if not wanted:
+        return []
+    from harness.tensorboard.live import TensorBoardSink
+
+    return [TensorBoardSink(folder, spec)]
+
+
+def _show(outcome: DuelOutcome, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print_json(outcome.comparison)
+    elif not quiet:
+        from harness.views.duel import render_duel
+        from harness.views.terminal import print_out
+        from harness.views.text import plain
+
+        print_out(render_duel(outcome.paired, [run.result for run in outcome.runs]), 100)
+        click.echo(f"Files: {plain(outcome.folder)}")
+
+
+class _Following:
+    """The live line and the events of the duel itself."""
+
+    def __init__(self, *, live: bool, events: bool) -> None:
+        from harness.views.terminal import LiveLine
+
+        self.problems: list[str] = []
+        self._line = LiveLine() if live else None
+        self._wants_events = events
+        self._events: Any = None
+        self._said: tuple[int, str] | None = None
+
+    def update(self, folder: Path, standing: Standing) -> None:
+        from harness.compare.paired import interval_of, ratio_of
+        from harness.maybe import Unavailable
+
+        ratios: dict[str, tuple[float, float, float]] = {}
+        for index, name in enumerate(standing.names[1:], 1):
+            found = ratio_of(standing.launches, index)
+            if not isinstance(found, Unavailable):
+                ratios[name] = (math.exp(found.log_ratio), *interval_of(found))
+        self._show(standing, ratios)
+        if self._wants_events and ratios:
+            if self._events is None:
+                from harness.tensorboard.duel import DuelEvents
+
+                self._events = DuelEvents(folder)
+            self._events.update(sum(len(one.latency[0]) for one in standing.launches), ratios)
+
+    def _show(self, standing: Standing, ratios: dict[str, tuple[float, float, float]]) -> None:
+        if self._line is None:
+            return
+        from harness.views.duel import live_line
+
+        text = live_line(standing.phase, standing.launch, standing.rules.least_launches,
+                         standing.names[0], ratios)  # fmt: skip
+        place = standing.launch, standing.phase
+        if self._line.redraws:
+            self._line.show(text)
+        elif place != self._said:
+            self._line.console.print(text, soft_wrap=True, markup=False)
+        self._said = place
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.stop()
+        if self._events is not None:
+            self._events.close()
+            self.problems += [self._events.problem] if self._events.problem else []

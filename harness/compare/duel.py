@@ -1,0 +1,67 @@
+"""A duel as a comparison like any other: every metric of its runs, and first the paired ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from harness.compare.comparison import CellComparison, Comparison, compare_runs
+from harness.compare.paired import ALPHA, DESIGN, Paired, PairedVerdict
+from harness.compare.verdicts import MetricVerdict
+from harness.maybe import Unavailable
+from harness.records.result import Result
+
+LATENCY = "latency_median"
+
+
+def of_duel(found: Paired, results: Sequence[Result]) -> Comparison:
+    """The first run against each of the others. Without ``results``: the paired ratios alone."""
+    pairs = zip(results[1:], found.verdicts, strict=False)
+    cells = tuple(_cell(results[0], other, verdict) for other, verdict in pairs)
+    return Comparison(
+        a=found.variants[0].run,
+        b=", ".join(one.run for one in found.variants[1:]),
+        alpha=ALPHA,
+        comparisons=sum(not isinstance(one.p_adjusted, Unavailable) for one in found.verdicts),
+        cells=cells,
+        environment=(),
+        design=DESIGN,
+        paired=found,
+    )
+
+
+def only(found: Paired, a: str, b: str) -> PairedVerdict | None:
+    """The verdict on run ``b`` against ``a``, if the duel has one that way round."""
+    names = {one.run: one.name for one in found.variants}
+    if a not in names or b not in names or found.variants[0].run != a:
+        return None
+    return next((one for one in found.verdicts if one.b == names[b]), None)
+
+
+def with_paired(cell: CellComparison, verdict: PairedVerdict) -> CellComparison:
+    """``cell`` with the paired ratio in the place of the one of launches."""
+    rows = [_row(row, verdict) if row.metric == LATENCY else row for row in cell.rows]
+    return msgspec.structs.replace(cell, rows=tuple(rows))
+
+
+def _cell(a: Result, b: Result, verdict: PairedVerdict) -> CellComparison:
+    (cell,) = compare_runs(a, b).cells
+    return with_paired(cell, verdict)
+
+
+def _row(row: MetricVerdict, verdict: PairedVerdict) -> MetricVerdict:
+    count = len(verdict.launches)
+    return msgspec.structs.replace(
+        row,
+        verdict=verdict.verdict,
+        reason=f"{DESIGN}: {verdict.reason}",
+        ratio=verdict.ratio,
+        interval=verdict.interval,
+        p=Unavailable("the adjusted one is in p_adjusted"),
+        p_adjusted=verdict.p_adjusted,
+        detectable=verdict.detectable,
+        launches=(count, count),
+        minimum_effect=verdict.minimum_effect,
+        doubt="; ".join(filter(None, (verdict.doubt, row.doubt))),
+    )

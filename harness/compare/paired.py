@@ -1,0 +1,230 @@
+"""The comparison of variants that took turns: what a duel's ``comparison.json`` holds.
+
+    rounds of each launch ── stats.paired ──> ratio of B to A, its interval ── judge ──> verdict
+
+The words and the error control are those of every comparison; only the design differs, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+from typing import Literal
+
+import msgspec
+
+from harness.compare.verdicts import Verdict
+from harness.errors import NothingComparable
+from harness.maybe import Maybe, Unavailable
+from harness.stats.paired import LaunchRatio, PairedRatio, estimate_of, of_launch, over_launches
+from harness.stats.two_samples import MIN_LAUNCHES, adjust, judge
+
+MINIMUM_EFFECT = 0.005  # of paired rounds, which resolve more than separate launches do
+ALPHA = 0.01
+DESIGN = "paired rounds"
+_WIDEST = 300.0  # of logarithms; what a float can hold
+Ended = Literal["interval", "launches", "most launches", "interrupted", "failed", "going on"]
+
+
+class Rounds(msgspec.Struct, frozen=True, kw_only=True):
+    """One launch. A sequence a variant, in it one figure a round, in ns an inference.
+
+    ``latency``: median of the turn's iterations that count. ``cold``: of the turn's first iteration
+    alone. ``cpu``: the process's processor time. ``resting``: shares of a core.
+    """
+
+    latency: tuple[tuple[float, ...], ...]
+    cold: tuple[tuple[float, ...], ...]
+    cpu: tuple[tuple[float, ...], ...]
+    resting: tuple[float, ...]
+
+
+class Design(msgspec.Struct, frozen=True, kw_only=True):
+    """How it was measured. ``goal``: relative half-width of the ratio's interval, None: fixed."""
+
+    block_ms: float
+    left_out: int  # iterations at the beginning of each turn
+    seed: int  # of the order
+    goal: float | None
+    cpus: tuple[int, ...]
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """One side: its name here, its run, and how it began its turns and rested between them."""
+
+    name: str
+    run: str
+    latency_ms: Maybe[float]  # median of the rounds' medians
+    cold_ms: Maybe[float]  # median of the first iteration of each turn
+    cpu_ms: Maybe[float]  # processor time an inference, median of the rounds
+    resting_share: Maybe[float]  # of a core, while others had the turn; the worst launch's
+
+
+class PairedLaunch(msgspec.Struct, frozen=True, kw_only=True):
+    ratio: float
+    error: float  # standard error of its logarithm, from the rounds
+    rounds: int
+
+
+class PairedVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """``b`` over ``a``, the first variant. ``doubt``: what speaks against the verdict."""
+
+    a: str
+    b: str
+    verdict: Verdict
+    reason: str
+    ratio: Maybe[float]
+    interval: Maybe[tuple[float, float]]  # 95 %
+    p_adjusted: Maybe[float]
+    detectable: Maybe[float]
+    launches: tuple[PairedLaunch, ...]
+    cpu_ratio: Maybe[float]
+    cpu_interval: Maybe[tuple[float, float]]
+    doubt: str
+    minimum_effect: float = MINIMUM_EFFECT
+
+
+class Paired(msgspec.Struct, frozen=True, kw_only=True):
+    """All of one duel. ``ended``: what ended it; ``problem``: what went wrong, if anything did."""
+
+    design: Design
+    variants: tuple[Variant, ...]
+    verdicts: tuple[PairedVerdict, ...]
+    launches: int
+    rounds: int
+    ended: Ended
+    problem: str = ""
+
+
+def paired(
+    names: Sequence[str],
+    runs: Sequence[str],
+    design: Design,
+    launches: Sequence[Rounds],
+    ended: Ended,
+    problem: str = "",
+) -> Paired:
+    """The record of a duel, as far as it got. Launches with too few rounds count for nothing."""
+    pairs = [_Pair(names[0], names[index], index, launches) for index in range(1, len(names))]
+    tested = [pair.p_values for pair in pairs]
+    adjusted = iter(adjust([p for p in tested if p is not None], ALPHA))
+    return Paired(
+        design=design,
+        variants=tuple(
+            _variant(name, run, index, launches)
+            for index, (name, run) in enumerate(zip(names, runs, strict=True))
+        ),
+        verdicts=tuple(
+            pair.verdict(next(adjusted) if p is not None else None)
+            for pair, p in zip(pairs, tested, strict=True)
+        ),
+        launches=len(launches),
+        rounds=sum(len(one.latency[0]) for one in launches),
+        ended=ended,
+        problem=problem,
+    )
+
+
+def ratio_of(launches: Sequence[Rounds], index: int) -> Maybe[PairedRatio]:
+    """Variant ``index`` over the first; absent with fewer rounds than an interval needs."""
+    return _ratio([(one.latency[0], one.latency[index]) for one in launches])
+
+
+def interval_of(found: PairedRatio) -> tuple[float, float]:
+    """95 %, as ratios."""
+    centre, half = found.log_ratio, min(found.half_width, _WIDEST)
+    return math.exp(centre - half), math.exp(centre + half)
+
+
+def _ratio(sides: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Maybe[PairedRatio]:
+    found: list[LaunchRatio] = []
+    why = Unavailable("no launch was measured", "measure longer")
+    for a, b in sides:
+        try:
+            found.append(of_launch(a, b))
+        except NothingComparable as error:
+            why = Unavailable(error.message, error.remedy)
+    return over_launches(found) if found else why
+
+
+class _Pair:
+    """The first variant and another."""
+
+    def __init__(self, a: str, b: str, index: int, launches: Sequence[Rounds]) -> None:
+        self._names = a, b
+        self.ratio = ratio_of(launches, index)
+        self.cpu = _ratio([(one.cpu[0], one.cpu[index]) for one in launches])
+        self.estimate = (
+            None
+            if isinstance(self.ratio, Unavailable)
+            else estimate_of(self.ratio, MINIMUM_EFFECT, "lower", MIN_LAUNCHES)
+        )
+
+    @property
+    def p_values(self) -> tuple[float, float] | None:
+        return self.estimate.p_values if self.estimate else None
+
+    def verdict(self, adjusted: object) -> PairedVerdict:
+        a, b = self._names
+        cpu_ratio, cpu_interval = _shown(self.cpu)
+        ratio, interval = _shown(self.ratio)
+        if self.estimate is None or isinstance(self.ratio, Unavailable):
+            assert isinstance(self.ratio, Unavailable)
+            return PairedVerdict(
+                a=a, b=b, verdict="not comparable", reason=self.ratio.reason, ratio=ratio,
+                interval=interval, p_adjusted=self.ratio, detectable=self.ratio, launches=(),
+                cpu_ratio=cpu_ratio, cpu_interval=cpu_interval, doubt="",
+            )  # fmt: skip
+        found = judge(self.estimate, adjusted, ALPHA)  # type: ignore[arg-type]
+        return PairedVerdict(
+            a=a, b=b, verdict=found.verdict, reason=found.reason, ratio=ratio, interval=interval,
+            p_adjusted=found.p_adjusted, detectable=found.detectable,
+            launches=tuple(
+                PairedLaunch(ratio=math.exp(one.log_ratio), error=one.error, rounds=one.rounds)
+                for one in self.ratio.launches
+            ),
+            cpu_ratio=cpu_ratio, cpu_interval=cpu_interval,
+            doubt=_disagreement(interval, cpu_ratio, cpu_interval),
+        )  # fmt: skip
+
+
+def _shown(found: Maybe[PairedRatio]) -> tuple[Maybe[float], Maybe[tuple[float, float]]]:
+    if isinstance(found, Unavailable):
+        return found, found
+    return math.exp(found.log_ratio), interval_of(found)
+
+
+def _disagreement(
+    interval: Maybe[tuple[float, float]],
+    cpu_ratio: Maybe[float],
+    cpu_interval: Maybe[tuple[float, float]],
+) -> str:
+    """Where latency and processor time are both certain, and of opposite directions."""
+    if isinstance(interval, Unavailable) or isinstance(cpu_interval, Unavailable):
+        return ""
+    slower, costlier = interval[0] > 1.0, cpu_interval[0] > 1.0
+    faster, cheaper = interval[1] < 1.0, cpu_interval[1] < 1.0
+    if not ((slower and cheaper) or (faster and costlier)):
+        return ""
+    word = "less" if cheaper else "more"
+    return (
+        f"it takes {word} processor time an inference ({cpu_ratio:.4g} of A's), not the other way"
+    )
+
+
+def _variant(name: str, run: str, index: int, launches: Sequence[Rounds]) -> Variant:
+    nothing = Unavailable("no round was measured")
+
+    def middle(rows: Sequence[Sequence[float]]) -> Maybe[float]:
+        values = [value for row in rows for value in row]
+        return median(values) / 1e6 if values else nothing
+
+    return Variant(
+        name=name,
+        run=run,
+        latency_ms=middle([one.latency[index] for one in launches]),
+        cold_ms=middle([one.cold[index] for one in launches]),
+        cpu_ms=middle([one.cpu[index] for one in launches]),
+        resting_share=max((one.resting[index] for one in launches), default=nothing),
+    )

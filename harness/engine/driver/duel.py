@@ -1,0 +1,342 @@
+"""Several variants of a run take turns on the same processors: their ratio, whatever drifts.
+
+    launch 1   A up ── B up ── trial turns ── A B | B A | B A | A B | ...  ── verify
+    launch 2   fresh processes                A B | B A | ...
+    ...        until the ratio is known, five launches at least
+
+All workers of a launch are alive, loaded and warm; one has the turn, the others rest. Each variant
+leaves a run folder of its own inside the duel's, which also holds ``comparison.json``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from harness.compare.comparison import Comparison
+from harness.compare.duel import of_duel
+from harness.compare.paired import Design, Ended, Paired, Rounds, paired, ratio_of
+from harness.engine.driver.conductor import INTERRUPTED_EXIT, Conductor, Outcome, short
+from harness.engine.driver.placement import booted, place, stand_aside
+from harness.engine.driver.rounds import Rules, SideFailed, Taking, Turned, orders
+from harness.engine.driver.signals import Interrupt, interruptible
+from harness.engine.driver.sinks import Sink
+from harness.engine.driver.turns import TurnLaunch
+from harness.engine.wire.messages import Job, Turns
+from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed, UsageError
+from harness.host.files import write_atomically
+from harness.machine import one_cpu_a_core, usable_cpus
+from harness.maybe import Unavailable
+from harness.models import Prepared
+from harness.records.store import RunFolder
+from harness.spec import DEFAULT_GOAL, RunSpec
+
+
+class RunSinks(Protocol):
+    """Asked for the sinks of one variant's run, given its folder."""
+
+    def __call__(self, folder: Path, spec: RunSpec) -> Sequence[Sink]: ...
+
+
+COMPARISON_NAME = "comparison.json"
+LEAST_LAUNCHES, MOST_LAUNCHES = 5, 10
+FLOOR_S, CAP_S = 2.0, 8.0  # of the turns of one launch, all variants together
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known while a duel goes: names of the variants, the launches so far."""
+
+    names: tuple[str, ...]
+    launch: int  # from 0
+    rules: Rules
+    launches: tuple[Rounds, ...]
+    phase: str  # preparing | warming up | taking turns
+
+
+class DuelOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """``folder`` holds ``comparison.json`` and the folders of the ``runs``."""
+
+    folder: Path
+    paired: Paired
+    comparison: Comparison  # what ``comparison.json`` holds
+    runs: tuple[Outcome, ...]
+    exit_code: int
+    problems: tuple[str, ...] = ()
+
+
+def rules_of(spec: RunSpec, launches: int | None) -> Rules:
+    """Those that ``spec`` asks for; ``launches``: exactly so many. Raises `UsageError`."""
+    if spec.iterations is not None:
+        raise UsageError(
+            f"--iterations {spec.iterations} in a duel, which counts rounds",
+            "give --duration, the seconds of a launch's turns",
+        )
+    fixed = spec.duration_s is not None and spec.precision_goal is None
+    fixed = fixed and spec.max_duration_s is None
+    floor_s = spec.duration_s or min(FLOOR_S, spec.max_duration_s or FLOOR_S)
+    return Rules(
+        goal=None if fixed else spec.precision_goal or DEFAULT_GOAL,
+        floor_s=floor_s,
+        cap_s=floor_s if fixed else max(floor_s, spec.max_duration_s or CAP_S),
+        least_launches=launches or LEAST_LAUNCHES,
+        most_launches=launches or (LEAST_LAUNCHES if fixed else MOST_LAUNCHES),
+    )
+
+
+def duel(
+    specs: Sequence[RunSpec],
+    names: Sequence[str],
+    rules: Rules,
+    sinks: RunSinks = lambda folder, spec: (),
+    follow: Callable[[Path, Standing], None] = lambda folder, standing: None,
+) -> DuelOutcome:
+    """Measure ``specs``, called ``names``, in turns; the first is the reference.
+
+    ``follow`` is told how the duel stands, between two turns. Raises a `HarnessError` for what is
+    wrong before anything can be measured; afterwards what failed stands in the outcome.
+    """
+    for spec in specs:
+        if spec.concurrency > 1:
+            raise UsageError(
+                f"--concurrency {spec.concurrency} in a duel, where one inference at a time runs",
+                "leave it out",
+            )
+    interrupt = Interrupt()
+    with interruptible(interrupt):
+        going = _Duel(specs, names, rules, sinks, follow, interrupt)
+        try:
+            return going.execute()
+        except BaseException:
+            going.discard()
+            raise
+
+
+class _Duel:
+    def __init__(
+        self,
+        specs: Sequence[RunSpec],
+        names: Sequence[str],
+        rules: Rules,
+        sinks: RunSinks,
+        follow: Callable[[Path, Standing], None],
+        interrupt: Interrupt,
+    ) -> None:
+        self._names, self._rules, self._interrupt = tuple(names), rules, interrupt
+        self._tell = follow
+        self._seed = specs[0].seed
+        cpus = _processors(specs)
+        self._cpus = cpus
+        self.folder = RunFolder.create(specs[0].out, ("duel", short(specs[0].model)))
+        self._conductors: list[Conductor] = []
+        self._prepared: list[Prepared] = []
+        self._launches: list[Rounds] = []
+        self._turned: Turned | None = None  # from the first launch on
+        self._order = orders(len(specs), self._seed)
+        self._problem = ""
+        try:
+            for spec, name in zip(specs, names, strict=True):
+                mine = self._of_this_duel(spec, name)
+                own = partial(sinks, spec=mine)
+                self._conductors.append(Conductor(mine, own, place(mine), interrupt))
+        except HarnessError:
+            self.discard()
+            raise
+
+    def _of_this_duel(self, spec: RunSpec, name: str) -> RunSpec:
+        tags = {"duel": self.folder.id, "duel_variant": name, "design": "paired rounds"}
+        return msgspec.structs.replace(
+            spec,
+            out=str(self.folder.path),
+            cpus=self._cpus,
+            launches=self._rules.least_launches,
+            sample_rate_hz=0.0,  # a sampler would wake in somebody's turn
+            tags={**spec.tags, **tags},
+        )
+
+    def execute(self) -> DuelOutcome:
+        self._follow(0, "preparing")
+        for conductor in self._conductors:
+            self._prepared.append(conductor.prepare())
+        self._interrupt.measuring = True
+        with stand_aside(self._conductors[0].placement):
+            ended = self._measure()
+        self._refuse_what_never_began()
+        return self._finish(ended)
+
+    def discard(self) -> None:
+        """Leave nothing behind, unless something may have been measured."""
+        if all(conductor.discard() for conductor in self._conductors):
+            self.folder.discard()
+
+    # -- launches -------------------------------------------------------------------------------
+
+    def _measure(self) -> Ended:
+        for index in range(self._rules.most_launches):
+            ended = self._launch(index)
+            self._write(ended or "going on")
+            if ended is not None:
+                return ended
+            if index + 1 >= self._rules.least_launches and self._narrow():
+                return "interval"
+        fixed = self._rules.least_launches == self._rules.most_launches
+        return "launches" if fixed else "most launches"
+
+    def _narrow(self) -> bool:
+        """Whether every ratio is known as well as asked for."""
+        found = [ratio_of(self._launches, i) for i in range(1, len(self._names))]
+        goal = self._rules.goal
+        return goal is not None and all(
+            not isinstance(one, Unavailable) and one.half_width <= goal for one in found
+        )
+
+    def _launch(self, index: int) -> Ended | None:
+        """One launch of fresh processes. What ended the duel, if it did."""
+        self._follow(index, "warming up")
+        with ExitStack() as stack:
+            sides: list[TurnLaunch] = []
+            for conductor in self._conductors:
+                worker = stack.enter_context(booted(conductor.spec, conductor.placement))
+                side = TurnLaunch(
+                    conductor.spec, worker, conductor.observer, self._interrupt, index
+                )
+                conductor.evidence.launches.append(side.record)
+                sides.append(side)
+            try:
+                return self._conduct(sides, index)
+            finally:
+                for conductor, side in zip(self._conductors, sides, strict=True):
+                    side.close()
+                    conductor.observer.launch_over(side.tick(whole=True))
+
+    def _conduct(self, sides: Sequence[TurnLaunch], index: int) -> Ended | None:
+        taking = Taking(
+            sides,
+            self._order,
+            self._interrupt,
+            lambda rounds: self._follow(index, "taking turns", rounds),
+        )
+        try:
+            for number, side in enumerate(sides):
+                self._step(side, partial(side.come_up, self._job(number)))
+            if self._turned is None:
+                self._turned = taking.try_out()
+            stopped = taking.run(self._turned, self._rules)
+            if stopped == "interrupted":
+                return self._broken(sides, None)
+            for side in sides:
+                self._step(side, partial(side.close_window, stopped))
+                self._step(side, partial(side.finish, verify=index == 0))
+        except SideFailed as failed:
+            return self._broken(sides, failed.side)
+        finally:
+            if taking.recorded.count:
+                self._launches.append(taking.recorded.frozen(sides))
+        return None
+
+    def _step(self, side: TurnLaunch, step: Callable[[], None]) -> None:
+        if not side.attempt(step):
+            raise SideFailed(side)
+
+    def _job(self, number: int) -> Job:
+        """Without device events, which would count the iterations of turns on trial."""
+        conductor = self._conductors[number]
+        turns = Turns(conductor.placement.threads, self._cpus or ())
+        job = conductor.job(self._prepared[number])
+        return msgspec.structs.replace(job, arm_iterations=0, turns=turns)
+
+    def _broken(self, sides: Sequence[TurnLaunch], failed: TurnLaunch | None) -> Ended:
+        """End a launch early: of one that failed the others keep what they have."""
+        error = failed.record.error if failed is not None else None
+        interrupted = self._interrupt.requested and (error is None or error.kind == "interrupted")
+        if interrupted:
+            for side in sides:
+                side.break_off("interrupted", f"interrupted while {side.doing}")
+            return "interrupted"
+        name = self._names[list(sides).index(failed)] if failed is not None else ""
+        self._problem = f"{name}: {error.message if error else 'it failed'}"
+        for side in sides:
+            if side is not failed:
+                side.break_off("other side failed", f"the duel ended: {self._problem}")
+        return "failed"
+
+    # -- what it is told and leaves -------------------------------------------------------------
+
+    def _follow(self, index: int, phase: str, current: Rounds | None = None) -> None:
+        standing = Standing(
+            names=self._names,
+            launch=index,
+            rules=self._rules,
+            launches=(*self._launches, *([current] if current is not None else [])),
+            phase=phase,
+        )
+        self._tell(self.folder.path, standing)
+
+    def _record(self, ended: Ended) -> Paired:
+        turned = self._turned or Turned(0, 0)
+        design = Design(
+            block_ms=turned.block_ns / 1e6,
+            left_out=turned.left_out,
+            seed=self._seed,
+            goal=self._rules.goal,
+            cpus=self._cpus or (),
+        )
+        runs = [conductor.folder.id for conductor in self._conductors]
+        return paired(self._names, runs, design, self._launches, ended, self._problem)
+
+    def _write(self, ended: Ended) -> None:
+        """What is known so far, so that a kill leaves it."""
+        found = of_duel(self._record(ended), ())
+        write_atomically(self.folder.path / COMPARISON_NAME, _encoded(found))
+
+    def _refuse_what_never_began(self) -> None:
+        """No runtime or no such device: an error of the command line's, and not a failed run."""
+        if self._launches:
+            return
+        for conductor in self._conductors:
+            first = conductor.evidence.launches[0]
+            if isinstance(first.raised, BackendUnavailable) and not first.memory:
+                for one in self._conductors:
+                    one.observer.let_go()
+                    one.journal.close()
+                shutil.rmtree(self.folder.path, ignore_errors=True)
+                raise first.raised
+
+    def _finish(self, ended: Ended) -> DuelOutcome:
+        runs = tuple(conductor.finish() for conductor in self._conductors)
+        found = self._record(ended)
+        comparison = of_duel(found, [run.result for run in runs])
+        write_atomically(self.folder.path / COMPARISON_NAME, _encoded(comparison))
+        codes = {run.exit_code for run in runs} - {0, INTERRUPTED_EXIT}
+        code = min(codes, default=0)
+        if ended == "interrupted" or self._interrupt.requested:
+            code = INTERRUPTED_EXIT
+        elif ended == "failed":
+            code = MeasurementFailed.exit_code
+        return DuelOutcome(
+            folder=self.folder.path,
+            paired=found,
+            comparison=comparison,
+            runs=runs,
+            exit_code=code,
+            problems=tuple(dict.fromkeys(text for run in runs for text in run.problems)),
+        )
+
+
+def _processors(specs: Sequence[RunSpec]) -> tuple[int, ...] | None:
+    """Where all variants run: what the user named, else a physical core a thread."""
+    named = specs[0].cpus
+    if named is not None:
+        return named
+    threads = max(place(spec).threads for spec in specs)
+    cores = one_cpu_a_core()
+    return cores[-threads:] if threads <= len(cores) else usable_cpus()
+
+
+def _encoded(record: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"

@@ -1,0 +1,141 @@
+"""One worker of a duel: a launch whose window consists of turns.
+
+    load ── first inference ── warm-up ── steady ┬ turn ┬ rest ┬ turn ┬ rest ... ── verify
+                                                 └ others have theirs meanwhile ┘
+
+While a worker has the turn the driver sleeps; it reads, publishes and saves between two turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.engine.driver.launch import Launch
+from harness.engine.driver.tick import Fresh
+from harness.engine.driver.watch import Ended
+from harness.engine.outcome.evidence import TurnsTaken
+from harness.engine.wire.messages import Event, Go, Job, Rested, Spent, Turn
+from harness.engine.wire.timeline import ABORT
+from harness.errors import MeasurementFailed
+from harness.records.result import ErrorInfo
+
+Times = NDArray[np.int64]
+
+
+class Taken(NamedTuple):
+    """One turn: the latencies of all its iterations in ns, and its processor time an inference."""
+
+    latencies: Times
+    cpu_ns: float
+
+
+class TurnLaunch(Launch):
+    """Conducts one worker, one turn at a time. What ends it early stands in its record."""
+
+    _parts: list[tuple[Times, Times]]  # of the turn, as they came
+    _before: Rested | None = None
+
+    def attempt(self, step: Callable[[], None]) -> bool:
+        """Whether ``step`` came to its end."""
+        try:
+            step()
+        except Ended:
+            self.worker.kill()
+            return False
+        return True
+
+    def come_up(self, job: Job) -> None:
+        """Load, warm up until steady, then rest."""
+        self._parts = []
+        self._load(job)
+        self._warm_up()
+        self._enter("window", "resting between turns")
+        self._send(Go())
+        self._wait("resting")
+
+    def begin(self, block_ns: int, left_out: int) -> None:
+        """From now on turns count."""
+        self.record.turns = TurnsTaken(block_ns, left_out)
+
+    def turn(self, block_ns: int, at_least: int, round_: int = -1) -> Taken:
+        """Have the turn; of the window where ``round_`` is one of it. Raises `Ended`."""
+        self._parts = []
+        self.doing = "in the timed window"
+        self._last_progress_ns = self._clock()
+        self.aside = True
+        self._send(Turn(block_ns, at_least, timed=round_ >= 0))
+        event = self._wait("rested")
+        self._drain()
+        self.aside, self.doing = False, "resting between turns"
+        assert event.rested is not None
+        return self._keep(event.rested, round_)
+
+    def _keep(self, rested: Rested, round_: int) -> Taken:
+        empty = np.empty(0, np.int64)  # where Ctrl-C came before the first
+        starts, ends = (np.concatenate([empty, *(part[i] for part in self._parts)]) for i in (0, 1))
+        if len(starts) != rested.last - rested.first:
+            raise MeasurementFailed("the worker's iterations and its turn do not agree")
+        before, self._before, turns = self._before, rested, self.record.turns
+        if round_ >= 0 and turns is not None:
+            cold = min(turns.left_out, len(starts))
+            self.recorders[0].add_turn(rested.first, rested.last, cold, round_)
+            spent = self.record.spent or Spent(0, 0)
+            cpu_ns = rested.cpu_end_ns - rested.cpu_start_ns
+            self.record.spent = Spent(spent.cpu_ns + cpu_ns, spent.iterations + len(starts))
+            if before is not None:
+                turns.rested_ns += rested.start_ns - before.rest_ns
+                turns.rest_cpu_ns += rested.cpu_start_ns - before.cpu_rest_ns
+            self.fresh = [
+                Fresh(0, timed, starts[part], ends[part])
+                for timed, part in ((False, slice(0, cold)), (True, slice(cold, None)))
+                if len(starts[part])
+            ]
+            if self.tracker is not None:
+                self.tracker.update((ends - starts)[cold:])
+            self._tick()
+            self.fresh = []
+        each_ns = (rested.cpu_end_ns - rested.cpu_start_ns) / max(len(starts), 1)
+        return Taken(ends - starts, each_ns)
+
+    def _drain(self) -> None:
+        if self.phase != "window":
+            super()._drain()
+            return
+        for recorder in self.recorders:
+            starts, ends, _ = recorder.drain()
+            if len(starts):
+                self._last_progress_ns = self._clock()
+                self._parts.append((starts, ends))
+
+    def close_window(self, why: str) -> None:
+        """No more turns. ``why``: as `LaunchRecord.stop_reason`."""
+        self._parts = []
+        self._last_progress_ns = self._clock()
+        self._send(Turn(0))
+        timed: Event = self._wait("timed")
+        self._snapshot("window", timed)
+        self.record.yardstick_ns = (self.record.yardstick_ns[0], timed.yardstick_ns)
+        self.record.stop_reason = why
+        self.record.window_ns = self._window_bounds()
+
+    def finish(self, verify: bool) -> None:
+        """What is left to find out, and the worker's end."""
+        self._verify(verify)
+
+    def break_off(self, why: str, message: str) -> None:
+        """End it where it stands: what it has measured is kept."""
+        if self.record.error is None:
+            self.record.error = ErrorInfo(
+                kind="interrupted", message=message, remedy="", phase=self.doing, stderr_tail=""
+            )
+        self.worker.timeline.command = ABORT
+        self._cut_short(why)
+        self.worker.kill()
+
+    def close(self) -> None:
+        """Let go of the worker. Idempotent."""
+        self._close()

@@ -1,0 +1,69 @@
+"""``--across FIELD=A,B[,C...]``: one run's flags as those of several variants of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from harness.errors import UsageError
+from harness.spec.fields import BY_NAME, DEFINING, FIELDS, Field
+from harness.spec.spec import RunSpec, parse
+
+_SINGULAR = {"option": "options", "input_shape": "input_shapes"}
+
+
+class Variants(NamedTuple):
+    """``field``: what they differ in, empty where in nothing; the first is the reference."""
+
+    field: str
+    names: tuple[str, ...]
+    specs: tuple[RunSpec, ...]
+
+
+def variants(values: Mapping[str, Any], across: str) -> Variants:
+    """``values`` as `parse` takes them, once for each value that ``across`` names.
+
+    Raises `UsageError`.
+    """
+    field, texts = _parsed(across)
+    specs = [parse(_with(values, field, text)) for text in texts]
+    named = [getattr(spec, field.name) for spec in specs]
+    for index, value in enumerate(named):
+        if value in named[:index]:
+            raise UsageError(
+                f"--across is {across!r}: {texts[index]!r} comes twice",
+                "give different values, or --against-itself",
+            )
+    return Variants(field.name, tuple(texts), tuple(specs))
+
+
+def twins(values: Mapping[str, Any]) -> Variants:
+    """One variant and its twin: what can be resolved here, and whether anything is wrong."""
+    spec = parse(values)
+    return Variants("", ("itself", "its twin"), (spec, spec))
+
+
+def _parsed(across: str) -> tuple[Field, list[str]]:
+    name, equals, rest = across.partition("=")
+    name = name.strip().lstrip("-").replace("-", "_")
+    field = BY_NAME.get(_SINGULAR.get(name, name))
+    if field is None or field not in DEFINING:
+        choices = ", ".join(one.name for one in DEFINING)
+        raise UsageError(f"--across is {across!r}", f"name one of {choices}")
+    texts = [text.strip() for text in rest.split(",")]
+    if not equals or len(texts) < 2 or not all(texts):
+        example = "precision=fp32,int8"
+        raise UsageError(f"--across is {across!r}", f"give two values or more, such as {example}")
+    return field, texts
+
+
+def _with(values: Mapping[str, Any], field: Field, text: str) -> dict[str, Any]:
+    if field.many:
+        return {**values, field.name: [*(values.get(field.name) or ()), text]}
+    found = {**values, field.name: text}
+    if field.name == "precision" and text != "int8":  # calibration is of use to the others alone
+        found = {name: value for name, value in found.items() if name not in _QUANTIZING}
+    return found
+
+
+_QUANTIZING = frozenset(field.name for field in FIELDS if field.quantizing)
