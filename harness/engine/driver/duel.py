@@ -180,6 +180,7 @@ class _Duel:
         for index in range(self._rules.most_launches):
             ended = self._launch(index)
             self._write(ended or "going on")
+            self._follow(index, "taking turns")
             if ended is not None:
                 return ended
             if index + 1 >= self._rules.least_launches and self._narrow():

@@ -1,0 +1,192 @@
+"""``harness duel`` with the real command: what it leaves, what it says, and what ends it early."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import Harness, assert_no_orphans, helpers
+
+from harness.records.samples import read_rounds, read_samples
+from harness.records.store import read_result
+
+FAKE = ("duel", "--backend", "fakes:Fake", "--warmup", "0", "--max-warmup", "0.2")
+QUICK = (*FAKE, "--launches", "1", "--duration", "0.1")
+SLOWER = ("--across", "option=latency_us=1000,latency_us=10000")
+
+
+def the_duel(folder: Path) -> Path:
+    (found,) = (folder / "results").glob("[0-9]*-duel-*")
+    return found
+
+
+def comparison(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((the_duel(folder) / "comparison.json").read_text())
+    return found
+
+
+def runs(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in the_duel(folder).glob("*/result.json"))
+
+
+def test_each_variant_leaves_a_run_and_the_duel_its_ratio(harness: Harness, tmp_path: Path) -> None:
+    ran = harness(*QUICK, *SLOWER, "--json")
+
+    assert ran.code == 0, ran.err
+    found = comparison(tmp_path)
+    assert json.loads(ran.out) == found
+    assert found["schema"] == "harness.comparison/1"
+    assert found["design"] == "paired rounds"
+    (verdict,) = found["paired"]["verdicts"]
+    assert verdict["ratio"] > 1
+    assert verdict["verdict"] == "inconclusive"  # of one launch
+    assert found["paired"]["rounds"] >= 8
+    assert found["paired"]["ended"] == "launches"
+    (cell,) = found["cells"]
+    latency = next(row for row in cell["rows"] if row["metric"] == "latency_median")
+    assert latency["ratio"] == verdict["ratio"]
+    assert len(runs(tmp_path)) == 2
+    for path in runs(tmp_path):
+        result, samples, rounds = read_result(path), read_samples(path), read_rounds(path)
+        assert result.tags["duel"] == the_duel(tmp_path).name
+        assert result.id in {variant["run"] for variant in found["paired"]["variants"]}
+        assert rounds is not None
+        assert set(rounds.tolist()) == set(range(-1, found["paired"]["rounds"]))
+        left_out = found["paired"]["design"]["left_out"]
+        for number in range(found["paired"]["rounds"]):
+            timed = samples.timed[rounds == number]
+            assert not timed[:left_out].any()
+            assert timed[left_out:].all()
+        assert (samples.timed[rounds < 0] == 0).all()
+        assert any(check.name == "resting" for check in result.validity)
+        assert list(path.glob("events.out.tfevents.*"))
+        assert harness("verify", str(path)).code == 0
+    turns = [_turns(path) for path in runs(tmp_path)]
+    assert not any(a < d and c < b for a, b in turns[0] for c, d in turns[1])  # never both at once
+    names = [path.name for path in the_duel(tmp_path).rglob("*")]
+    assert [name for name in names if "journal" in name or "tmp" in name] == []
+    assert b"duel/ratio/" in next(the_duel(tmp_path).glob("events.*")).read_bytes()
+
+
+def _turns(run: Path) -> list[tuple[int, int]]:
+    """When each began and ended, in ns."""
+    samples, rounds = read_samples(run), read_rounds(run)
+    assert rounds is not None
+    inside = [rounds == number for number in np.unique(rounds[rounds >= 0])]
+    return [(int(samples.start_ns[one][0]), int(samples.end_ns[one][-1])) for one in inside]
+
+
+def test_a_model_against_itself_in_words(harness: Harness, tmp_path: Path) -> None:
+    ran = harness(*QUICK, "--against-itself", "--option", "latency_us=500")
+
+    assert ran.code == 0, ran.err
+    assert "its twin takes " in ran.out
+    assert "of itself's time, ±" in ran.out
+    assert "launch 1/1, taking turns" in ran.err
+    (cell,) = comparison(tmp_path)["cells"]
+    assert not cell["apart"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--across", "precision=fp32,int8", "--against-itself"),
+                                       ("--against-itself", "--sample-rate", "5"),
+                                       ("--against-itself", "--scenario", "throughput",
+                                        "--concurrency", "2")])  # fmt: skip
+def test_what_makes_no_sense_is_refused_before_anything_runs(
+    harness: Harness, tmp_path: Path, arguments: Sequence[str]
+) -> None:
+    ran = harness("duel", *arguments)
+    assert ran.code == 2
+    assert len(ran.err.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("fail", ["fail=raise,fail_at=prepare", "fail=kill,fail_at=0"])
+def test_a_variant_that_cannot_run_is_named(harness: Harness, tmp_path: Path, fail: str) -> None:
+    how, at = fail.split(",")
+    ran = harness(*QUICK, "--option", at, "--across", f"option=fail=none,{how}")
+
+    assert ran.code == 3
+    assert f"harness: {how}: " in ran.err
+    statuses = {read_result(path).status for path in runs(tmp_path)}
+    assert "failed" in statuses
+    assert comparison(tmp_path)["paired"]["ended"] == "failed"
+
+
+def _until(event: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not event():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _second_launch(start: Callable[..., subprocess.Popen[str]], folder: Path) -> Any:
+    """A duel whose first launch is on disk, in its second."""
+    long = ("--launches", "2", "--duration", "0.5")
+    process = start(*FAKE, *long, *SLOWER)
+    _until(lambda: any((folder / "results").glob("*-duel-*/comparison.json")))
+    return process
+
+
+def _workers(folder: Path) -> list[Any]:
+    name = "harness.engine.worker.main"
+    return [process for process in helpers(folder) if name in " ".join(process.cmdline())]
+
+
+def test_a_worker_that_is_killed_leaves_what_was_measured(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = _second_launch(start, tmp_path)
+    _until(lambda: len(_workers(tmp_path)) > 0)
+    _workers(tmp_path)[0].kill()
+
+    _, err = process.communicate(timeout=120)
+
+    assert process.returncode == 3
+    assert "SIGKILL" in err
+    assert_no_orphans(tmp_path)
+    found = comparison(tmp_path)["paired"]
+    assert found["ended"] == "failed"
+    assert found["verdicts"][0]["ratio"] > 1  # of the first launch
+    results = [read_result(path) for path in runs(tmp_path)]
+    assert sorted(result.status for result in results) == ["failed", "interrupted"]
+    assert all(len(result.timing.launches) >= 1 for result in results)  # type: ignore[union-attr]
+
+
+def test_ctrl_c_keeps_what_was_measured(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = _second_launch(start, tmp_path)
+    os.kill(process.pid, signal.SIGINT)
+
+    process.communicate(timeout=120)
+
+    assert process.returncode == 130
+    assert_no_orphans(tmp_path)
+    assert comparison(tmp_path)["paired"]["ended"] == "interrupted"
+    assert {read_result(path).status for path in runs(tmp_path)} == {"interrupted"}
+
+
+def test_a_driver_that_is_killed_leaves_the_ratio_so_far_and_runs_to_recover(
+    harness: Harness, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = _second_launch(start, tmp_path)
+    process.kill()
+    process.communicate(timeout=120)
+
+    assert_no_orphans(tmp_path)
+    found = comparison(tmp_path)["paired"]
+    assert found["ended"] == "going on"
+    assert found["launches"] == 1
+    assert found["verdicts"][0]["ratio"] > 1
+    for journal in the_duel(tmp_path).glob("*/run.journal"):
+        assert harness("recover", str(journal.parent)).code == 0
+    assert len(runs(tmp_path)) == 2
+    assert {read_result(path).status for path in runs(tmp_path)} == {"interrupted"}
