@@ -70,8 +70,10 @@ def _judged(
 
     from harness.compare.across import parse_across
     from harness.compare.comparison import compare_runs, compare_sets
+    from harness.compare.duel import of_runs
     from harness.compare.series import NightSpreads
     from harness.compare.verdicts import Settings
+    from harness.errors import ResultError
     from harness.views.text import plain
 
     settings = Settings(night_sd=NightSpreads(results))
@@ -79,6 +81,10 @@ def _judged(
     if _alone(first, second, across):
         (a,), (b,) = first.results, second.results
         found = compare_runs(a, b, settings, other_hardware=other_hardware)
+        try:
+            found = of_runs(found, a, b, first.paths[0].parent.parent)
+        except ResultError as error:
+            tell(error)
         return msgspec.structs.replace(found, problems=problems)
     return compare_sets(
         first.results,

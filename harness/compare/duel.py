@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
 from harness.compare.comparison import CellComparison, Comparison, compare_runs
 from harness.compare.paired import ALPHA, DESIGN, Paired, PairedVerdict
 from harness.compare.verdicts import MetricVerdict
-from harness.maybe import Unavailable
+from harness.errors import ResultError
+from harness.maybe import Unavailable, decode
 from harness.records.result import Result
+from harness.records.store import read_bytes
 
+COMPARISON_NAME = "comparison.json"
 LATENCY = "latency_median"
 
 
@@ -29,6 +33,28 @@ def of_duel(found: Paired, results: Sequence[Result]) -> Comparison:
         design=DESIGN,
         paired=found,
     )
+
+
+def of_runs(found: Comparison, a: Result, b: Result, folder: Path) -> Comparison:
+    """``found`` of two runs with their paired ratio, where the duel in ``folder`` measured both.
+
+    Raises `ResultError` where its record is damaged.
+    """
+    duel = a.tags.get("duel")
+    if not duel or duel != b.tags.get("duel"):
+        return found
+    path = folder / COMPARISON_NAME
+    if not path.exists():  # a run that was copied out of its duel
+        return found
+    try:
+        record = decode(read_bytes(path), Comparison)
+    except msgspec.MsgspecError as error:
+        raise ResultError(f"{str(path)!r} is no comparison, or damaged: {error}") from error
+    verdict = only(record.paired, a.id, b.id) if record.paired else None
+    if verdict is None:
+        return found
+    cells = tuple(with_paired(cell, verdict) for cell in found.cells)
+    return msgspec.structs.replace(found, cells=cells, design=DESIGN, paired=record.paired)
 
 
 def only(found: Paired, a: str, b: str) -> PairedVerdict | None:

@@ -69,6 +69,12 @@ def test_each_variant_leaves_a_run_and_the_duel_its_ratio(harness: Harness, tmp_
         assert any(check.name == "resting" for check in result.validity)
         assert list(path.glob("events.out.tfevents.*"))
         assert harness("verify", str(path)).code == 0
+    a, b = (the_duel(tmp_path) / variant["run"] for variant in found["paired"]["variants"])
+    compared = json.loads(harness("compare", str(a), str(b), "--json").out)
+    assert compared["design"] == "paired rounds"
+    assert compared["cells"][0]["rows"][0]["ratio"] == verdict["ratio"]
+    reversed_ = json.loads(harness("compare", str(b), str(a), "--json").out)
+    assert reversed_["design"] == "separate launches"  # the duel has no such ratio
     turns = [_turns(path) for path in runs(tmp_path)]
     assert not any(a < d and c < b for a, b in turns[0] for c, d in turns[1])  # never both at once
     names = [path.name for path in the_duel(tmp_path).rglob("*")]

@@ -20,7 +20,7 @@ from typing import Protocol
 import msgspec
 
 from harness.compare.comparison import Comparison
-from harness.compare.duel import of_duel
+from harness.compare.duel import COMPARISON_NAME, of_duel
 from harness.compare.paired import Design, Ended, Paired, Rounds, paired, ratio_of
 from harness.engine.driver.conductor import INTERRUPTED_EXIT, Conductor, Outcome, short
 from harness.engine.driver.placement import booted, place, stand_aside
@@ -44,7 +44,6 @@ class RunSinks(Protocol):
     def __call__(self, folder: Path, spec: RunSpec) -> Sequence[Sink]: ...
 
 
-COMPARISON_NAME = "comparison.json"
 LEAST_LAUNCHES, MOST_LAUNCHES = 5, 10
 FLOOR_S, CAP_S = 2.0, 8.0  # of the turns of one launch, all variants together
 
