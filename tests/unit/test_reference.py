@@ -13,9 +13,9 @@ from onnx_models import floats, measured, prepared, save, value
 from harness.compare.across import Across, match_across
 from harness.compression.entries import model_of
 from harness.errors import UsageError
+from harness.host.digest import sha256_of
 from harness.maybe import Unavailable
-from harness.models.sources import sha256_of
-from harness.records.index.figures import read_row
+from harness.records.index.figures import read_figures
 from harness.spec import RunSpec, code_named_by, parse
 from harness.testing.results import fake_result
 
@@ -86,7 +86,7 @@ def test_history_sees_another_file_made_from_the_same_original(tmp_path: Path) -
     path = tmp_path / "result.json"
     for model, known in ((made, "f" * 64), (result.model, result.model.sha256)):
         path.write_bytes(msgspec.json.encode(msgspec.structs.replace(result, model=model)))
-        assert read_row(str(path)).model_sha == known
+        assert read_figures(str(path)).model_sha == known
 
 
 def test_another_shape_is_no_original(tmp_path: Path) -> None:
