@@ -101,7 +101,7 @@ def test_files_that_are_no_model(harness: Harness, tmp_path: Path) -> None:
         ("cut.onnx", "cut.onnx is no ONNX file, or is cut short", "check where it came from"),
         ("garbage.onnx", "garbage.onnx is no ONNX file", "check where it came from"),
         ("notes.txt", "notes.txt is no ONNX file", "check where it came from"),
-        ("folder", "folder is a folder", "name the .onnx or .pt2 file in it"),
+        ("folder", "folder is a folder", "name the .onnx, .pt2 or .pt file in it"),
         ("folder.onnx", "folder.onnx is a folder", "name the file in it"),
         ("open.onnx", "input 'x' leaves dimension 1 (height) open", "--input-shape x=1xSIZE"),
     ]
