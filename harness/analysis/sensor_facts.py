@@ -21,6 +21,8 @@ _UNSAMPLED = Unavailable("nothing was sampled", "give --sample-rate above 0")
 
 def cpu_clock_drift(sampled: Sequence[Window]) -> Maybe[float]:
     """Of the busiest core's clock, which tells about the worker: idle ones go as they like."""
+    if not sampled:
+        return _UNSAMPLED
     names = {
         channel.name
         for one, _, _ in sampled

@@ -58,9 +58,19 @@ def measure(harness: Harness, tmp_path: Path) -> Measure:
             "--no-tensorboard", "--out", out, path=[build],
         )  # fmt: skip
         assert (ran.code, ran.out) == (0, ""), ran.err
+        _as_if_the_machine_kept_its_speed(tmp_path / out)
         return ran
 
     return call
+
+
+def _as_if_the_machine_kept_its_speed(folder: Path) -> None:
+    """The backend's latency goes by the clock; what else the machine does must not be in doubt."""
+    for path in folder.glob("*/result.json"):
+        result = json.loads(path.read_bytes())
+        for launch in result["timing"]["launches"]:
+            launch["yardstick_ms"] = [1.0, 1.0]
+        path.write_text(json.dumps(result))
 
 
 def test_the_gate_goes_red_for_ten_percent_and_green_without(

@@ -99,8 +99,8 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(
         "harness/py.typed",
         "harness/zoo/assets/digits.onnx",
         "harness/records/result.schema.json",
-        "harness/backends/onnxruntime.py",
-        "harness/profiles/power.py",
+        "harness/backends/onnxruntime/backend.py",
+        "harness/profiles/power/sources.py",
     } <= expected
     assert f"{metadata}/entry_points.txt" in names
 

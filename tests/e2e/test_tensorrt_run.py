@@ -29,7 +29,7 @@ cuda = sys.modules["cuda.bindings.runtime"] = FakeCuda(runtime)
 sys.modules["tensorrt"] = FakeTensorRT(names_of("10.16", Path({str(DATA)!r})), cuda)
 """
 _SITE = """
-from harness import devices
+from harness.host import gpus as devices
 gpu = devices.CudaDevice(
     index=0, name="NVIDIA Test GPU", uuid="GPU-0", whole_uuid="GPU-0", mig=False,
     compute_capability="9.0", pci_bus_id="0000:01:00.0", memory_bytes=1 << 34,
