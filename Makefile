@@ -9,10 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-long campaign lint clean
 
-run: $(VENV)/.run  ## benchmark the built-in model, FP32 then INT8, and compare
-	$(BIN)/harness run --model digits --backend onnxruntime --precision fp32 --launches 5 --duration 1 --tag pair=fp32
-	$(BIN)/harness run --model digits --backend onnxruntime --precision int8 --launches 5 --duration 1 --tag pair=int8
-	$(BIN)/harness compare latest~1 latest
+run: $(VENV)/.run  ## benchmark the built-in model: FP32 and INT8 take turns
+	$(BIN)/harness duel --model digits --backend onnxruntime --across precision=fp32,int8 --launches 5
 
 test: $(VENV)/.dev  ## the whole suite: side by side what measures nothing, then the rest; PYTEST_ARGS="-k gate"
 	$(BIN)/python -m pytest tests/unit tests/contract -n 2 $(PYTEST_ARGS)
