@@ -7,7 +7,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Every process that a test starts would compile all it imports, were it not allowed to keep that.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-long campaign lint clean
+.PHONY: run test test-long campaign gpu-acceptance lint clean
 
 run: $(VENV)/.run  ## benchmark the built-in model: FP32 and INT8 take turns
 	$(BIN)/harness duel --model digits --backend onnxruntime --across precision=fp32,int8 --launches 5
@@ -24,6 +24,9 @@ campaign: $(VENV)/.dev  ## kills, signals, mutated files, the models of onnx's w
 	$(BIN)/python tests/campaign/campaign.py signals $(CAMPAIGN_ARGS)
 	$(BIN)/python tests/campaign/campaign.py files $(CAMPAIGN_ARGS)
 	$(BIN)/python tests/campaign/campaign.py onnx $(CAMPAIGN_ARGS)
+
+gpu-acceptance:  ## on a machine with a GPU: each line with its verdict; BIN=DIR for the environment, SECONDS_=240 for a part
+	$(BIN)/python benchmarks/gpu_acceptance.py -o results/gpu-acceptance --seconds $(or $(SECONDS_),480)
 
 lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .

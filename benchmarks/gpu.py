@@ -1,6 +1,7 @@
 """Is what Harness says of a GPU what a careful engineer would measure by hand? Needs one.
 
     python benchmarks/gpu.py [--device cuda:0] [--model resnet50] [--batches 1 32] [--rounds 30]
+                             [--only by-hand trtexec graphs energy profilers] [--json]
 
 All comparisons are interleaved, in one run; each line is a median over rounds and its 95 %
 interval:
@@ -50,6 +51,9 @@ from harness.spec import RunSpec, parse_device
 BLOCK_S = 0.5
 GOAL = 0.01
 TRTEXEC_S = 3
+AS_JSON = "--json"
+PARTS = ("by-hand", "trtexec", "graphs", "energy", "profilers")
+BACKENDS = ("pytorch", "onnxruntime", "tensorrt")
 ARMED = 1 << 13  # iterations of a block that have device events
 
 
@@ -158,7 +162,11 @@ def by_hand(given: argparse.Namespace, backend: str, batch: int) -> None:
     middle = statistics.median(a / b for a, b in zip(found["ours"], found["by hand"], strict=True))
     verdict = "ok" if abs(middle - 1) <= GOAL else "OVER"
     text = ratio(found["ours"], found["by hand"])
-    say(f"{backend}, batch {batch}", f"ours / by hand = {text}   goal {GOAL:.0%}: {verdict}")
+    say(
+        f"{backend}, batch {batch}",
+        f"ours / by hand = {text}   goal {GOAL:.0%}: {verdict}",
+        verdict,
+    )
     session.close()
 
 
@@ -227,8 +235,11 @@ def energy(given: argparse.Namespace) -> None:
     for name, source in found["sources"].items():
         counter, integral = source["counter_j"], source["integral_j"]
         absent = next((x["unavailable"] for x in (counter, integral) if isinstance(x, dict)), None)
-        said = f"n/a: {absent}" if absent else f"{counter / integral:.4f} ({source['status']})"
-        say("energy", f"{name}: counter / integrated power = {said}")
+        if absent:
+            say("energy", f"{name}: counter / integrated power = n/a: {absent}")
+            continue
+        said, verdict = f"{counter / integral:.4f} ({source['status']})", source["status"]
+        say("energy", f"{name}: counter / integrated power = {said}", verdict)
 
 
 def profilers(given: argparse.Namespace) -> None:
@@ -259,8 +270,15 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
-def say(what: str, text: str) -> None:
-    print(f"{what:24} {text}", flush=True)
+LINES: list[dict[str, str]] = []
+
+
+def say(what: str, text: str, verdict: str = "") -> None:
+    """One line; of those with a limit the verdict is ``ok`` where it was kept."""
+    LINES.append(
+        {"what": what, "verdict": "n/a" if text.startswith("n/a") else verdict, "text": text}
+    )
+    print(f"{what:24} {text}", file=sys.stderr if AS_JSON in sys.argv else sys.stdout, flush=True)
 
 
 def attempt(what: str, part: Callable[..., None], *args: Any) -> None:
@@ -278,6 +296,9 @@ def main() -> int:
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument(AS_JSON, action="store_true", help="the lines as JSON, in the end")
     given = parser.parse_args()
     os.environ[ORDER] = device_order()  # as in a run, so that cuda:1 is the same device
     try:
@@ -289,17 +310,28 @@ def main() -> int:
     if isinstance(device, Unavailable):
         print(f"gpu.py: nothing to measure: {explain(device)}", file=sys.stderr)
         return 3
-    print(f"{device.name}, {given.model}, fp32 without TF32, {given.rounds} rounds")
-    for backend in ("pytorch", "onnxruntime"):
-        for batch in given.batches:
-            attempt(f"{backend}, batch {batch}", by_hand, given, backend, batch)
-    for batch in given.batches:
-        attempt(f"tensorrt, batch {batch}", against_trtexec, given, batch)
-    for backend in ("pytorch", "onnxruntime", "tensorrt"):
-        attempt(f"{backend}, CUDA graph", graphs, given, backend)
-    attempt("energy", energy, given)
-    attempt("profilers", profilers, given)
+    title = f"{device.name}, {given.model}, fp32 without TF32, {given.rounds} rounds"
+    print(title, file=sys.stderr if given.json else sys.stdout)
+    measure(given)
+    if given.json:
+        print(json.dumps(LINES))
     return 0
+
+
+def measure(given: argparse.Namespace) -> None:
+    if "by-hand" in given.only:
+        for backend in (b for b in given.backends if b != "tensorrt"):
+            for batch in given.batches:
+                attempt(f"{backend}, batch {batch}", by_hand, given, backend, batch)
+    if "trtexec" in given.only and "tensorrt" in given.backends:
+        for batch in given.batches:
+            attempt(f"tensorrt, batch {batch}", against_trtexec, given, batch)
+    if "graphs" in given.only:
+        for backend in given.backends:
+            attempt(f"{backend}, CUDA graph", graphs, given, backend)
+    for part in (energy, profilers):
+        if part.__name__ in given.only:
+            attempt(part.__name__, part, given)
 
 
 if __name__ == "__main__":
