@@ -112,10 +112,14 @@ def doctor(bench: Bench) -> Line:
     if code != 0:
         return Line("doctor", "FAILED", last)
     found = json.loads(out)
-    told = json.dumps(found)
-    gpu = {k: v for k, v in found["machine"]["factors"].items() if k.startswith("gpu")}
-    verdict = "ok" if gpu else "WRONG"
-    return Line("doctor", verdict, f"{gpu or 'no GPU in the fingerprint'}", {"doctor": told})
+    gpus = found["gpus"]
+    if not isinstance(gpus, list) or not gpus:
+        return Line("doctor", "WRONG", f"it shows no GPU: {gpus}", {"doctor": found})
+    channels = gpus[0]["channels"]
+    read = [c["name"] for c in channels if not c["unavailable"]]
+    absent = {c["name"]: c["unavailable"]["unavailable"] for c in channels if c["unavailable"]}
+    text = f"{gpus[0]['device']['name']}: {len(read)} channels read; absent: {absent or 'none'}"
+    return Line("doctor", "ok", text, {"doctor": found})
 
 
 def contract(backend: str) -> Callable[[Bench], Line]:
@@ -320,7 +324,7 @@ def killed(bench: Bench) -> Line:
         [*command, "--results", str(folder)], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not any(folder.glob("*/journal*")) and time.monotonic() < deadline:
+    while not any(folder.glob("*/samples.journal")) and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(3)
     victims = list(_workers(child.pid))

@@ -46,7 +46,8 @@ def operators_of(run: Callable[[], object]) -> dict[str, dict[str, int]]:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:
+    # acc_events: there is one cycle, and without it some versions warn of what a second would lose
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as trace:
         run()
     # the public event list has the names, but not the argument types
     profiler: Any = trace.profiler

@@ -30,14 +30,20 @@ _CLOCK, _TEMPERATURE = re.compile(r"clocks/gpu\d*_sm_mhz"), re.compile(r"tempera
 Series = Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
 
 
-def unsettled(channels: Sequence[Channel], series: Series, now_ns: int) -> str:
-    """The first clock or temperature of a GPU that still moves, in words; empty if none does."""
+def unsettled(
+    channels: Sequence[Channel], series: Series, now_ns: int, since_ns: int = 0
+) -> str:
+    """The first clock or temperature of a GPU that still moves, in words; empty if none does.
+
+    ``since_ns``: when the work began. Readings from before it are of a device at rest, which keeps
+    its clocks up while a program holds it, and tell nothing.
+    """
     for channel in channels:
         limits = (_CLOCK, _moves), (_TEMPERATURE, _rises)
         judge = next((judge for tag, judge in limits if tag.fullmatch(channel.tag)), None)
         if judge is None or channel.unavailable is not None or channel.name not in series:
             continue
-        recent = _recent(*series[channel.name], now_ns)
+        recent = _recent(*series[channel.name], now_ns, since_ns)
         if recent is None:
             continue
         if found := judge(channel, recent):
@@ -45,9 +51,11 @@ def unsettled(channels: Sequence[Channel], series: Series, now_ns: int) -> str:
     return ""
 
 
-def _recent(times_ns: NDArray[np.int64], values: NDArray[np.float64], now_ns: int) -> Any:
+def _recent(
+    times_ns: NDArray[np.int64], values: NDArray[np.float64], now_ns: int, since_ns: int
+) -> Any:
     """(seconds before now, value) of the last readings; None where the sensor gives none."""
-    inside = times_ns >= now_ns - round(SPAN_S * 1e9)
+    inside = times_ns >= max(now_ns - round(SPAN_S * 1e9), since_ns)
     ages, kept = (now_ns - times_ns[inside]) / 1e9, values[inside]
     if len(kept) and not np.isfinite(kept).any():
         return None

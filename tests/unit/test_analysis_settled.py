@@ -47,6 +47,17 @@ def test_what_is_older_than_the_span_is_forgotten() -> None:
     assert unsettled([CLOCK], readings, NOW_NS) == ""
 
 
+def test_a_device_at_rest_before_the_work_tells_nothing() -> None:
+    """A program that holds the device keeps its clock up: steady readings, and no load yet."""
+    readings = series(CLOCK, [1980.0] * 40)
+    since_ns = NOW_NS - 700_000_000
+    told = "clocks/gpu0_sm_mhz has too few readings yet"
+    assert unsettled([CLOCK], readings, NOW_NS, since_ns) == told
+    assert unsettled([CLOCK], readings, NOW_NS + 3_000_000_000, since_ns) == told
+    longer = series(CLOCK, [1980.0] * 60, seconds=6.0)
+    assert unsettled([CLOCK], longer, NOW_NS, NOW_NS - 4_000_000_000) == ""
+
+
 @pytest.mark.parametrize(("count", "seconds"), [(0, 4.0), (3, 4.0), (40, 2.5)])
 def test_too_few_readings_hold_it_up(count: int, seconds: float) -> None:
     readings = series(CLOCK, [1980.0] * count, seconds)

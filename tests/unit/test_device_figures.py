@@ -110,5 +110,6 @@ def test_a_warm_up_waits_for_sensors_that_answer(
         spec=SimpleNamespace(device=device),
         sampler=SimpleNamespace(**made, series=lambda: empty),
         _clock=lambda: 10**9,
+        phase_began_ns=0,
     )
     assert Launch._unsettled(stub) == words

@@ -186,7 +186,9 @@ class Launch(Watch):
             return ""
         from harness.analysis.settled import unsettled
 
-        return unsettled(self.sampler.channels, self.sampler.series(), self._clock())
+        return unsettled(
+            self.sampler.channels, self.sampler.series(), self._clock(), self.phase_began_ns
+        )
 
     def _sample(self) -> None:
         self.sampler = self._observer.start_sampler(self.worker.pid)
