@@ -30,9 +30,7 @@ _CLOCK, _TEMPERATURE = re.compile(r"clocks/gpu\d*_sm_mhz"), re.compile(r"tempera
 Series = Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
 
 
-def unsettled(
-    channels: Sequence[Channel], series: Series, now_ns: int, since_ns: int = 0
-) -> str:
+def unsettled(channels: Sequence[Channel], series: Series, now_ns: int, since_ns: int = 0) -> str:
     """The first clock or temperature of a GPU that still moves, in words; empty if none does.
 
     ``since_ns``: when the work began. Readings from before it are of a device at rest, which keeps
