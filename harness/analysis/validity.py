@@ -101,7 +101,7 @@ def checks(facts: Facts) -> tuple[Check, ...]:
         _limit("clocks", facts.clock_drift, CLOCK_DRIFT_LIMIT, "clocks drifted by {:.1%}",
                "fix the governor and boost, or warm up longer"),
         _limit("machine speed", facts.speed_change, SPEED_LIMIT, "a fixed piece of work took {:.1%}"
-               " more or less after the window than before it", "measure on a quieter machine"),
+               " more or less after the window than before it", _speed_remedy(facts)),
         _affinity(facts),
         _sampler(facts),
         _limit("timer", facts.timer_share, TIMER_LIMIT, "reading the clock is {:.2%} of the median",
@@ -115,14 +115,20 @@ def checks(facts: Facts) -> tuple[Check, ...]:
     )  # fmt: skip
 
 
+def _speed_remedy(facts: Facts) -> str:
+    if facts.resting_share is not None:
+        return "the ratio of variants that took turns stands, their latencies are of both speeds"
+    return "measure on a quieter machine, or compare in turns: harness duel"
+
+
 def _resting(share: float) -> Check:
     """Of a run that took turns; others have none."""
     return _check(
         "resting",
         share <= RESTING_LIMIT,
-        f"it used {share:.2%} of a core while others had the turn",
+        f"its threads used {share:.2%} of a core while others had the turn",
         f"at most {RESTING_LIMIT:.1%} of a core",
-        "stop its runtime's threads from spinning, such as --option allow_spinning=off",
+        "it was not stopped as it should have been: measure with --threads 1",
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.output import print_json
-from harness.cli.run import with_flags
+from harness.cli.run import flags_with
 from harness.cli.tell import tell
 
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ _OF_NO_USE = {
     "overhead_check": "nothing watches while a side has its turn",
     "require": "a duel is about the ratio",
 }
+_HELPS = {
+    "launches": "Exactly so many launches of fresh processes. Default: 5 to 10.",
+    "duration_s": "Of a launch's turns, all variants together: exactly, or with a goal at least.",
+    "max_duration_s": "Cap of a launch's turns, all variants together. Default: 8.",
+    "precision_goal": "Stop when the ratio is known to ± this. Default: 1%.",
+}
+_HIDDEN = (*_OF_NO_USE, "iterations", "concurrency", "scenario")
 
 
 @click.command("duel", short_help="Let variants take turns: their ratio, to a percent.")
@@ -37,7 +44,7 @@ _OF_NO_USE = {
 @click.option(
     "--against-itself", is_flag=True, help="Measure a variant against its twin: what shows here?"
 )
-@with_flags
+@flags_with(_HELPS, _HIDDEN)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison alone, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--no-tensorboard", is_flag=True, help="Write no TensorBoard events.")

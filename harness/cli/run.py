@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,26 @@ if TYPE_CHECKING:
 
 def with_flags(command: Any) -> Any:
     """Give ``command`` the flags of a run."""
-    for field in reversed(FIELDS):
-        kind: dict[str, Any] = {"metavar": field.metavar, "multiple": field.many}
-        if field.parse is None:
-            kind = {"is_flag": True}
-        names = (field.flag, *field.aliases, field.name)
-        command = click.option(*names, cls=AliasedOption, help=field.help, **kind)(command)
-    return command
+    return flags_with({})(command)
+
+
+def flags_with(
+    helps: Mapping[str, str], hidden: Collection[str] = ()
+) -> Callable[[Callable[..., int]], Any]:
+    """`with_flags`, with other ``helps`` for the fields named, and ``hidden`` ones."""
+
+    def decorate(command: Any) -> Any:
+        for field in reversed(FIELDS):
+            kind: dict[str, Any] = {"metavar": field.metavar, "multiple": field.many}
+            if field.parse is None:
+                kind = {"is_flag": True}
+            names = (field.flag, *field.aliases, field.name)
+            text = helps.get(field.name, field.help)
+            kind["hidden"] = field.name in hidden
+            command = click.option(*names, cls=AliasedOption, help=text, **kind)(command)
+        return command
+
+    return decorate
 
 
 class _Run(click.Command):

@@ -30,7 +30,7 @@ def doubt(metric: str, shift: float, effect: float) -> str:
     slower = "slower" if shift > 0 else "faster"
     return (
         f"the machine itself was {math.expm1(abs(shift)):.1%} {slower} while B was measured, which "
-        "is more than what is seen; measure both again, close together"
+        "is more than what is seen; let both take turns: harness duel"
     )
 
 

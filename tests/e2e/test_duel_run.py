@@ -66,7 +66,8 @@ def test_each_variant_leaves_a_run_and_the_duel_its_ratio(harness: Harness, tmp_
             assert not timed[:left_out].any()
             assert timed[left_out:].all()
         assert (samples.timed[rounds < 0] == 0).all()
-        assert any(check.name == "resting" for check in result.validity)
+        (resting,) = (check for check in result.validity if check.name == "resting")
+        assert resting.verdict == "pass", resting.reason
         assert list(path.glob("events.out.tfevents.*"))
         assert harness("verify", str(path)).code == 0
     a, b = (the_duel(tmp_path) / variant["run"] for variant in found["paired"]["variants"])

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Mapping
 
@@ -21,6 +22,7 @@ from harness.records.result import ErrorInfo
 
 _STDERR_TAIL_CHUNKS = 64
 _EXIT_WAIT_S = 5.0
+_CPU_CLOCK = 2  # with a process id's complement, Linux's number of that process's clock
 
 
 class WorkerProcess:
@@ -96,6 +98,26 @@ class WorkerProcess:
         if lines is None:
             return None
         return [decode(line, Event) for line in lines]
+
+    def stop(self) -> None:
+        """Have all its threads stand still until `carry_on`, whatever they are at."""
+        try:
+            os.killpg(self.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        except (ProcessLookupError, ChildProcessError):  # it has died; whoever waits finds out
+            return
+
+    def carry_on(self) -> None:
+        """After `stop`. Does no harm otherwise."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGCONT)
+
+    def cpu_ns(self) -> int | None:
+        """Its processor time so far by the kernel's clock; None where that is not told."""
+        try:
+            return time.clock_gettime_ns((~self.pid << 3) | _CPU_CLOCK)
+        except OSError:
+            return None
 
     def kill(self, why: str | None = None) -> None:
         """End it now, with every process that it started."""

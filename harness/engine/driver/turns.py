@@ -3,7 +3,8 @@
     load ── first inference ── warm-up ── steady ┬ turn ┬ rest ┬ turn ┬ rest ... ── verify
                                                  └ others have theirs meanwhile ┘
 
-While a worker has the turn the driver sleeps; it reads, publishes and saves between two turns.
+While a worker has the turn the driver sleeps, and all others are stopped by the kernel, spinning
+threads and all; the driver reads, publishes and saves between two turns.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,7 +39,7 @@ class TurnLaunch(Launch):
     """Conducts one worker, one turn at a time. What ends it early stands in its record."""
 
     _parts: list[tuple[Times, Times]]  # of the turn, as they came
-    _before: Rested | None = None
+    _stopped: tuple[int, int | None] | None = None  # when, and its processor time until then
 
     def attempt(self, step: Callable[[], None]) -> bool:
         """Whether ``step`` came to its end."""
@@ -56,6 +58,26 @@ class TurnLaunch(Launch):
         self._enter("window", "resting between turns")
         self._send(Go())
         self._wait("resting")
+        self._stand_still()
+
+    def _stand_still(self) -> None:
+        self.worker.stop()
+        self._stopped = self._clock(), self.worker.cpu_ns()
+
+    def _send(self, message: msgspec.Struct) -> None:
+        self._carry_on()
+        super()._send(message)
+
+    def _carry_on(self) -> None:
+        """End the rest, which the kernel's clock shows to have been one."""
+        if self._stopped is None:
+            return
+        (since_ns, before_ns), self._stopped = self._stopped, None
+        turns, after_ns = self.record.turns, self.worker.cpu_ns()
+        if turns is not None and before_ns is not None and after_ns is not None:
+            turns.rested_ns += self._clock() - since_ns
+            turns.rest_cpu_ns += after_ns - before_ns
+        self.worker.carry_on()
 
     def begin(self, block_ns: int, left_out: int) -> None:
         """From now on turns count."""
@@ -69,6 +91,7 @@ class TurnLaunch(Launch):
         self.aside = True
         self._send(Turn(block_ns, at_least, timed=round_ >= 0))
         event = self._wait("rested")
+        self._stand_still()
         self._drain()
         self.aside, self.doing = False, "resting between turns"
         assert event.rested is not None
@@ -79,16 +102,13 @@ class TurnLaunch(Launch):
         starts, ends = (np.concatenate([empty, *(part[i] for part in self._parts)]) for i in (0, 1))
         if len(starts) != rested.last - rested.first:
             raise MeasurementFailed("the worker's iterations and its turn do not agree")
-        before, self._before, turns = self._before, rested, self.record.turns
+        turns = self.record.turns
         if round_ >= 0 and turns is not None:
             cold = min(turns.left_out, len(starts))
             self.recorders[0].add_turn(rested.first, rested.last, cold, round_)
             spent = self.record.spent or Spent(0, 0)
             cpu_ns = rested.cpu_end_ns - rested.cpu_start_ns
             self.record.spent = Spent(spent.cpu_ns + cpu_ns, spent.iterations + len(starts))
-            if before is not None:
-                turns.rested_ns += rested.start_ns - before.rest_ns
-                turns.rest_cpu_ns += rested.cpu_start_ns - before.cpu_rest_ns
             self.fresh = [
                 Fresh(0, timed, starts[part], ends[part])
                 for timed, part in ((False, slice(0, cold)), (True, slice(cold, None)))

@@ -54,8 +54,8 @@ class TurnsTaken:
 
     block_ns: int
     left_out: int  # iterations at the beginning of each
-    rested_ns: int = 0  # between turns, once quiet
-    rest_cpu_ns: int = 0  # processor time that it used meanwhile
+    rested_ns: int = 0  # between turns, as the driver saw it
+    rest_cpu_ns: int = 0  # processor time that its threads used meanwhile
 
     @property
     def resting_share(self) -> float:

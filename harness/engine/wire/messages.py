@@ -14,10 +14,10 @@
       Go                           ────────>    verifies outputs, describes itself
                                    <────────  verified
 
-In a duel the window consists of turns, between which the worker rests:
+In a duel the window consists of turns, between which the worker is stopped:
 
                                    <────────  resting
-      Turn                         ────────>    runs for so long, then waits until it is quiet
+      Turn                         ────────>    runs for so long
                                    <────────  rested            } again and again
       Turn(0)                      ────────>    the window is over
                                    <────────  timed
@@ -90,17 +90,15 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Rested(msgspec.Struct, frozen=True):
-    """One turn, and the rest after it. Indices since the start, times on the common clock, and the
-    process's processor time, in ns."""
+    """One turn. Indices since the start, times on the common clock, and the process's processor
+    time, in ns."""
 
     first: int
     last: int  # index after the last iteration
     start_ns: int
     end_ns: int
-    rest_ns: int  # from here on it was quiet
     cpu_start_ns: int
     cpu_end_ns: int
-    cpu_rest_ns: int
 
 
 class Go(msgspec.Struct, frozen=True):
