@@ -41,6 +41,7 @@ def command(
       harness compare nightly-2026-11-20 nightly-2026-11-21
       harness compare nightly-2026-11-21 --across precision=fp32,int8
     """
+    from harness.compare.asked import judged
     from harness.errors import UsageError
     from harness.records.refs import resolve
 
@@ -48,63 +49,25 @@ def command(
         raise UsageError("what shall A be compared with?", "name B, or give --across FIELD")
     first = resolve(a, results)
     second = first if b is None else resolve(b, results)
-    for problem in dict.fromkeys((*first.problems, *second.problems)):
+    found = judged(first, second, results, across=across, other_hardware=other_hardware)
+    for problem in found.problems:
         tell(problem)
-    found = _judged(first, second, across, other_hardware, results)
     if as_json:
         print_json(found)
-    elif any(cell.rows for cell in found.cells) or not _alone(first, second, across):
+    else:
         _show(found, first, second, across)
     return _code(found)
 
 
-def _alone(first: Selection, second: Selection, across: str | None) -> bool:
-    """Whether two runs are to be put side by side, whatever they measured."""
-    return across is None and len(first.results) == len(second.results) == 1
-
-
-def _judged(
-    first: Selection, second: Selection, across: str | None, other_hardware: bool, results: str
-) -> Comparison:
-    import msgspec
-
-    from harness.compare.across import parse_across
-    from harness.compare.comparison import compare_runs, compare_sets
-    from harness.compare.duel import of_runs
-    from harness.compare.series import NightSpreads
-    from harness.compare.verdicts import Settings
-    from harness.errors import ResultError
-    from harness.views.text import plain
-
-    settings = Settings(night_sd=NightSpreads(results))
-    problems = tuple(map(plain, dict.fromkeys((*first.problems, *second.problems))))
-    if _alone(first, second, across):
-        (a,), (b,) = first.results, second.results
-        found = compare_runs(a, b, settings, other_hardware=other_hardware)
-        try:
-            found = of_runs(found, a, b, first.paths[0].parent.parent)
-        except ResultError as error:
-            tell(error)
-        return msgspec.structs.replace(found, problems=problems)
-    return compare_sets(
-        first.results,
-        second.results,
-        settings,
-        across=parse_across(across) if across else None,
-        other_hardware=other_hardware,
-        names=(plain(first.name), plain(second.name)),
-        problems=problems,
-    )
-
-
 def _show(found: Comparison, first: Selection, second: Selection, across: str | None) -> None:
+    from harness.compare.asked import alone
     from harness.views.comparison import render_pair, render_sets
     from harness.views.terminal import print_out
 
-    if _alone(first, second, across):
-        print_out(render_pair(found.cells[0], first.results[0], second.results[0]))
-    else:
+    if not alone(first, second, across):
         print_out(render_sets(found))
+    elif any(cell.rows for cell in found.cells):
+        print_out(render_pair(found.cells[0], first.results[0], second.results[0]))
 
 
 def _code(found: Comparison) -> int:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import click
 
-from harness import __version__
 from harness.cli.tell import tell
 from harness.errors import HarnessError
+from harness.version import __version__
 
 # name -> ("module:function", what ``harness --help`` says)
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -17,33 +17,38 @@ import msgspec
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of the board. ``tag`` is its step in a TensorBoard tag, ``{model}/{tag}/int8``."""
+    """A figure of the board. ``tag`` is its step in a TensorBoard tag, ``{model}/{tag}/int8``.
+
+    ``in_table``: ``always``, ``where known`` (to any entry), or not at all; elsewhere it is chosen.
+    """
 
     name: str
     tag: str
     title: str
     unit: str
     better: str  # lower | higher | none
+    in_table: str = ""
+    head: str = ""  # of the table, where the title is too long
 
 
 METRICS: dict[str, Column] = {
     metric.name: metric
     for metric in (
-        Column("accuracy", "accuracy", "Accuracy", "", "higher"),
+        Column("accuracy", "accuracy", "Accuracy", "", "higher", "always"),
         Column("f1_score", "f1_score", "F1 score", "", "higher"),
         Column("precision", "precision", "Precision", "", "higher"),
         Column("recall", "recall", "Recall", "", "higher"),
         Column("sensitivity", "sensitivity", "Sensitivity", "", "higher"),
         Column("specificity", "specificity", "Specificity", "", "higher"),
         Column("loss", "loss", "Loss", "", "lower"),
-        Column("latency_ms", "latency", "Latency", "ms", "lower"),
+        Column("latency_ms", "latency", "Latency", "ms", "lower", "always"),
         Column("latency_std_ms", "latency_std", "Latency std", "ms", "lower"),
         Column("throughput_per_s", "throughput", "Throughput", "1/s", "higher"),
-        Column("model_size_mb", "model_size", "Model size", "MB", "lower"),
-        Column("memory_mb", "memory", "Memory", "MB", "lower"),
-        Column("gpu_memory_mb", "gpu_memory", "GPU memory", "MB", "lower"),
-        Column("energy_j", "energy", "Energy per inference", "J", "lower"),
-        Column("power_mw", "energy", "Power", "mW", "lower"),
+        Column("model_size_mb", "model_size", "Model size", "MB", "lower", "always", "Size"),
+        Column("memory_mb", "memory", "Memory", "MB", "lower", "always"),
+        Column("gpu_memory_mb", "gpu_memory", "GPU memory", "MB", "lower", "where known"),
+        Column("energy_j", "energy", "Energy per inference", "J", "lower", "always", "Energy"),
+        Column("power_mw", "energy", "Power", "mW", "lower", "where known"),
     )
 }
 

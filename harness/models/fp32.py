@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 
-from harness import __version__
 from harness.errors import ModelError, UsageError
 from harness.host.digest import sha256_of
 from harness.models.cache import Cache
@@ -16,6 +15,7 @@ from harness.models.shapes import resolve_output, resolve_shapes, symbol_sizes
 from harness.models.sources import Source, check_external
 from harness.protocols import Artifact, Declared, TensorSpec
 from harness.spec import RunSpec
+from harness.version import __version__
 from harness.zoo import ZOO, Recipe
 from harness.zoo.shipped import ASSETS, manifest
 

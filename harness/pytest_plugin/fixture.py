@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 from pytest_benchmark.fixture import FixtureAlreadyUsed
 
-from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed, UsageError
+from harness.errors import BackendUnavailable, HarnessError, UsageError
 from harness.pytest_plugin.hardware import note, refuse_other_device
 from harness.pytest_plugin.options import EARLIER, OPTIONS, option_name
-from harness.spec import RunSpec, parse
+from harness.spec import RunSpec, parse, texts
 
 if TYPE_CHECKING:
     from harness.engine.driver.conductor import Outcome
@@ -95,8 +95,10 @@ class HwBench:
         if self._used:
             raise UsageError("hwbench was called twice in one test", "parametrize the test")
         self._used = True
+        from harness.api import require_complete
+
         outcome = self._run(spec)
-        _check(outcome)
+        require_complete(outcome)
         if self._benchmark.enabled:
             self._tell(outcome)
         else:
@@ -165,26 +167,11 @@ def spec_of(fields: Mapping[str, Any], told: Mapping[str, Any]) -> RunSpec:
     """
     kept = {k: v for k, v in told.items() if k != "duration_s" or not _counts(fields)}
     given = {field: value for field, value in fields.items() if value is not None}
-    return parse({field: _texts(value) for field, value in {**kept, **given}.items()})
+    return parse(texts({**kept, **given}))
 
 
 def _counts(fields: Mapping[str, Any]) -> bool:
     return any(name in fields for name in ("iterations", "max_duration_s", "precision_goal"))
-
-
-def _texts(value: Any) -> Any:
-    """``value`` as the command line would have it."""
-    if isinstance(value, Mapping):
-        return [f"{key}={_shape(one)}" for key, one in value.items()]
-    if isinstance(value, (list, tuple)) and all(isinstance(one, int) for one in value):
-        return ",".join(map(str, value))  # processors
-    return value
-
-
-def _shape(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "x".join(map(str, value)) or "scalar"
-    return str(value)
 
 
 def summary(name: str, outcome: Outcome) -> str:
@@ -203,22 +190,6 @@ def summary(name: str, outcome: Outcome) -> str:
               if check.verdict == "warn"]  # fmt: skip
     status = f"degraded ({'; '.join(doubts)})" if doubts else result.status
     return plain(f"{name}: {', '.join([*told, status])}; {outcome.folder}")
-
-
-def _check(outcome: Outcome) -> None:
-    """Raises `MeasurementFailed` for a run that failed, lacks what it requires, or is not saved."""
-    result = outcome.result
-    if result.status == "interrupted":
-        raise KeyboardInterrupt
-    if result.status == "failed":
-        error = result.error
-        why = next((check.reason for check in result.validity if check.verdict == "fail"), "")
-        told = (error.message, error.remedy) if error else (why,)
-        where = f"see {outcome.folder}"
-        raise MeasurementFailed(f"the measurement failed: {'; '.join(filter(None, told))}", where)
-    if outcome.exit_code:
-        lacking = "; ".join([*outcome.missing, *outcome.problems])
-        raise MeasurementFailed(lacking or f"exit code {outcome.exit_code}")
 
 
 def _raise(error: HarnessError) -> NoReturn:

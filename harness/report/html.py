@@ -13,7 +13,6 @@ from importlib.resources import files
 
 import msgspec
 
-from harness import __version__
 from harness.board import assets
 from harness.compression.model import METRICS
 from harness.report import evidence
@@ -21,6 +20,7 @@ from harness.report import sections as parts
 from harness.report.bundle import bundle
 from harness.report.gather import Report
 from harness.report.markup import Html, h, json_block, raw, script
+from harness.version import __version__
 
 _SECTIONS = (
     ("glance", "At a glance", parts.glance),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from harness import __version__
 from harness.compare.verdicts import MetricVerdict
 from harness.compression.model import Entry
 from harness.maybe import Unavailable
 from harness.records.metric import FIGURES
 from harness.report import gather as reports
 from harness.report.gather import Judged, Report
+from harness.version import __version__
 from harness.views.compression import HEADER, Cell, Settings, aurora_note, cells, missing_lines
 from harness.views.markdown import table_line
 from harness.views.text import count, number, plain

@@ -35,6 +35,7 @@ from harness.spec.spec import (
     flag,
     parse,
     shown,
+    texts,
     unparse,
 )
 
@@ -69,5 +70,6 @@ __all__ = [
     "parse_shapes",
     "parse_text",
     "shown",
+    "texts",
     "unparse",
 ]

@@ -138,6 +138,19 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
     return _consistent(RunSpec(**parsed))
 
 
+def texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values``, which may be Python's, as `parse` takes them; None is not given."""
+    return {field: _texts(value) for field, value in values.items() if value is not None}
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return [f"{key}={_joined(one)}" for key, one in value.items()]
+    if isinstance(value, (list, tuple)) and all(isinstance(one, int) for one in value):
+        return ",".join(map(str, value))  # processors
+    return value
+
+
 def _parsed(field: Field, value: Any) -> Any:
     if field.parse is None:
         return bool(value)
@@ -213,7 +226,7 @@ def code_named_by(spec: RunSpec) -> list[str]:
 
 def _joined(value: Any) -> str:
     """A shape or a text, as it stands behind the equals sign."""
-    if isinstance(value, tuple):
+    if isinstance(value, (list, tuple)):
         return "x".join(map(str, value)) or "scalar"
     return str(value)
 

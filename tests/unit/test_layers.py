@@ -24,7 +24,14 @@ FOLDERS = {"harness": "harness", "backends": "harness.backends", "profiles": "ha
 LAYERS = (
     ("harness.__main__",),
     ("harness.cli", "harness.pytest_plugin"),
-    ("harness.sweep", "harness.training", "harness.inspect", "harness.testing", "harness.report"),
+    (
+        "harness.sweep",
+        "harness.training",
+        "harness.inspect",
+        "harness.testing",
+        "harness.report",
+        "harness.api",
+    ),
     ("harness.board",),
     ("harness.engine.driver",),
     ("harness.engine.outcome",),
@@ -45,7 +52,7 @@ LAYERS = (
     ("harness.registry",),
     ("harness.protocols",),
     ("harness.host",),
-    ("harness.errors", "harness.maybe", "harness.text"),
+    ("harness.errors", "harness.maybe", "harness.text", "harness.version"),
 )
 LEVEL = {room: level for level, row in enumerate(LAYERS) for room in row}
 # Where nothing is computed: what they show stands in a record.
@@ -198,6 +205,16 @@ def test_the_house_keeps_its_rules(rule: object) -> None:
 def test_the_list_of_what_breaks_a_rule_only_shrinks() -> None:
     found = {violation for rule in RULES for violation in rule(modules(ROOT))}
     assert sorted(KNOWN - found) == []
+
+
+def table() -> list[str]:
+    """`LAYERS` as CONTRIBUTING.md has them, without the package's own name."""
+    names = [[room.removeprefix("harness.") for room in row] for row in LAYERS]
+    return [f"| {at} | {', '.join(row)} |" for at, row in enumerate(names, 1)]
+
+
+def test_contributing_shows_the_layers() -> None:
+    assert "\n".join(table()) in (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 
 def test_every_module_is_in_a_room() -> None:

@@ -6,25 +6,23 @@ import {
 } from "./format.js";
 import { sorted } from "./state.js";
 
-const ALWAYS = ["accuracy", "latency_ms", "model_size_mb", "memory_mb", "energy_j"];
-const WHERE_KNOWN = ["gpu_memory_mb", "power_mw"];
-const TITLES = { energy_j: "Energy", model_size_mb: "Size" };
+const inTable = (metrics, when) => Object.keys(metrics).filter((id) => metrics[id].in_table === when);
 
 /** The columns for these entries: metrics that nobody has are left out, but for the main ones. */
 export function columnsFor(entries, metrics) {
-  const known = WHERE_KNOWN.filter((id) => entries.some((entry) => entry.figures[id]));
+  const has = (id) => entries.some((entry) => entry.figures[id]);
   return [
     { id: "model", title: "Model", value: (entry) => entry.model, cell: (e) => modelCell(e, entries) },
     { id: "precision", title: "Precision", value: (e) => e.precision, cell: (e) => name(e.precision) },
     { id: "run", title: "Run", value: (entry) => entry.run, cell: (entry) => name(entry.run) },
     { id: "status", title: "Status", value: (entry) => entry.status, cell: statusCell },
-    ...ALWAYS.map((id) => metricColumn(id, metrics[id], entries)),
+    ...inTable(metrics, "always").map((id) => metricColumn(id, metrics[id], entries)),
     {
       id: "aurora", title: "AURORA", numeric: true, cell: auroraCell,
       tip: "Weighted geometric mean of accuracy retention, speedup, size ratio and energy ratio against the reference, times 100. Above 100 is better.",
       value: (entry) => entry.aurora?.score ?? null,
     },
-    ...known.map((id) => metricColumn(id, metrics[id], entries)),
+    ...inTable(metrics, "where known").filter(has).map((id) => metricColumn(id, metrics[id], entries)),
   ];
 }
 
@@ -33,7 +31,7 @@ function metricColumn(id, metric, entries) {
   const scale = scaleFor(metric.unit, values);
   const better = { lower: "lower is better", higher: "higher is better" }[metric.better] ?? "";
   return {
-    id, numeric: true, title: TITLES[id] ?? metric.title, unit: scale.unit,
+    id, numeric: true, title: metric.head || metric.title, unit: scale.unit,
     tip: [metric.title, better].filter(Boolean).join(": "),
     value: (entry) => entry.figures[id]?.value ?? null,
     cell: (entry) => metricCell(entry, id, metric, scale),

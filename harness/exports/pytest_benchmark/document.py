@@ -21,7 +21,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from harness import __version__
 from harness.analysis.rounds import Rounds, rounds_of, statistics_of
 from harness.compare.match import Side, doubts, hardware_name
 from harness.compare.sides import Measured, measured, metrics_of, sides_of
@@ -32,6 +31,7 @@ from harness.records.cell import cell_name, cell_of
 from harness.records.metric import Metric
 from harness.records.result import Machine, Result
 from harness.spec import DEFINING, RunSpec, arguments, unparse
+from harness.version import __version__
 from harness.views.text import plain
 
 FORMAT_VERSION = "5.3.1"  # of pytest-benchmark, whose definitions these are
