@@ -137,6 +137,8 @@ class Artifact(msgspec.Struct, frozen=True):
     seed: int = 0  # of the random weights, where ``source`` draws them
     # outputs whose length may differ from one inference to the next, on the same inputs
     varying: tuple[str, ...] = ()
+    bound: str = ""  # an .npz of inputs by name that it will be run on, where some are known
+    facts: dict[str, str] = {}  # what its maker says of it
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -331,11 +333,14 @@ class Backend(Protocol):
 class ArtifactMaker(Protocol):
     """A backend with an artifact format of its own."""
 
-    def make_artifact(self, source: Artifact, target: Path, options: SessionOptions) -> None:
+    def make_artifact(
+        self, source: Artifact, target: Path, options: SessionOptions
+    ) -> Mapping[str, str] | None:
         """Write ``source``, which is as `Wanted.of` says, to the file ``target`` in that format.
 
         Called in the builder's process, which may import the framework; other files may go into the
-        folder of ``target``. Of ``options`` device and options count. Raises `ModelError` or
+        folder of ``target``. Of ``options`` device and options count. What is returned is worth
+        telling of it, and stays with it as `Artifact.facts`. Raises `ModelError` or
         `QuantizationError`.
         """
         ...

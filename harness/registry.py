@@ -34,6 +34,7 @@ BACKENDS: Mapping[str, str] = {
     "pytorch": "harness.backends.pytorch.backend:PyTorchBackend",
     "onnxruntime": "harness.backends.onnxruntime.backend:OnnxRuntimeBackend",
     "tensorrt": "harness.backends.tensorrt.backend:TensorRtBackend",
+    "tensorrt-rtx": "harness.backends.tensorrt_rtx.backend:TensorRtRtxBackend",
 }
 PROFILERS: Mapping[str, str] = {
     "memory": "harness.profiles.memory:MemoryProfiler",

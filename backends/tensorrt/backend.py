@@ -1,10 +1,10 @@
 """TensorRT 11 and 10 on an NVIDIA GPU.
 
-    ONNX file ── `tensorrt_build` ── plan ── `tensorrt_cache`
-                                      │
+    ONNX file ── `build` ── plan ── `cache`
+                             │
         one engine per backend object and artifact, shared by its sessions
-                                      │
-        one context, stream and set of tensors (`tensorrt_io`) per session
+                             │
+        one context, stream and set of tensors (`io`) per session
 
     enqueue:      [event] [copies in] inference [copies out] [event]     all on the session's stream
     synchronize:  wait for the stream
@@ -21,6 +21,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,9 +30,10 @@ import msgspec
 from harness.backends.common import import_framework, unavailable
 from harness.backends.device_events import EventTimer
 from harness.backends.tensorrt.cuda import Cuda
-from harness.backends.tensorrt.engine import Loaded, platform
+from harness.backends.tensorrt.engine import Loaded, Making, anywhere, platform
 from harness.backends.tensorrt.inspect import inspect, operators, profile, shown
-from harness.backends.tensorrt.options import OPTIONS, PRECISIONS, settings
+from harness.backends.tensorrt.library import TENSORRT, Library
+from harness.backends.tensorrt.options import CURRENT
 from harness.errors import (
     HarnessError,
     MeasurementFailed,
@@ -55,17 +57,16 @@ if TYPE_CHECKING:
 
     from harness.protocols import Arrays
 
-_PIP = "pip install 'hw-harness[tensorrt]'"
-_MAJORS = (10, 11)
-_FAILED = "TensorRT failed to run the model"
+_FAILED = "failed to run the model"
 _GRAPH_OFF = "use --option cuda_graph=off"
 
 
 class TensorRtBackend:
     """Sessions of one backend object share the engine, each with a context of its own."""
 
-    name = "tensorrt"
-    options = OPTIONS
+    library = TENSORRT
+    name = TENSORRT.backend
+    options = TENSORRT.options
     default_device = "cuda"
     distributions = ("tensorrt-cu13", "cuda-bindings")
 
@@ -73,7 +74,7 @@ class TensorRtBackend:
         self._loaded: weakref.WeakValueDictionary[bytes, Loaded] = weakref.WeakValueDictionary()
 
     def availability(self, device: str) -> Available | Unavailable:
-        found = _find(device)
+        found = _find(self.library, device)
         if isinstance(found, Unavailable):
             return found
         _, trt, chosen = found
@@ -88,57 +89,95 @@ class TensorRtBackend:
         )
 
     def wants(self, precision: str, options: SessionOptions) -> Wanted:
-        settings(options)
-        if precision not in PRECISIONS:
+        library = self.library
+        library.settings(options)
+        if precision not in library.precisions:
             raise UsageError(
-                f"tensorrt runs the types that the ONNX graph has, and no {precision} graph is to "
-                "be had",
-                f"use --precision {' or '.join(PRECISIONS)}",
+                f"{library.backend} runs the types that the ONNX graph has, and no {precision} "
+                "graph is to be had",
+                f"use --precision {' or '.join(library.precisions)}",
             )
-        return Wanted("onnx", symmetric=True)
+        graph = Wanted("onnx", symmetric=True)
+        return Wanted(library.engine_format, of=graph) if library.ahead_of_time else graph
+
+    def make_artifact(
+        self, source: Artifact, target: Path, options: SessionOptions
+    ) -> dict[str, str]:
+        """Build the engine of an ONNX file, on the device where it has to be the same one.
+
+        Raises `BackendUnavailable` where that is not here, and what `build` raises.
+        """
+        library, where = self.library, None
+        chosen = library.settings(options)
+        if not library.ahead_of_time or chosen.targets == (CURRENT,):
+            found = _find(library, options.device)
+            if isinstance(found, Unavailable):
+                raise unavailable(found)
+            runtime, trt, device = found
+            Cuda(runtime, device.index).use()
+            where = platform(trt, device)
+        else:
+            trt = library.load()
+            if isinstance(trt, Unavailable):
+                raise unavailable(trt)
+        making = Making(
+            trt, library, where or anywhere(trt), source, example_inputs(source), options
+        )
+        made = making.plan()
+        target.write_bytes(made.plan)
+        return made.facts
 
     def prepare(
         self, artifact: Artifact, inputs: Arrays, options: SessionOptions
     ) -> TensorRtSession:
-        settings(options)
-        found = _find(options.device)
+        library = self.library
+        library.settings(options)
+        found = _find(library, options.device)
         if isinstance(found, Unavailable):
             raise unavailable(found)
-        if artifact.format != "onnx":
-            raise ModelError(f"tensorrt runs onnx files, not {artifact.format!r}")
+        if artifact.format not in ("onnx", library.engine_format):
+            raise ModelError(f"{library.backend} runs onnx files, not {artifact.format!r}")
         runtime, trt, device = found
         key = msgspec.json.encode((artifact.path, artifact.sha256, options, _shapes(inputs)))
         loaded = self._loaded.get(key)
         if loaded is None:
             cuda = Cuda(runtime, device.index)
-            loaded = self._loaded[key] = Loaded(trt, cuda, device, artifact, inputs, options)
+            loaded = Loaded(trt, library, cuda, device, artifact, inputs, options)
+            self._loaded[key] = loaded
         return TensorRtSession(loaded, inputs, options)
+
+
+def example_inputs(artifact: Artifact) -> Arrays:
+    """The inputs that ``artifact`` will be run on; zeros where none are known."""
+    import numpy as np
+
+    if not artifact.bound:
+        return {one.name: np.zeros(one.shape, one.dtype) for one in artifact.inputs}
+    with np.load(artifact.bound, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _shapes(inputs: Arrays) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in sorted(inputs.items())}
 
 
-def _find(device: str) -> tuple[Any, Any, CudaDevice] | Unavailable:
+def _find(library: Library, device: str) -> tuple[Any, Any, CudaDevice] | Unavailable:
     """The CUDA runtime, TensorRT and the device, or why one of them is not to be had.
 
     The device comes first: without one, no library helps, and importing them takes a second.
     """
     if device == "cpu":
-        return Unavailable("TensorRT runs on NVIDIA GPUs alone", "use --device cuda")
+        return Unavailable(f"{library.title} runs on NVIDIA GPUs alone", "use --device cuda")
     try:
         chosen = cuda_device(device)
     except UsageError as error:
         return Unavailable(error.message, error.remedy)
     if isinstance(chosen, Unavailable):
         return _elsewhere(chosen)
-    trt: Any = import_framework("tensorrt", "tensorrt", _PIP)
+    trt = library.load()
     if isinstance(trt, Unavailable):
         return trt
-    major = str(trt.__version__).partition(".")[0]
-    if not major.isdigit() or int(major) not in _MAJORS:
-        return Unavailable(f"tensorrt {trt.__version__} is not supported, 10 and 11 are", _PIP)
-    runtime: Any = import_framework("cuda.bindings.runtime", "cuda-bindings", _PIP)
+    runtime: Any = import_framework("cuda.bindings.runtime", "cuda-bindings", library.pip)
     if isinstance(runtime, Unavailable):
         return runtime
     _, version = runtime.cudaRuntimeGetVersion()  # 13050 is 13.5
@@ -181,7 +220,7 @@ class TensorRtSession:
         self._handle = int(self._stream)
         self._tensors = loaded.tensors(self._stream, options.boundary == "transfer", self._owner)
         self._context = loaded.context()
-        with loaded.log.mapped("TensorRT cannot bind the inputs", ModelError):
+        with loaded.log.mapped(f"{loaded.log.title} cannot bind the inputs", ModelError):
             self._tensors.prepare(self._context, inputs)
         self.asynchronous = not self._tensors.dynamic
         self.enqueue, self.synchronize = self._first, self._wait
@@ -209,7 +248,8 @@ class TensorRtSession:
     # -- the timed calls --------------------------------------------------------------------------
 
     def _first(self) -> None:
-        with self._loaded_now().log.mapped(_FAILED, MeasurementFailed):
+        log = self._loaded_now().log
+        with log.mapped(f"{log.title} {_FAILED}", MeasurementFailed):
             self._enqueue()
         self.enqueue = self._enqueue
 
@@ -255,7 +295,8 @@ class TensorRtSession:
             if tensor.allocator.error is not None:
                 error: HarnessError = tensor.allocator.error
                 return error
-        return self._loaded_now().log.failure(_FAILED, MeasurementFailed)
+        log = self._loaded_now().log
+        return log.failure(f"{log.title} {_FAILED}", MeasurementFailed)
 
     # -- between the timed calls ------------------------------------------------------------------
 
@@ -293,7 +334,7 @@ class TensorRtSession:
         return {
             "allocator_peak_bytes": coded(
                 "not_supported",
-                "TensorRT takes its memory from the driver and counts none of it",
+                f"{loaded.log.title} takes its memory from the driver and counts none of it",
                 "see the driver's view of the process",
             ),
             "activation_bytes": loaded.activation_bytes,
@@ -306,7 +347,7 @@ class TensorRtSession:
     def describe(self) -> Description:
         loaded = self._loaded_now()
         self._adopt()
-        runtime = dict(loaded.facts)
+        runtime = loaded.facts | loaded.compiled()
         runtime["cuda_graph"] = "off" if self._graph is None else "on"
         runtime["data_dependent_outputs"] = str(len(self._tensors.dynamic))
         layers = self._layers(loaded)

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 _ERRORS_SHOWN = 3
-_UNBUILT = "TensorRT failed to build the engine"
-_ELSE = "try another --precision or a newer TensorRT, or run it with --backend onnxruntime"
+_ELSE = "try another --precision or a newer version, or run it with --backend onnxruntime"
 _UNUSABLE = "see harness doctor for the driver and the device"
 
 
@@ -53,21 +52,23 @@ def build(trt: Any, log: Log, request: Request, inputs: Arrays) -> Built:
     build fails or memory runs out.
     """
     settings = request.settings
-    with log.mapped("TensorRT cannot start a builder", BackendUnavailable, _UNUSABLE):
+    title = log.title
+    with log.mapped(f"{title} cannot start a builder", BackendUnavailable, _UNUSABLE):
         builder = trt.Builder(log.native)
         network = builder.create_network(_network_flags(trt))
         config = builder.create_builder_config()
-    with log.mapped(f"TensorRT cannot parse {request.path}", ModelError):
+    with log.mapped(f"{title} cannot parse {request.path}", ModelError):
         _parse(trt, log, network, request.path)
-    with log.mapped("TensorRT refused the configuration", MeasurementFailed):
+    with log.mapped(f"{title} refused the configuration", MeasurementFailed):
         _configure(trt, config, settings)
         timing = _set_timing(config, request) if settings.timing_cache else None
-    with log.mapped("TensorRT refused the optimization profile", ModelError):
+    with log.mapped(f"{title} refused the optimization profile", ModelError):
         _add_profile(builder, network, config, inputs, settings.batch_profile)
-    with log.mapped(_UNBUILT, MeasurementFailed, _ELSE):
+    unbuilt = f"{title} failed to build the engine"
+    with log.mapped(unbuilt, MeasurementFailed, _ELSE):
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise log.failure(_UNBUILT, MeasurementFailed, _ELSE)
+            raise log.failure(unbuilt, MeasurementFailed, _ELSE)
         return Built(plan=bytes(plan), timing=bytes(timing.serialize()) if timing else b"")
 
 
@@ -83,11 +84,11 @@ def _parse(trt: Any, log: Log, network: Any, path: str) -> None:
         return
     rejected = [_rejected(parser.get_error(index)) for index in range(parser.num_errors)]
     if not rejected:
-        raise log.failure(f"TensorRT cannot parse {path}", ModelError)
+        raise log.failure(f"{log.title} cannot parse {path}", ModelError)
     shown = list(dict.fromkeys(rejected))
     more = f" (and {len(shown) - _ERRORS_SHOWN} more)" if len(shown) > _ERRORS_SHOWN else ""
     raise ModelError(
-        f"TensorRT cannot parse {path}: {'; '.join(shown[:_ERRORS_SHOWN])}{more}",
+        f"{log.title} cannot parse {path}: {'; '.join(shown[:_ERRORS_SHOWN])}{more}",
         "replace the operator, or run it with --backend onnxruntime",
     )
 
@@ -103,13 +104,28 @@ def _rejected(error: Any) -> str:
 
 def _configure(trt: Any, config: Any, settings: Settings) -> None:
     """Everything that steers speed is set here, so that no default is left unrecorded."""
-    config.builder_optimization_level = settings.optimization_level
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
+    if settings.targets:
+        _set_targets(trt, config, settings.targets)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # what the inspector will tell
     switch = config.set_flag if settings.tf32 else config.clear_flag
     switch(trt.BuilderFlag.TF32)
     if settings.workspace_mib is not None:
         size = settings.workspace_mib * _MIB
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
+
+
+def _set_targets(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
+    """The architectures that the engine is for. Raises `UsageError` for one that is not known."""
+    known = trt.ComputeCapability.__members__
+    config.num_compute_capabilities = len(targets)
+    for index, name in enumerate(targets):
+        if name.upper() not in known:
+            others = ",".join(one.lower() for one in known if one.startswith("SM"))
+            raise UsageError(f"--option targets names {name}", f"known are {others}")
+        if not config.set_compute_capability(known[name.upper()], index):
+            raise UsageError(f"--option targets: {name} is refused", "give other architectures")
 
 
 def _set_timing(config: Any, request: Request) -> Any:
@@ -179,16 +195,17 @@ def _sizes(
 
 def open_runtime(trt: Any, log: Log) -> Any:
     """What deserializes engines. Raises `BackendUnavailable`."""
-    with log.mapped("TensorRT cannot start its runtime", BackendUnavailable, _UNUSABLE):
+    with log.mapped(f"{log.title} cannot start its runtime", BackendUnavailable, _UNUSABLE):
         return trt.Runtime(log.native)
 
 
 def deserialize(runtime: Any, log: Log, plan: bytes) -> Any:
     """The engine in ``plan``. Raises `MeasurementFailed` with TensorRT's reason for refusing it."""
-    with log.mapped("TensorRT refused the engine", MeasurementFailed):
+    refused = f"{log.title} refused the engine"
+    with log.mapped(refused, MeasurementFailed):
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise log.failure("TensorRT refused the engine", MeasurementFailed)
+            raise log.failure(refused, MeasurementFailed)
         return engine
 
 

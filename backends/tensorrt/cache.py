@@ -76,9 +76,9 @@ class Rejected(msgspec.Struct, frozen=True):
 class EngineCache:
     """The engines and timings under ``root`` for one key."""
 
-    def __init__(self, key: EngineKey, root: Path | None = None) -> None:
+    def __init__(self, key: EngineKey, root: Path | None = None, kind: str = "tensorrt") -> None:
         self.key = key
-        self._folder = (default_root() if root is None else root) / "tensorrt"
+        self._folder = (default_root() if root is None else root) / kind
         self._plan = self._folder / f"{key.digest}.plan"
         self._record = self._folder / f"{key.digest}.json"
         platform = hashlib.sha256(msgspec.json.encode(key.platform)).hexdigest()
@@ -87,13 +87,13 @@ class EngineCache:
     def load(self) -> tuple[bytes, EngineRecord] | Rejected | None:
         """The plan and its record; None where there is neither."""
         try:
-            raw = _read(self._record, _RECORD_LIMIT_BYTES)
+            raw = read_file(self._record, _RECORD_LIMIT_BYTES)
             if raw is None:
                 return None
             record = msgspec.json.decode(raw, type=EngineRecord)
             if record.key != self.key:
                 return Rejected(f"it was built for {_difference(record.key, self.key)}")
-            plan = _read(self._plan, record.plan_bytes)
+            plan = read_file(self._plan, record.plan_bytes)
         except msgspec.MsgspecError:
             return Rejected("its record cannot be read")
         except OSError as error:
@@ -118,7 +118,7 @@ class EngineCache:
     def timing(self) -> bytes:
         """The kernel timings of this platform; empty where there are none to be trusted."""
         try:
-            data = _read(self._timing, _TIMING_LIMIT_BYTES) or b""
+            data = read_file(self._timing, _TIMING_LIMIT_BYTES) or b""
         except OSError:
             return b""  # a cache that cannot be read costs build time, nothing else
         digest, timing = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
@@ -143,7 +143,7 @@ class EngineCache:
             self._record.unlink(missing_ok=True)
 
 
-def _read(path: Path, limit_bytes: int) -> bytes | None:
+def read_file(path: Path, limit_bytes: int) -> bytes | None:
     """A regular file's content, one byte beyond ``limit_bytes`` at most; None where it is absent.
 
     Raises `OSError`, also for a pipe or a device, which could be read for ever.

@@ -25,13 +25,14 @@ _MEMORY = re.compile(r"OutOfMemory|bad.?alloc|failed to allocate(?: \w+)* memory
 class Log:
     """``native`` is the `tensorrt.ILogger`; errors stay here, and nothing is printed."""
 
-    def __init__(self, trt: Any) -> None:
+    def __init__(self, trt: Any, title: str = "TensorRT") -> None:
+        self.title = title
         self.errors: deque[str] = deque(maxlen=_KEPT)
         self.native = _listener(trt, self.errors)
 
     def failure(self, what: str, kind: type[HarnessError], remedy: str = "") -> HarnessError:
         """``what`` with what TensorRT said of it; an error of CUDA is that, whatever ``kind``."""
-        said = "; ".join(dict.fromkeys(self.errors)) or "TensorRT gave no reason"
+        said = "; ".join(dict.fromkeys(self.errors)) or f"{self.title} gave no reason"
         known = cuda_failure(_MEMORY.sub("out of memory", said), what)
         return known or kind(f"{what}: {one_line(said)}", remedy)
 
@@ -70,6 +71,6 @@ def _line(text: str) -> str:
 
 
 @cache
-def log_of(trt: Any) -> Log:
+def log_of(trt: Any, title: str = "TensorRT") -> Log:
     """The one log of this process's TensorRT."""
-    return Log(trt)
+    return Log(trt, title)

@@ -17,10 +17,13 @@ _FILE = "artifact"
 
 class _Made(msgspec.Struct, frozen=True):
     source_sha256: str
+    facts: dict[str, str] = {}
 
 
-def convert(spec: RunSpec, format: str, source: Artifact, cache: Cache) -> Artifact:
-    """``source`` in the ``format`` of ``spec.backend``.
+def convert(
+    spec: RunSpec, format: str, source: Artifact, inputs_path: str, cache: Cache
+) -> Artifact:
+    """``source`` in the ``format`` of ``spec.backend``; it will be run on ``inputs_path``.
 
     No hash of ours foretells what a stranger's code makes, so it is asked every time. Raises
     `UsageError` for a backend that makes none, `ModelError` where it makes no file, or
@@ -36,17 +39,19 @@ def convert(spec: RunSpec, format: str, source: Artifact, cache: Cache) -> Artif
                 "give the backend a method make_artifact",
             )
         options = SessionOptions(device=spec.device, options=spec.options)
-        maker.make_artifact(source, folder / target, options)
+        bound = msgspec.structs.replace(source, bound=inputs_path)
+        facts = maker.make_artifact(bound, folder / target, options)
         if not (folder / target).is_file():
             raise ModelError(
                 f"{spec.backend} made no file of {spec.model!r}", "repair its make_artifact"
             )
-        return _Made(source.sha256)
+        return _Made(source.sha256, dict(facts or {}))
 
     made = cache.by_content("own-format", _Made, build, f"{spec.backend} {format}")
     return msgspec.structs.replace(
         source,
         format=format,
+        facts=made.record.facts,
         path=str(made.folder / target),
         sha256=made.files[target].sha256,
         size_bytes=sum(stamp.size_bytes for stamp in made.files.values()),

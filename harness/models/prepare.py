@@ -126,8 +126,8 @@ def assemble(spec: RunSpec, wanted: Wanted, cache: Cache) -> Prepared:
         artifact = reduce(spec, source, fp32, basis, inputs_path, cache)
         reference = fp32.artifact
     if wanted.of is not None:
-        artifact = convert(spec, wanted.format, artifact, cache)
-        reference = reference and convert(spec, wanted.format, reference, cache)
+        artifact = convert(spec, wanted.format, artifact, inputs_path, cache)
+        reference = reference and convert(spec, wanted.format, reference, inputs_path, cache)
     random = source.kind == "zoo" and ZOO[source.name].random_weights
     evaluation = given if random or labelled is None else labelled
     return Prepared(

@@ -71,8 +71,8 @@ class Strict:
 class FakeTensorRT(ModuleType):
     """The module ``tensorrt``. What goes wrong is set on it: see the attributes below."""
 
-    def __init__(self, names: Names, cuda: FakeCuda) -> None:
-        super().__init__("tensorrt")
+    def __init__(self, names: Names, cuda: FakeCuda, module: str = "tensorrt") -> None:
+        super().__init__(module)
         self.__version__ = names["version"]
         self.names = names
         self.cuda = cuda
@@ -84,6 +84,8 @@ class FakeTensorRT(ModuleType):
         self.context_error = ""
         self.enqueue_error = ""
         self.uncapturable = False
+        self.refuses_kernels = False  # what a runtime cache kept is of another environment
+        self.contexts: list[Any] = []  # runtime configurations that contexts were made with
         self.builds: list[Any] = []  # configurations that were built with
         self.layers: Any = None  # what the inspector tells; None: made from the graph
         self.layers_need_no_context = False  # with one, the inspector tells nothing
@@ -265,6 +267,13 @@ class _Config:
         self.builder_optimization_level = 3
         self.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
 
+        self.num_compute_capabilities = 0
+        self.targets: dict[int, Any] = {}
+
+    def set_compute_capability(self, target: Any, index: int) -> bool:
+        self.targets[index] = target
+        return index < self.num_compute_capabilities
+
     def set_flag(self, flag: Any) -> None:
         self.flags.add(flag)
 
@@ -390,14 +399,48 @@ class _Engine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self.by_name[name].shape
 
-    def create_execution_context(self, *_: Any) -> Strict | None:
+    def create_runtime_config(self) -> Strict:
+        return Strict(self.trt, "IRuntimeConfig", _RuntimeConfig(self.trt))
+
+    def create_execution_context(self, config: Any = None, *_: Any) -> Strict | None:
         if self.trt.context_error:
             self.trt.say(self.trt.context_error)
             return None
+        self.trt.contexts.append(config)
         return Strict(self.trt, "IExecutionContext", _Context(self.trt, self))
 
     def create_engine_inspector(self) -> Strict:
         return Strict(self.trt, "EngineInspector", _Inspector(self.trt, self))
+
+
+class _RuntimeConfig:
+    def __init__(self, trt: FakeTensorRT) -> None:
+        self.trt = trt
+        self.dynamic_shapes_kernel_specialization_strategy: Any = None
+        self.cuda_graph_strategy: Any = None
+        self.cache: Any = None
+
+    def create_runtime_cache(self) -> Strict:
+        return Strict(self.trt, "IRuntimeCache", _RuntimeCache(self.trt))
+
+    def set_runtime_cache(self, cache: Strict) -> bool:
+        self.cache = cache
+        return True
+
+
+class _RuntimeCache:
+    def __init__(self, trt: FakeTensorRT) -> None:
+        self.trt = trt
+        self.kept = b""
+
+    def deserialize(self, blob: bytes) -> bool:
+        if self.trt.refuses_kernels:
+            return False
+        self.kept = blob
+        return True
+
+    def serialize(self) -> bytes:
+        return self.kept or b"kernels"
 
 
 class _Inspector:

@@ -33,6 +33,9 @@ ENUMS = (
     "NetworkDefinitionCreationFlag", "BuilderFlag", "MemoryPoolType", "ProfilingVerbosity",
     "LayerInformationFormat", "TensorIOMode", "TensorLocation", "DataType",
 )  # fmt: skip
+# what TensorRT for RTX has besides
+RTX_CLASSES = ("IRuntimeConfig", "IRuntimeCache")
+RTX_ENUMS = ("ComputeCapability", "CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy")
 BASES = ("ILogger", "IProfiler", "IOutputAllocator")  # that a program derives from
 FUNCTIONS = ("init_libnvinfer_plugins", "get_nv_onnx_parser_version")
 LIBRARIES = {
@@ -74,21 +77,21 @@ def load_bindings(folder: Path, major: int = 11) -> Any:
     return importlib.import_module("tensorrt_bindings")
 
 
-def read_names(module: Any) -> Names:
-    """Every member of the classes that matter, with its signatures and types."""
+def read_names(module: Any, classes: tuple[str, ...] = (), enums: tuple[str, ...] = ()) -> Names:
+    """Every member of the classes that matter and of ``classes``, with its signatures and types."""
     bases = {name: _hooks(getattr(module, name)) for name in BASES}
     return {
         "version": module.__version__,
         "enums": {
             name: {key: int(value) for key, value in getattr(module, name).__members__.items()}
-            for name in ENUMS
+            for name in (*ENUMS, *enums)
         },
         "severities": {
             key: int(value) for key, value in module.ILogger.Severity.__members__.items()
         },
         "bases": bases,
         "functions": {name: signatures(getattr(module, name), name) for name in FUNCTIONS},
-        "classes": {name: _members(getattr(module, name)) for name in CLASSES},
+        "classes": {name: _members(getattr(module, name)) for name in (*CLASSES, *classes)},
     }
 
 
@@ -115,7 +118,9 @@ def _members(kind: Any) -> Names:
 
 def signatures(function: Any, name: str) -> list[list[tuple[str, str, bool]]]:
     """(name, type, has a default) of each parameter, for each overload, from the docstring."""
-    text = (getattr(function, "__doc__", None) or "").replace("tensorrt_bindings.tensorrt.", "")
+    text = re.sub(
+        r"tensorrt_(rtx_)?bindings\.tensorrt(_rtx)?\.", "", getattr(function, "__doc__", None) or ""
+    )
     lines = re.findall(rf"^\s*(?:\d+\. )?{re.escape(name)}\s*\((.*)\) ->", text, re.MULTILINE)
     return [_parameters(line) for line in lines]
 
@@ -150,6 +155,25 @@ def installed_names() -> Names:
     return names
 
 
+def rtx_names() -> Names:
+    """The names of TensorRT for RTX, whose libraries come with it: nothing stands in for them.
+
+    Raises `ImportError` where it is not installed.
+    """
+    if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
+        raise ImportError("tensorrt-rtx-cu13-bindings is not installed: the extra tensorrt-rtx")
+    done = subprocess.run(
+        [sys.executable, __file__, "rtx"], check=True, capture_output=True, text=True
+    )
+    names: Names = json.loads(done.stdout)
+    return names
+
+
+def _print_rtx() -> None:
+    module = importlib.import_module("tensorrt_rtx_bindings")
+    print(json.dumps(read_names(module, RTX_CLASSES, RTX_ENUMS)))
+
+
 def _main(folder: Path | None) -> None:
     """Print the names of the wheel unpacked in ``folder``, or of the installed one."""
     if folder is not None:
@@ -164,5 +188,7 @@ def _main(folder: Path | None) -> None:
     print(json.dumps({"source": source, **names}, separators=(",", ":"), sort_keys=True))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1:] == ["rtx"]:
+    _print_rtx()
+elif __name__ == "__main__":
     _main(Path(sys.argv[1]) if sys.argv[1:] else None)

@@ -1,0 +1,1 @@
+"""TensorRT for RTX: TensorRT's adapter with the other library."""
