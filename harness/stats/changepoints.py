@@ -10,9 +10,9 @@ The levels are those that minimise  sum of squared distances + penalty x changes
 
 s^2 is the variance about the levels of a first pass, r its autocorrelation from night to night: a
 series that wanders by itself (r = 0.5) makes steps that mean nothing, and raises the price of one
-threefold. The factor 5 was chosen by simulation (tests/unit/test_history_simulation.py): with 2 %
-noise and 3 % odd nights it gives less than 0.15 false changes in 100 nights and finds a step of 5 %
-within two weeks in more than 92 % of series.
+threefold. The factor 5 was chosen by simulation: with 2 % noise and 3 % odd nights it gives less
+than 0.15 false changes in 100 nights and finds a step of 5 % within two weeks in more than 92 % of
+series (tests/unit/compare/test_history_simulation.py).
 """
 
 from __future__ import annotations

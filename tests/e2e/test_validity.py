@@ -1,7 +1,7 @@
 """Each validity check, provoked by what it is there to find.
 
 What needs hardware that may not be here (clocks, throttling) replays it in
-``tests/unit/test_assemble.py``; NaN outputs and a dead sampler are in ``test_faults.py``.
+``tests/unit/engine/test_assemble.py``; NaN outputs and a dead sampler are in ``test_faults.py``.
 """
 
 from __future__ import annotations

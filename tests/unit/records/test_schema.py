@@ -14,7 +14,7 @@ from harness.records.result import Result
 from harness.records.store import read_result
 from harness.testing.results import fake_failure, fake_result
 
-GOLDEN = sorted((Path(__file__).parents[1] / "data").glob("result-schema-*.json"))
+GOLDEN = sorted((Path(__file__).parents[2] / "data").glob("result-schema-*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema.generate()))
 
 

@@ -13,7 +13,7 @@ from tensorrt_names import installed_names, signatures
 
 from harness.backends.tensorrt.options import PRECISIONS
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)

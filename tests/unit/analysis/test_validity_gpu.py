@@ -163,7 +163,7 @@ def test_without_a_sampler_nothing_is_known() -> None:
 
 
 def test_the_document_has_every_check() -> None:
-    text = (Path(__file__).parents[2] / "docs/gpu.md").read_text()
+    text = (Path(__file__).parents[3] / "docs/gpu.md").read_text()
     assert [row for row in re.findall(r"^\| (GPU \w+) \|", text, re.M) if row in NAMES] == [*NAMES]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECORD = """
         Metric(
             name="window", unit="s", better="lower", minimum_effect=0.02,

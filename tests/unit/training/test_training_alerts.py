@@ -32,7 +32,7 @@ COURSES: dict[str, list[tuple[float, bool]]] = {
 
 def test_every_rule_has_a_course_and_is_in_the_document() -> None:
     assert set(COURSES) == set(RULES)
-    document = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    document = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
     assert [name for name in RULES if f"`{name}`" not in document] == []
 
 

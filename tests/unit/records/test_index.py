@@ -469,7 +469,7 @@ def test_something_else_in_its_place_is_left_alone(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
+sys.path[:0] = sys.argv[3:]
 from test_index import a_result, put
 from harness.records.index.database import Index
 results, first = Path(sys.argv[1]), int(sys.argv[2])
@@ -483,9 +483,9 @@ for number in range(first, first + 40):
 
 
 def test_processes_at_once_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
-    here = str(Path(__file__).parent)
+    here = [str(folder) for folder in Path(__file__).parents[:2]]
     writers = [
-        subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path), str(first), here])
+        subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path), str(first), *here])
         for first in (0, 40, 80, 120)
     ]
     assert [writer.wait(timeout=600) for writer in writers] == [0, 0, 0, 0]

@@ -21,7 +21,7 @@ from harness.maybe import Unavailable
 from harness.records.samples import Samples
 from harness.records.sealed import MOST_BYTES, digests, read_series
 
-STORED = Path(__file__).parents[1] / "data" / "stored" / "results"
+STORED = Path(__file__).parents[2] / "data" / "stored" / "results"
 Change = Callable[[dict[str, Any]], None]
 
 

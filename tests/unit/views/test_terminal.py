@@ -31,7 +31,7 @@ from harness.views.terminal import (
 )
 from harness.views.text import number, plain, quantity, rows
 
-DATA = Path(__file__).parents[1] / "data" / "renderings"
+DATA = Path(__file__).parents[2] / "data" / "renderings"
 
 
 def check(name: str, text: str) -> None:

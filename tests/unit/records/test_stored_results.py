@@ -19,7 +19,7 @@ import pytest
 from harness.cli.main import main
 from harness.records.samples import read_samples
 
-STORED = Path(__file__).parents[1] / "data" / "stored"
+STORED = Path(__file__).parents[2] / "data" / "stored"
 FIGURES: dict[str, Any] = json.loads((STORED / "figures.json").read_text())
 
 

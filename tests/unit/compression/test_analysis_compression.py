@@ -226,7 +226,7 @@ def test_the_partner_of_the_same_run_comes_before_the_last() -> None:
 
 
 def test_the_document_says_what_the_function_does() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "aurora.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "aurora.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+) \|$", text, re.MULTILINE))
     assert {name: float(weight) for name, weight in rows.items()} == AURORA_WEIGHTS
     assert f"- {AURORA_TOLERANCE:g})" in text

@@ -642,7 +642,7 @@ def test_one_launch_is_itself_and_a_missing_one_leaves_no_number() -> None:
 
 @pytest.fixture(scope="module")
 def benchmark_module() -> Iterator[ModuleType]:
-    path = Path(__file__).parents[2] / "benchmarks/energy_error.py"
+    path = Path(__file__).parents[3] / "benchmarks/energy_error.py"
     spec = importlib.util.spec_from_file_location("energy_error", path)
     assert spec is not None
     assert spec.loader is not None

@@ -20,7 +20,7 @@ from harness.profiles.nvml.power import NvmlPowerSource
 from harness.protocols import ProfilerContext
 from harness.testing.nvml import FakeNvml, NvmlTrace, device_of, fake_gpu, load_trace
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/record_nvml.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks/record_nvml.py"
 
 
 @pytest.fixture(scope="module")

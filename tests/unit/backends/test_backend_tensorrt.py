@@ -53,7 +53,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from tensorrt_fake import INFERENCE_MS, FakeTensorRT, names_of  # noqa: E402
 from tensorrt_names import Names, installed_names  # noqa: E402
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 SHAPE = (2, 3, 8, 8)
 
 

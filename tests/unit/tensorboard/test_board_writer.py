@@ -178,7 +178,7 @@ def test_metrics_that_are_no_mapping_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_document_names_every_method_and_metric() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "compression-board.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "compression-board.md").read_text("utf-8")
     methods = [name for name in vars(CompressionWriter) if name.startswith("log_")]
     assert all(f"`{name}(" in text for name in methods)
     assert all(f"`{name}`" in text for name in METRICS)

@@ -206,7 +206,7 @@ def test_any_document_is_a_policy_or_one_line(raw: dict[str, Any]) -> None:
 
 
 def test_the_documents_example_is_a_policy_and_names_every_key() -> None:
-    text = (Path(__file__).parents[2] / "docs/policy.md").read_text()
+    text = (Path(__file__).parents[3] / "docs/policy.md").read_text()
     example = text.split("```toml\n")[1].split("```")[0]
     policy = parse_policy(tomllib.loads(example))
     assert set(tomllib.loads(example)) == set(Policy.__struct_fields__)
@@ -218,7 +218,7 @@ def test_the_documents_example_is_a_policy_and_names_every_key() -> None:
 
 
 def test_the_documents_table_has_every_metric_and_its_minimum() -> None:
-    text = (Path(__file__).parents[2] / "docs/compare.md").read_text()
+    text = (Path(__file__).parents[3] / "docs/compare.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     for name, metric in METRICS.items():
         if name != "latency_p99_9":  # launches are too short for it

@@ -34,7 +34,7 @@ from harness.testing.nvml import (
     trace_names,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENERGY = "nvmlDeviceGetTotalEnergyConsumption"
 INSTANT = "field(NVML_FI_DEV_POWER_INSTANT, 0)"
 AVERAGE = "field(NVML_FI_DEV_POWER_AVERAGE, 0)"
