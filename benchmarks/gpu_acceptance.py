@@ -199,7 +199,7 @@ def _cell(bench: Bench, backend: str, precision: str, batch: str, boundary: str)
     return {**row, "verdict": "WRONG" if wrong else "ok", "text": "; ".join(wrong)}
 
 
-def beside(name: str, *flags: str, rounds: int = 20) -> Callable[[Bench], Line]:
+def beside(name: str, *flags: str, rounds: int = 10) -> Callable[[Bench], Line]:
     """Lines of gpu.py."""
 
     def line(bench: Bench) -> Line:
