@@ -4,7 +4,8 @@
 
 Needs the GPU's runtimes in this environment; no network, no root. Nothing on the device is set.
 A line is ``ok``, ``WRONG`` (a figure beyond its limit), ``FAILED`` (it broke, or outlasted its
-time), or ``absent`` (what it needs is not here: the reason stands beside it). After each line
+time), ``undecided`` (noise hides which), or ``absent`` (what it needs is not here: the reason
+stands beside it). After each line
 FOLDER/acceptance.json and FOLDER/acceptance.md are written anew; no line is begun after
 ``--seconds``, and the same command goes on with those that are missing. Recorded NVML traces lie in
 FOLDER/traces.
@@ -212,8 +213,11 @@ def beside(name: str, *flags: str, rounds: int = 10) -> Callable[[Bench], Line]:
         verdicts = {one["verdict"] for one in found}
         absent = verdicts == {"n/a"}
         good = absent or verdicts <= {"ok", "", "n/a"}
+        verdict = "absent" if absent else "ok" if good else "undecided"
+        if not verdicts <= {"ok", "", "n/a", "undecided"}:
+            verdict = "WRONG"
         text = "; ".join(f"{one['what']}: {one['text']}" for one in found)
-        return Line(name, "absent" if absent else "ok" if good else "WRONG", text, {"lines": found})
+        return Line(name, verdict, text, {"lines": found})
 
     return line
 

@@ -75,12 +75,13 @@ def check_precision(precision: str, options: SessionOptions) -> None:
 
 
 def artifact(precision: str, options: SessionOptions) -> Wanted:
-    """What to run. TensorRT takes no other INT8 than symmetric."""
+    """What to run. TensorRT takes no other INT8 than symmetric with biases in fp32; and the CUDA
+    provider, which computes Q/DQ graphs in floating point, has no kernel for a bias in int32."""
     libraries = settings(options)["custom_ops"].split(os.pathsep)
     check_precision(precision, options)
     return Wanted(
         "onnx",
-        symmetric=wanted(options) == TENSORRT,
+        symmetric=is_cuda(options),
         libraries=tuple(path for path in libraries if path),
     )
 

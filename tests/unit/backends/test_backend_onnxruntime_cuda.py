@@ -438,6 +438,14 @@ def test_precisions_belong_to_a_device() -> None:
         backend.wants("bf16", options())
 
 
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_int8_on_a_device_is_symmetric(provider: str) -> None:
+    """The other recipe has biases in int32, which the CUDA provider leaves to the CPU."""
+    wants = OnnxRuntimeBackend().wants
+    assert wants("int8", options(provider=provider)).symmetric
+    assert not wants("int8", SessionOptions()).symmetric
+
+
 def test_availability_needs_a_build_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     from test_backend_pytorch_cuda import H200
 
