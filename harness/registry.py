@@ -43,6 +43,13 @@ PROFILERS: Mapping[str, str] = {
     "power": "harness.profiles.power.sources:PowerProfiler",
 }
 
+# How inferences follow one another, by the name of the scenario; ``turns`` is a duel's.
+LOADS: Mapping[str, str] = {
+    "latency": "harness.engine.loads.latency:Latency",
+    "throughput": "harness.engine.loads.throughput:Throughput",
+    "turns": "harness.engine.loads.turns:InTurns",
+}
+
 DEFAULT_BACKEND = "onnxruntime"
 _PARTS = ("name", "availability", "wants", "prepare")  # of a Backend
 _REPAIR = "repair or uninstall the plug-in"
@@ -89,6 +96,12 @@ def backend_names() -> list[str]:
 def profiler_names() -> list[str]:
     """Every known profiler, built-ins first."""
     return _names("profilers", PROFILERS)
+
+
+def load(name: str) -> Any:
+    """The `harness.engine.loads.load.Load` of that name in `LOADS`."""
+    module, _, attribute = LOADS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)()
 
 
 def find_backend(name: str) -> Backend | Broken:

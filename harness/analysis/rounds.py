@@ -39,9 +39,9 @@ def rounds_of(runs: Sequence[Samples]) -> Rounds:
 
     Raises `ResultError` for samples that do not fit together.
     """
-    if any(len({len(field) for field in one}) != 1 for one in runs):
+    if not all(one.fit_together for one in runs):
         raise ResultError("the samples do not fit together: their columns differ in length")
-    taken = [(one.end_ns - one.start_ns)[one.timed == 1] for one in runs]
+    taken = [one.latency_ns[one.timed == 1] for one in runs]
     nanoseconds = [value for latencies in taken for value in latencies.tolist()]
     every = max(1, math.ceil(len(nanoseconds) / MOST_ROUNDS))
     seconds = tuple(value / 1e9 for value in nanoseconds[::every])

@@ -109,7 +109,6 @@ def checks(facts: Facts) -> tuple[Check, ...]:
         _finite(facts),
         _precision(facts),
         *_fidelity(facts),
-        *([] if facts.resting_share is None else [_resting(facts.resting_share)]),
         *([_unverified(facts.unverified)] if facts.unverified else []),
         *(gpu_checks(facts.gpu) if facts.gpu is not None else ()),
     )  # fmt: skip
@@ -121,8 +120,8 @@ def _speed_remedy(facts: Facts) -> str:
     return "measure on a quieter machine, or compare in turns: harness duel"
 
 
-def _resting(share: float) -> Check:
-    """Of a run that took turns; others have none."""
+def resting(share: float) -> Check:
+    """Of a run that took turns; others have none. ``share``: of a core, the worst launch's."""
     return _check(
         "resting",
         share <= RESTING_LIMIT,

@@ -88,7 +88,7 @@ def _samples(folder: Path) -> Any:
         found = read_samples(folder)
     except ResultError as error:
         return Unavailable(error.message)
-    if len({len(column) for column in found}) != 1:
+    if not found.fit_together:
         return Unavailable("the samples do not fit together: their columns differ in length")
     return found
 

@@ -131,7 +131,7 @@ def _latencies(result: Result, folder: Path | None, problems: list[str]) -> Hist
         problems.append(f"{result.id}: no distribution of latency: {error}")
         return None
     timed = samples.timed == 1
-    values = (samples.end_ns[timed] - samples.start_ns[timed]) / 1e6
+    values = samples.latency_ns[timed] / 1e6
     if not len(values):
         return None
     counts, edges = np.histogram(values, bins=_edges(values))

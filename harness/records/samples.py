@@ -4,8 +4,9 @@ While a run goes they are appended to ``samples.journal`` about once a second, s
 moment costs the last second at most. When the result is written they are packed from memory into
 ``samples.npz``, in pieces, and the journal goes.
 
-The journal is a sequence of blocks of little-endian int64: launch, stream, timed, count, then
-``count`` pairs (start_ns, end_ns). Of a block cut short by a kill, its whole pairs are read.
+The journal is a sequence of blocks of little-endian int64: launch, stream, flags, count, then
+``count`` rows (start_ns, end_ns, and what else the flags say: 1 is timed, 2 that due_ns follows).
+Of a block cut short by a kill, its whole rows are read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import contextlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -31,6 +33,7 @@ JOURNAL_NAME = "samples.journal"
 SAMPLES_NAME = "samples.npz"
 _WORD = np.dtype("<i8")
 _HEAD_WORDS = 4
+OTHERS = ("due",)  # columns that some loads have; in the order of their flags in the journal
 PIECE = 1 << 16  # iterations that are packed at once
 MAX_ITERATIONS = 1 << 25  # 32 million, 1.3 GB in memory: what reports and exports can take in
 MAX_RATIO = 100  # of unpacked to packed; clock readings shrink to a third or so
@@ -41,6 +44,7 @@ class Samples(NamedTuple):
 
     ``timed`` is 1 in the window and 0 in warm-up and guard band, and in a duel for the first
     iterations of a turn. The file of a run that took turns also has ``round``, see `read_rounds`.
+    ``due_ns``: when each request was due, of a load that has a schedule; outside it, the start.
     """
 
     launch: Int64s
@@ -48,6 +52,21 @@ class Samples(NamedTuple):
     timed: Int64s
     start_ns: Int64s
     end_ns: Int64s
+    due_ns: Int64s | None = None
+
+    def columns(self) -> dict[str, Int64s]:
+        """Those that there are."""
+        return {name: one for name, one in self._asdict().items() if one is not None}
+
+    @property
+    def latency_ns(self) -> Int64s:
+        """From the moment that it counts from: due, where there is one, else the start."""
+        return self.end_ns - (self.start_ns if self.due_ns is None else self.due_ns)
+
+    @property
+    def fit_together(self) -> bool:
+        """Whether the columns have one length."""
+        return len({len(column) for column in self.columns().values()}) == 1
 
 
 class SamplesJournal:
@@ -71,17 +90,20 @@ class SamplesJournal:
         *,
         stream: int = 0,
         timed: bool = True,
+        others: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         """Add iterations of ``launch`` and ``stream`` (from 0). On return the kernel has them.
 
         Raises `ResultError`: earlier blocks stay whole, and appending may be tried again.
         """
-        starts = np.asarray(starts_ns, dtype=_WORD)
-        pairs = np.stack([starts, np.asarray(ends_ns, dtype=_WORD)], axis=1)
-        if not len(pairs):
+        more = {name: column for name, column in (others or {}).items() if name in OTHERS}
+        columns = [starts_ns, ends_ns, *(more[name] for name in OTHERS if name in more)]
+        rows = np.stack([np.asarray(column, dtype=_WORD) for column in columns], axis=1)
+        if not len(rows):
             return
-        head = np.array([launch, stream, timed, len(pairs)], dtype=_WORD)
-        block = head.tobytes() + pairs.tobytes()
+        flags = timed + sum(2 << bit for bit, name in enumerate(OTHERS) if name in more)
+        head = np.array([launch, stream, flags, len(rows)], dtype=_WORD)
+        block = head.tobytes() + rows.tobytes()
         try:
             view = memoryview(block)
             while view:
@@ -116,6 +138,7 @@ class Stretch(NamedTuple):
     start_ns: Int64s
     end_ns: Int64s
     round: int = -1
+    others: Mapping[str, Int64s] = {}  # further columns, of those in `OTHERS`
 
 
 def pack(folder: Path, stretches: Sequence[Stretch]) -> Path:
@@ -134,6 +157,9 @@ def pack(folder: Path, stretches: Sequence[Stretch]) -> Path:
         "start_ns": lambda one: one.start_ns,
         "end_ns": lambda one: one.end_ns,
     }
+    for other in OTHERS:
+        if any(other in one.others for one in stretches):
+            columns[f"{other}_ns"] = partial(_other, other)
     if any(one.round >= 0 for one in stretches):
         columns["round"] = lambda one: np.full(len(one.start_ns), one.round, _WORD)
     header = {"descr": "<i8", "fortran_order": False, "shape": (sum(len(p[3]) for p in pieces),)}
@@ -147,11 +173,16 @@ def pack(folder: Path, stretches: Sequence[Stretch]) -> Path:
     return path
 
 
+def _other(name: str, one: Stretch) -> Int64s:
+    return one.others.get(name, one.start_ns)
+
+
 def _cut(one: Stretch) -> Iterator[Stretch]:
     """In pieces of at most `PIECE` iterations."""
     for low in range(0, len(one.start_ns), PIECE):
         inside = slice(low, low + PIECE)
-        yield one._replace(start_ns=one.start_ns[inside], end_ns=one.end_ns[inside])
+        others = {name: column[inside] for name, column in one.others.items()}
+        yield one._replace(start_ns=one.start_ns[inside], end_ns=one.end_ns[inside], others=others)
 
 
 def read_samples(folder: Path) -> Samples:
@@ -164,8 +195,11 @@ def read_samples(folder: Path) -> Samples:
         with path.open("rb") as file:
             bounded(file, MAX_ITERATIONS * (len(Samples._fields) + 1) * _WORD.itemsize)
             with np.load(file, allow_pickle=False) as packed:
-                found = Samples(*(_checked(packed[name]) for name in Samples._fields))
-        if len({len(column) for column in found}) > 1:
+                names = [
+                    name for name in Samples._fields if name in packed.files or name != "due_ns"
+                ]
+                found = Samples(**{name: _checked(packed[name]) for name in names})
+        if not found.fit_together:
             raise ValueError("its columns differ in length")
         return found
     except FileNotFoundError:
@@ -217,14 +251,19 @@ def journal_stretches(path: Path) -> list[Stretch]:
         raise ResultError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     found, at = [], 0
     while at + _HEAD_WORDS <= len(words):
-        launch, stream, timed, length = words[at : at + _HEAD_WORDS].tolist()
-        if min(launch, stream, timed, length) < 0 or length == 0:
+        launch, stream, flags, length = words[at : at + _HEAD_WORDS].tolist()
+        if min(launch, stream, flags, length) < 0 or length == 0 or flags >= 2 << len(OTHERS):
             raise ResultError(f"{str(path)!r} is damaged at byte {at * 8}")
-        block = words[at + _HEAD_WORDS : at + _HEAD_WORDS + 2 * length]
-        pairs = block[: len(block) // 2 * 2].reshape(-1, 2)
-        if len(pairs):
-            found.append(Stretch(launch, stream, bool(timed), pairs[:, 0], pairs[:, 1]))
-        at += _HEAD_WORDS + 2 * length
+        more = [name for bit, name in enumerate(OTHERS) if flags & 2 << bit]
+        wide = 2 + len(more)
+        block = words[at + _HEAD_WORDS : at + _HEAD_WORDS + wide * length]
+        rows = block[: len(block) // wide * wide].reshape(-1, wide)
+        if len(rows):
+            others = {name: rows[:, 2 + index] for index, name in enumerate(more)}
+            found.append(
+                Stretch(launch, stream, bool(flags & 1), rows[:, 0], rows[:, 1], others=others)
+            )
+        at += _HEAD_WORDS + wide * length
     return found
 
 
@@ -234,11 +273,13 @@ def _read_journal(path: Path) -> Samples:
     columns = zip(*((b.launch, b.stream, b.timed) for b in blocks), strict=True)
     labels = [np.repeat(np.array(column, np.int64), lengths) for column in columns]
     launch, stream, timed = labels or [np.empty(0, np.int64)] * 3
-    times = [
+    starts, ends = (
         np.concatenate([np.empty(0, np.int64), *(block[field] for block in blocks)])
         for field in (3, 4)
-    ]
-    return Samples(launch, stream, timed, *times)
+    )
+    due = [_other("due", block) for block in blocks]
+    scheduled = any("due" in block.others for block in blocks)
+    return Samples(launch, stream, timed, starts, ends, np.concatenate(due) if scheduled else None)
 
 
 def _unwritable(path: Path, error: OSError) -> ResultError:

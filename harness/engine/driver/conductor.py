@@ -148,6 +148,7 @@ class Conductor:
             inputs_path=prepared.inputs_path,
             options=self.options,
             batch_size=self.spec.batch_size,
+            load=self.spec.scenario,
             arm_iterations=self.spec.iterations or MOST_ITERATIONS,
             arm_s=min(self.spec.cap_s, MOST_S),
             reference=prepared.reference,

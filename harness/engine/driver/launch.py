@@ -66,6 +66,7 @@ class Launch(Watch):
     ) -> None:
         super().__init__(spec, worker, lambda: observer.tick(self.tick()), interrupt)
         self.index = index
+        self.load = registry.load(spec.scenario)
         self.plan = WindowPlan()
         self._observer = observer
         self.idle_s = 0.0
@@ -199,14 +200,16 @@ class Launch(Watch):
         from harness.engine.driver.recorder import Recorder
 
         self.tracker = IntervalTracker()
-        self.recorders = [Recorder(stream) for stream in self.worker.timeline.streams]
+        counts_from = self.load.counts_from
+        self.recorders = [Recorder(one, counts_from) for one in self.worker.timeline.streams]
         self.record.recorders = list(self.recorders)
 
     def _window(self) -> None:
         spec, timeline = self.spec, self.worker.timeline
         streams = timeline.streams
         self.plan = self._observer.window_plan(self.iteration_s())
-        self.record.pause_s = 0.0 if self.record.pipelined else self.plan.pause_s
+        paused = self.load.pauses and not self.record.pipelined
+        self.record.pause_s = self.plan.pause_s if paused else 0.0
         self._enter("window", "in the timed window")
         if spec.iterations is not None:
             each, extra = divmod(spec.iterations, len(streams))

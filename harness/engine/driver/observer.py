@@ -142,10 +142,12 @@ class RunObserver:
         """Take in what is new; about twice a second pass it on, once a second save it."""
         from harness.records.samples import Stretch
 
-        for stream, timed, starts, ends in tick.fresh:
-            self._pending.append(Stretch(tick.launch, stream, timed, starts, ends))
-            if timed:
-                self._fresh_ms.append((ends - starts) / 1e6)
+        for one in tick.fresh:
+            self._pending.append(
+                Stretch(tick.launch, one.stream, one.timed, one.starts, one.ends, others=one.others)
+            )
+            if one.timed:
+                self._fresh_ms.append(one.latencies / 1e6)
         now_s = time.perf_counter()
         self._remember(tick)
         if tick.estimate is not None:
@@ -229,7 +231,12 @@ class RunObserver:
             self._journal = self._folder.journal()
         one = self._pending[0]
         self._journal.append(
-            one.launch, one.start_ns, one.end_ns, stream=one.stream, timed=one.timed
+            one.launch,
+            one.start_ns,
+            one.end_ns,
+            stream=one.stream,
+            timed=one.timed,
+            others=one.others,
         )
 
     def _flush_series(self) -> None:

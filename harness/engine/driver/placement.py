@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from harness import registry
 from harness.engine.driver.process import WorkerProcess
 from harness.engine.outcome.evidence import Placement
 from harness.engine.wire.timeline import capacity_for
@@ -51,6 +52,7 @@ def boot(worker: WorkerProcess, spec: RunSpec, placement: Placement) -> None:
         streams=spec.concurrency,
         cpus=placement.cpus,
         capacity=capacity_for(spec.concurrency),
+        columns=registry.load(spec.scenario).columns,
     )
 
 

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harness import errors
 from harness.engine.driver.spawn import take
 from harness.engine.wire.messages import Boot, Event, Failure, Peer
-from harness.engine.wire.timeline import CAPACITY, Timeline
+from harness.engine.wire.timeline import CAPACITY, COLUMNS, Timeline
 from harness.errors import HarnessError, MeasurementFailed
 from harness.host import child
 from harness.host.scratch import Scratch
@@ -51,13 +51,14 @@ class WorkerProcess:
         streams: int = 1,
         cpus: tuple[int, ...] | None = None,
         capacity: int = CAPACITY,
+        columns: Sequence[str] = COLUMNS,
     ) -> None:
         """Have it import the runtime of ``backend``."""
-        self._timeline = Timeline.create(streams, capacity)
+        self._timeline = Timeline.create(streams, capacity, columns)
         # Temporary files of a worker that is killed go with this folder.
         self._scratch = Scratch()
         environment = {**environment, "TMPDIR": self._scratch.path}
-        boot = Boot(backend, device, environment, cpus, streams, capacity)
+        boot = Boot(backend, device, environment, cpus, streams, capacity, tuple(columns))
         with contextlib.suppress(OSError):  # dead already: whoever waits for it finds out why
             self.peer.send_with_fd(boot, self._timeline.fd)
 

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.engine.outcome.iterations import NONE, Iterations, Times
+from harness.engine.outcome.iterations import NONE, Iterations, Rows
 from harness.engine.wire.timeline import Stream
 
 
 class Recorder(Iterations):
     """The iterations of one stream, as they come."""
 
-    def __init__(self, stream: Stream) -> None:
-        super().__init__()
+    def __init__(self, stream: Stream, counts_from: str = "start") -> None:
+        super().__init__(counts_from)
         self._stream = stream
 
-    def drain(self) -> tuple[Times, Times, slice]:
-        """Take what is new: (starts, ends), and which of them lie in the timed window."""
-        with self._stream.fresh() as spans:
-            starts = [np.array(a, np.int64) for a, _ in spans]
-            ends = [np.array(b, np.int64) for _, b in spans]
-        self.window_start = self._stream.window_start
-        self.window_end = self._stream.window_end
-        if not starts:
-            return NONE, NONE, slice(0, 0)
-        new = np.concatenate(starts), np.concatenate(ends)
+    def drain(self) -> tuple[Rows, slice]:
+        """Take what is new, and which of it lies in the timed window."""
+        stream = self._stream
+        with stream.fresh() as spans:
+            parts = [{n: np.array(ring, np.int64) for n, ring in span.items()} for span in spans]
+        self.window_start, self.window_end = stream.window_start, stream.window_end
+        if not parts:
+            return dict.fromkeys(stream.columns, NONE), slice(0, 0)
+        rows = {name: np.concatenate([part[name] for part in parts]) for name in stream.columns}
+        others = {
+            # a closed loop, such as that of every warm-up, writes start and end alone
+            name: np.where(column == 0, rows["start"], column)
+            for name, column in rows.items()
+            if name not in ("start", "end")
+        }
         before = self.count
-        self.add(*new)
-        return *new, self._timed(before, len(new[0]))
+        self.add(rows["start"], rows["end"], others)
+        return {**rows, **others}, self._timed(before, len(rows["start"]))
 
     def _timed(self, before: int, count: int) -> slice:
         if self.window_start < 0:

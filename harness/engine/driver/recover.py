@@ -97,8 +97,9 @@ def _record(index: int, seen: Seen | None, blocks: list[Stretch], spec: RunSpec)
     mine = [block for block in blocks if block.launch == index]
     if not mine:
         return record
+    counts_from = registry.load(spec.scenario).counts_from
     record.recorders = [
-        _iterations([block for block in mine if block.stream == stream])
+        _iterations([block for block in mine if block.stream == stream], counts_from)
         for stream in range(spec.concurrency)
     ]
     if record.window_ns is None:
@@ -107,14 +108,20 @@ def _record(index: int, seen: Seen | None, blocks: list[Stretch], spec: RunSpec)
     return record
 
 
-def _iterations(blocks: list[Stretch]) -> Iterations:
+def _iterations(blocks: list[Stretch], counts_from: str) -> Iterations:
     lengths = [len(block.start_ns) for block in blocks]
     bounds = np.cumsum([0, *lengths])
     timed = [index for index, block in enumerate(blocks) if block.timed]
     window = (int(bounds[timed[0]]), int(bounds[timed[-1] + 1])) if timed else (-1, -1)
     starts = np.concatenate([np.empty(0, np.int64), *(block.start_ns for block in blocks)])
     ends = np.concatenate([np.empty(0, np.int64), *(block.end_ns for block in blocks)])
-    return Iterations.of(starts, ends, window)
+    names = {name for block in blocks for name in block.others}
+    others = {
+        # of what was journalled without it, it is the start
+        name: np.concatenate([block.others.get(name, block.start_ns) for block in blocks])
+        for name in names
+    }
+    return Iterations.of(starts, ends, window, others, counts_from)
 
 
 def _sampled(folder: Path, index: int, seen: Seen | None, spec: RunSpec) -> Sampled | None:

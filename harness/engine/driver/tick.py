@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,12 +15,21 @@ if TYPE_CHECKING:
 
 
 class Fresh(NamedTuple):
-    """Iterations of one stream that follow each other, all of them timed or none, in ns."""
+    """Iterations of one stream that follow each other, all of them timed or none, in ns.
+
+    ``others``: further columns of the timeline; latency counts from the one that is named.
+    """
 
     stream: int
     timed: bool
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
+    others: Mapping[str, NDArray[np.int64]] = {}
+    counts_from: str = "start"
+
+    @property
+    def latencies(self) -> NDArray[np.int64]:
+        return self.ends - self.others.get(self.counts_from, self.starts)
 
 
 @dataclass(frozen=True)

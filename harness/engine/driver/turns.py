@@ -126,10 +126,10 @@ class TurnLaunch(Launch):
             super()._drain()
             return
         for recorder in self.recorders:
-            starts, ends, _ = recorder.drain()
-            if len(starts):
+            rows, _ = recorder.drain()
+            if len(rows["start"]):
                 self._last_progress_ns = self._clock()
-                self._parts.append((starts, ends))
+                self._parts.append((rows["start"], rows["end"]))
 
     def close_window(self, why: str) -> None:
         """No more turns. ``why``: as `LaunchRecord.stop_reason`."""

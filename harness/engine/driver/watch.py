@@ -110,16 +110,19 @@ class Watch:
     def _drain(self) -> None:
         self.fresh = []
         for index, recorder in enumerate(self.recorders):
-            starts, ends, timed = recorder.drain()
-            if not len(starts):
+            rows, timed = recorder.drain()
+            count = len(rows["start"])
+            if not count:
                 continue
             self._last_progress_ns = self._clock()
             if self.tracker is not None:
-                self.tracker.update((ends - starts)[timed])
-            bounds = sorted({0, timed.start, timed.stop, len(starts)})
+                self.tracker.update((rows["end"] - rows[recorder.counts_from])[timed])
+            bounds = sorted({0, timed.start, timed.stop, count})
             for low, high in pairwise(bounds):
                 inside = timed.start <= low < timed.stop
-                self.fresh.append(Fresh(index, inside, starts[low:high], ends[low:high]))
+                part = {name: column[low:high] for name, column in rows.items()}
+                starts, ends = part.pop("start"), part.pop("end")
+                self.fresh.append(Fresh(index, inside, starts, ends, part, recorder.counts_from))
 
     def _on_event(self) -> None:
         events = self.worker.events()

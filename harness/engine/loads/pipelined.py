@@ -19,10 +19,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.engine.loads.closed import CHUNK_NS, FULL_RING_PAUSE_S, Call, leave_without
 from harness.engine.wire.timeline import ABORT, STOP, WINDOW, Stream, Timeline
+
+if TYPE_CHECKING:
+    from harness.protocols import Session
 
 
 class Lane(NamedTuple):
@@ -137,3 +140,24 @@ class PipelinedLoop:
     def _publish(self) -> None:
         for done, lane in zip(self._done, self._lanes, strict=True):
             lane.stream.written = done
+
+
+class InFlight:
+    """A `harness.engine.loads.load.Drive` of sessions that only start work in ``enqueue``."""
+
+    def __init__(self, timeline: Timeline, sessions: Sequence[Session]) -> None:
+        self._streams = timeline.streams
+        self._loop = PipelinedLoop(timeline, self._lanes(sessions))
+
+    def _lanes(self, sessions: Sequence[Session]) -> list[Lane]:
+        pairs = zip(self._streams, sessions, strict=True)
+        return [Lane(stream, session.enqueue, session.synchronize) for stream, session in pairs]
+
+    def warm_up(self) -> None:
+        self._loop.warm_up()
+
+    def window(self) -> None:
+        self._loop.window()
+
+    def rebind(self, sessions: Sequence[Session]) -> None:
+        self._loop.rebind(self._lanes(sessions))

@@ -14,12 +14,55 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.engine.loads.closed import StreamLoop
+from harness.engine.loads.load import Drive, Load, Taken
+from harness.engine.loads.threads import Threads
 from harness.engine.wire.messages import Event, Peer, Rested, Turn, Turns
-from harness.engine.wire.timeline import Stream
+from harness.engine.wire.timeline import Stream, Timeline
+from harness.errors import UsageError
 from harness.maybe import decode
+
+if TYPE_CHECKING:
+    from harness.engine.wire.messages import Job
+    from harness.protocols import Session
+    from harness.records.result import Check
+    from harness.spec import RunSpec
+
+
+class InTurns(Load):
+    """A closed loop whose window consists of turns, between which the process rests."""
+
+    def drive(self, timeline: Timeline, sessions: Sequence[Session], job: Job, peer: Peer) -> Drive:
+        assert job.turns is not None
+        if len(sessions) > 1:
+            raise UsageError("several streams cannot take turns", "leave out --concurrency")
+        return _Turns(timeline, sessions, job.turns, peer)
+
+    def checks(self, spec: RunSpec, taken: Sequence[Taken]) -> tuple[Check, ...]:
+        from harness.analysis.validity import resting
+
+        shares = [one.resting_share for one in taken if one.resting_share is not None]
+        return (resting(max(shares)),) if shares else ()
+
+
+class _Turns(Threads):
+    """The window has turns; the warm-up has not."""
+
+    def __init__(
+        self, timeline: Timeline, sessions: Sequence[Session], turns: Turns, peer: Peer
+    ) -> None:
+        super().__init__(timeline, sessions)
+        self._stream = timeline.streams[0]
+        self._turns = turns
+        self._peer = peer
+
+    def window(self) -> None:
+        pin_busiest(self._turns)
+        take_turns(self.loops[0], self._stream, self._peer)
 
 
 def take_turns(loop: StreamLoop, stream: Stream, peer: Peer) -> None:

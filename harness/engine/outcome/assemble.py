@@ -31,7 +31,7 @@ from harness.engine.outcome.device_figures import (
     device_ms,
     device_peak_bytes,
 )
-from harness.engine.outcome.evidence import Evidence, LaunchRecord
+from harness.engine.outcome.evidence import Evidence, LaunchRecord, load_of, taken
 from harness.engine.outcome.facts import Pair, validity_facts
 from harness.maybe import Maybe, Unavailable, present
 from harness.records import result as records
@@ -55,8 +55,12 @@ def assemble(evidence: Evidence) -> Result:
     timing = _timing(evidence, windows, diagnosis, energies) if diagnosis else NOT_REACHED
     profiles = _merged_profiles(timed)
     verified = next((r.verified for r in evidence.launches if r.verified), None)
-    validity = checks(validity_facts(evidence, timed, timing, diagnosis, profiles))
-    spec = evidence.spec
+    spec, of_launches = evidence.spec, [record for record, _ in timed]
+    load, windows_taken = load_of(spec, of_launches), taken(of_launches)
+    validity = (
+        *checks(validity_facts(evidence, timed, timing, diagnosis, profiles)),
+        *load.checks(spec, windows_taken),
+    )
     result = Result(
         id=evidence.id,
         status=_status(evidence, worst(validity)),
@@ -90,7 +94,8 @@ def assemble(evidence: Evidence) -> Result:
         error=_error(evidence),
         tags=spec.tags,
     )
-    return with_files(result, evidence)
+    own = load.figures(spec, windows_taken) if windows else {}
+    return with_files(msgspec.structs.replace(result, **own), evidence)
 
 
 def with_files(result: Result, evidence: Evidence) -> Result:
@@ -112,8 +117,8 @@ def _timed(evidence: Evidence) -> list[Pair]:
 
 
 def _latencies(record: LaunchRecord) -> NDArray[np.int64]:
-    """Iteration times in ns over all streams, in the order in which they ended."""
-    windows = [recorder.window() for recorder in record.recorders]
+    """Latencies in ns over all streams, in the order in which they ended."""
+    windows = [recorder.counted() for recorder in record.recorders]
     if len(windows) == 1:
         ((starts, ends),) = windows
         return ends - starts
@@ -176,7 +181,8 @@ def _mode(evidence: Evidence) -> str:
         if turns
         else ""
     )
-    return "closed_loop" + (paused if pause_s else "") + taken
+    mode = load_of(evidence.spec, evidence.launches).mode(evidence.spec)
+    return mode + (paused if pause_s else "") + taken
 
 
 def _in_turns(evidence: Evidence) -> bool:
@@ -267,7 +273,7 @@ def _merged_profiles(timed: Sequence[Pair]) -> Maybe[records.Profiles]:
 
 def _profiles(index: int, record: LaunchRecord, sampler: Sampled) -> records.Profiles:
     assert record.window_ns is not None
-    windows = [recorder.window() for recorder in record.recorders]
+    windows = [recorder.counted() for recorder in record.recorders]
     starts, ends = windows[0]
     if len(windows) > 1:
         starts = np.concatenate([starts for starts, _ in windows])

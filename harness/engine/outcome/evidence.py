@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from harness import registry
+from harness.engine.loads.load import Load, Taken
 from harness.engine.wire.messages import Spent, Verified
 from harness.errors import HarnessError
 from harness.maybe import Maybe, Unavailable
@@ -111,6 +113,23 @@ class Evidence:
     samplers: list[Sampled | None] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     unsaved: int = 0  # iterations that no file holds
+
+
+def load_of(spec: RunSpec, records: Sequence[LaunchRecord]) -> Load:
+    """How the inferences of a run followed one another."""
+    found: Load = registry.load("turns" if any(one.turns for one in records) else spec.scenario)
+    return found
+
+
+def taken(records: Sequence[LaunchRecord]) -> list[Taken]:
+    """What a load's own figures and checks look at."""
+    return [
+        Taken(
+            [recorder.timed() for recorder in record.recorders],
+            record.turns.resting_share if record.turns else None,
+        )
+        for record in records
+    ]
 
 
 def window_bounds(recorders: Sequence[Iterations]) -> tuple[int, int] | None:

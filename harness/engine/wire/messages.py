@@ -48,6 +48,7 @@ class Boot(msgspec.Struct, frozen=True):
     cpus: tuple[int, ...] | None
     streams: int
     capacity: int
+    columns: tuple[str, ...] = ("start", "end")  # of the timeline
 
 
 class Drawn(msgspec.Struct, frozen=True):
@@ -70,6 +71,7 @@ class Job(msgspec.Struct, frozen=True):
     inputs_path: str
     options: SessionOptions
     batch_size: int
+    load: str = "latency"  # see `harness.registry.LOADS`
     arm_iterations: int = 0  # device events are wanted for so many iterations of a stream at most
     arm_s: float = 0.0  # and for a window of this length
     reference: Artifact | None = None

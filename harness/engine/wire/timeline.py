@@ -5,7 +5,8 @@ fault, and inherited by the worker as a file descriptor. It is not a mapping of 
 write-back of such pages lands in timed regions.
 
     words 0..7          commands, driver to worker
-    per stream s        4 counters, then CAPACITY starts, then CAPACITY ends (a ring)
+    per stream s        counters, then a ring of CAPACITY words for each column: start, end, and
+                        what else the load names (`harness.engine.loads`)
 
 The worker publishes ``written`` between chunks of iterations; the driver copies what is new and
 advances ``consumed``. All values are int64; times are ``time.perf_counter_ns``, which on Linux is
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
+COLUMNS = ("start", "end")  # that every load has, in ns
 CAPACITY = 1 << 17
 _MOST_PAIRS = 1 << 22  # of all streams together: 64 MiB, all of them touched
 FOREVER = 1 << 62
@@ -50,18 +53,23 @@ def _anonymous_file(size_bytes: int) -> int:
 class Timeline:
     """The whole block. ``capacity`` is per stream; indices passed in are counts since the start."""
 
-    def __init__(self, fd: int, streams: int, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, fd: int, streams: int, capacity: int = CAPACITY, columns: Sequence[str] = COLUMNS
+    ) -> None:
         self.fd = fd
         self.capacity = capacity
-        self._map = mmap.mmap(fd, self.size_bytes(streams, capacity))
+        self.columns = tuple(columns)
+        self._map = mmap.mmap(fd, self.size_bytes(streams, capacity, len(columns)))
         self._words = memoryview(self._map).cast("q")
         self.streams = [self._stream(index) for index in range(streams)]
 
     @classmethod
-    def create(cls, streams: int, capacity: int = CAPACITY) -> Timeline:
+    def create(
+        cls, streams: int, capacity: int = CAPACITY, columns: Sequence[str] = COLUMNS
+    ) -> Timeline:
         """A new block, every page touched."""
-        size = cls.size_bytes(streams, capacity)
-        timeline = cls(_anonymous_file(size), streams, capacity)
+        size = cls.size_bytes(streams, capacity, len(columns))
+        timeline = cls(_anonymous_file(size), streams, capacity, columns)
         timeline._map.write(bytes(size))
         for stream in timeline.streams:
             stream.window_start = stream.window_end = -1
@@ -70,12 +78,13 @@ class Timeline:
         return timeline
 
     @staticmethod
-    def size_bytes(streams: int, capacity: int) -> int:
-        return 8 * (_HEADER_WORDS + streams * (_STREAM_HEADER + 2 * capacity))
+    def size_bytes(streams: int, capacity: int, columns: int = len(COLUMNS)) -> int:
+        return 8 * (_HEADER_WORDS + streams * (_STREAM_HEADER + columns * capacity))
 
     def _stream(self, index: int) -> Stream:
-        at = _HEADER_WORDS + index * (_STREAM_HEADER + 2 * self.capacity)
-        return Stream(self._words[at : at + _STREAM_HEADER + 2 * self.capacity], self.capacity)
+        size = _STREAM_HEADER + len(self.columns) * self.capacity
+        at = _HEADER_WORDS + index * size
+        return Stream(self._words[at : at + size], self.capacity, self.columns)
 
     @property
     def command(self) -> int:
@@ -125,13 +134,19 @@ class Timeline:
 
 
 class Stream:
-    """One stream's counters and its ring of (start, end) pairs."""
+    """One stream's counters and its rings, one a column."""
 
-    def __init__(self, words: memoryview[int], capacity: int) -> None:
+    def __init__(
+        self, words: memoryview[int], capacity: int, columns: Sequence[str] = COLUMNS
+    ) -> None:
         self.capacity = capacity
         self._header = words[:_STREAM_HEADER]
-        self.starts = words[_STREAM_HEADER : _STREAM_HEADER + capacity]
-        self.ends = words[_STREAM_HEADER + capacity :]
+        edges = [_STREAM_HEADER + index * capacity for index in range(len(columns) + 1)]
+        self.columns = {
+            name: words[low:high]
+            for name, (low, high) in zip(columns, pairwise(edges), strict=True)
+        }
+        self.starts, self.ends = (self.columns[name] for name in COLUMNS)
         self._all = words
 
     @property
@@ -178,8 +193,8 @@ class Stream:
         self._header[_LIMIT] = value
 
     @contextmanager
-    def fresh(self) -> Iterator[list[tuple[memoryview[int], memoryview[int]]]]:
-        """What came since the last call, as at most two (starts, ends) spans of the ring, in order.
+    def fresh(self) -> Iterator[list[dict[str, memoryview[int]]]]:
+        """What came since the last call, as at most two spans of every ring, in order.
 
         Copy before leaving the block: the worker may overwrite the spans afterwards.
         """
@@ -191,9 +206,9 @@ class Stream:
             bounds = [(low, high)]
         else:
             bounds = [(low, self.capacity), (0, high)]
-        yield [(self.starts[a:b], self.ends[a:b]) for a, b in bounds]
+        yield [{name: ring[a:b] for name, ring in self.columns.items()} for a, b in bounds]
         self.consumed = last
 
     def release(self) -> None:
-        for view in (self._header, self.starts, self.ends, self._all):
+        for view in (self._header, *self.columns.values(), self._all):
             view.release()

@@ -13,14 +13,11 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from harness import registry
-from harness.engine.loads.closed import StreamLoop
-from harness.engine.loads.pipelined import Lane, PipelinedLoop
+from harness.engine.loads.load import Drive
+from harness.engine.loads.throughput import is_pipelined
 from harness.engine.wire.messages import (
     Boot,
     Event,
@@ -29,17 +26,14 @@ from harness.engine.wire.messages import (
     Job,
     Peer,
     Spent,
-    Turns,
     unverified,
 )
-from harness.engine.wire.timeline import STOP, Stream, Timeline
+from harness.engine.wire.timeline import Stream, Timeline
 from harness.engine.worker.yardstick import yardstick_ns
-from harness.errors import BackendUnavailable, HarnessError, UsageError, one_line
+from harness.errors import BackendUnavailable, HarnessError, one_line
 from harness.host.lifetime import end_with_parent
 from harness.maybe import Maybe, explain
-from harness.protocols import Asynchronous, Backend, DeviceMemory, Session, Unavailable
-
-_ONE_STREAM = ("several streams cannot take turns", "leave out --concurrency")
+from harness.protocols import Backend, DeviceMemory, Session, Unavailable
 
 
 class _Finish(Exception):
@@ -67,7 +61,7 @@ class Worker:
             )
         self._peer.send(Event("imported", facts=available.details))
         job = self._peer.wait_for(Job)
-        timeline = Timeline(timeline_fd, boot.streams, boot.capacity)
+        timeline = Timeline(timeline_fd, boot.streams, boot.capacity, boot.columns)
         self._load(backend, job, boot.streams)
         self._first_inference()
         self._loop(timeline, job)
@@ -95,8 +89,9 @@ class Worker:
         for _ in range(streams):
             self._sessions.append(backend.prepare(job.artifact, inputs, job.options))
         seconds = time.perf_counter() - began
+        pipelined = is_pipelined(self._sessions)
         self._pause(
-            Event("loaded", seconds, pipelined=self._pipelined, device_memory=self._device_memory())
+            Event("loaded", seconds, pipelined=pipelined, device_memory=self._device_memory())
         )
 
     def _first_inference(self) -> None:
@@ -107,29 +102,20 @@ class Worker:
         seconds = (time.perf_counter() - began) / len(self._sessions)
         self._pause(Event("ready", seconds))
 
-    @property
-    def _pipelined(self) -> bool:
-        return len(self._sessions) > 1 and all(
-            isinstance(session, Asynchronous) and session.asynchronous for session in self._sessions
-        )
-
     def _loop(self, timeline: Timeline, job: Job) -> None:
-        loops = _loops(timeline, self._sessions, self._pipelined)
-        loops.warm_up()
+        drive: Drive = registry.load(job.load).drive(timeline, self._sessions, job, self._peer)
+        drive.warm_up()
         before_ns = yardstick_ns()
         from harness.engine.worker import device_times
 
         armed = device_times.arm(self._sessions, timeline.streams, job)
-        loops.rebind(self._sessions)
+        drive.rebind(self._sessions)
         memory = self._device_memory()
         self._pause(Event("steady", device_memory=memory, yardstick_ns=before_ns))
         if isinstance(self._sessions[0], DeviceMemory):
             self._sessions[0].reset_device_peak()
         cpu_ns = time.process_time_ns()
-        if job.turns is None:
-            loops.window()
-        else:
-            loops.take_turns(job.turns, self._peer)
+        drive.window()
         spent = Spent(time.process_time_ns() - cpu_ns, sum(map(_since_warm_up, timeline.streams)))
         # The window is over: from here on, what fails costs itself alone.
         memory, path = self._device_memory_if_it_tells(), ""
@@ -176,106 +162,6 @@ class Worker:
 
 def _since_warm_up(stream: Stream) -> int:
     return stream.written - stream.window_start
-
-
-class _Loops(Protocol):
-    """The streams of a worker, however many threads drive them."""
-
-    def warm_up(self) -> None: ...
-
-    def window(self) -> None: ...
-
-    def take_turns(self, turns: Turns, peer: Peer) -> None:
-        """The window, where others have the turn in between."""
-        ...
-
-    def rebind(self, sessions: Sequence[Session]) -> None:
-        """Ask the sessions for their calls anew."""
-
-
-class _InTurn:
-    """One thread for all streams, whose sessions only start work in `enqueue`."""
-
-    def __init__(self, timeline: Timeline, sessions: Sequence[Session]) -> None:
-        self._streams = timeline.streams
-        self._loop = PipelinedLoop(timeline, self._lanes(sessions))
-
-    def _lanes(self, sessions: Sequence[Session]) -> list[Lane]:
-        pairs = zip(self._streams, sessions, strict=True)
-        return [Lane(stream, session.enqueue, session.synchronize) for stream, session in pairs]
-
-    def warm_up(self) -> None:
-        self._loop.warm_up()
-
-    def window(self) -> None:
-        self._loop.window()
-
-    def take_turns(self, turns: Turns, peer: Peer) -> None:
-        raise UsageError(*_ONE_STREAM)
-
-    def rebind(self, sessions: Sequence[Session]) -> None:
-        self._loop.rebind(self._lanes(sessions))
-
-
-class _Threads:
-    """One thread a stream; a single stream needs none of its own."""
-
-    def __init__(self, timeline: Timeline, sessions: Sequence[Session]) -> None:
-        self._timeline = timeline
-        self._loops = [
-            StreamLoop(timeline, stream, session.enqueue, session.synchronize)
-            for stream, session in zip(timeline.streams, sessions, strict=True)
-        ]
-
-    def warm_up(self) -> None:
-        self._run([loop.warm_up for loop in self._loops])
-
-    def window(self) -> None:
-        self._run([loop.window for loop in self._loops])
-
-    def take_turns(self, turns: Turns, peer: Peer) -> None:
-        from harness.engine.loads.turns import pin_busiest, take_turns
-
-        if len(self._loops) > 1:
-            raise UsageError(*_ONE_STREAM)
-        pin_busiest(turns)
-        take_turns(self._loops[0], self._timeline.streams[0], peer)
-
-    def rebind(self, sessions: Sequence[Session]) -> None:
-        for loop, session in zip(self._loops, sessions, strict=True):
-            loop.rebind(session.enqueue, session.synchronize)
-
-    def _run(self, calls: list[Callable[[], None]]) -> None:
-        if len(calls) == 1:
-            calls[0]()
-        else:
-            _in_threads(calls, self._timeline)
-
-
-def _loops(timeline: Timeline, sessions: Sequence[Session], pipelined: bool) -> _Loops:
-    return (_InTurn if pipelined else _Threads)(timeline, sessions)
-
-
-def _in_threads(calls: list[Callable[[], None]], timeline: Timeline) -> None:
-    """One thread a stream, started together; an error in one stops the others and is raised."""
-    errors: list[BaseException] = []
-    barrier = threading.Barrier(len(calls))
-
-    def body(call: Callable[[], None]) -> None:
-        try:
-            barrier.wait()
-            call()
-        except BaseException as error:
-            errors.append(error)
-            timeline.command = STOP
-
-    threads = [threading.Thread(target=body, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def _in_words(error: Exception) -> str:

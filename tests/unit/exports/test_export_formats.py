@@ -42,7 +42,7 @@ def lay(results: Path, *runs: Result, latencies_us: Sequence[float] = (30, 20, 1
         ends = np.array([10**9, *(round(value * 1000) for value in latencies_us)], dtype=np.int64)
         zeros = np.zeros(len(ends), dtype=np.int64)
         timed = (np.arange(len(ends)) > 0).astype(np.int64)
-        fields = Samples(zeros, zeros, timed, zeros, ends)._asdict()
+        fields = Samples(zeros, zeros, timed, zeros, ends).columns()
         np.savez(folder / "samples.npz", **fields)
 
 
@@ -227,7 +227,7 @@ def test_damaged_samples_cost_the_latencies_alone(results: Path, capsys) -> None
     run = made()
     lay(results, run)
     numbers = np.arange(3, dtype=np.int64)
-    fields = Samples(numbers, numbers, numbers[:2], numbers, numbers)._asdict()
+    fields = Samples(numbers, numbers, numbers[:2], numbers, numbers).columns()
     for spoil in (lambda p: np.savez(p, **fields), lambda p: p.write_bytes(b"PK\x03\x04")):
         spoil(results / run.id / "samples.npz")
         out, err = exported(capsys, "pytest-benchmark")

@@ -72,7 +72,7 @@ def packed(**columns: Any) -> bytes:
 
 
 def columns(rows: int) -> dict[str, Any]:
-    return {name: np.zeros(rows, np.int64) for name in Samples._fields}
+    return {name: np.zeros(rows, np.int64) for name in Samples._fields[:5]}
 
 
 def test_samples_that_unpack_to_far_more_are_not_unpacked(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_what_the_zip_file_hides_is_not_believed(tmp_path: Path) -> None:
     shape = {"descr": "<i8", "fortran_order": False, "shape": (1 << 40,)}
     np.lib.format.write_array_header_1_0(header, shape)
     with zipfile.ZipFile(tmp_path / "samples.npz", "w") as file:
-        for name in Samples._fields:
+        for name in Samples._fields[:5]:
             file.writestr(f"{name}.npy", header.getvalue())
     with pytest.raises(ResultError, match="no samples file, or damaged"):
         read_samples(tmp_path)
