@@ -11,24 +11,27 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from harness.compression.apart import told_apart
+from harness.board.add_scalars import added_up
 from harness.compression.fields import SHARES
 from harness.compression.model import METRICS, NEVER_ZERO, Board, Entry, Figure, Histogram
-from harness.compression.ratios import RATIOS, with_ratios
+from harness.compression.pooled import UNFINISHED, pooled
+from harness.compression.ratios import RATIOS
+from harness.records.result import Result
 from harness.tensorboard.tags import HIGH, LATENCIES, LOW, Tag, of_the_board
 
 # A run that wrote nothing for so long is over, whatever it said last.
 STALE_S = 600.0
 # What `harness run` writes while it goes, until the figures of the whole run are there.
 LIVE = {"latency_ms": "latency/median_ms", "throughput_per_s": "throughput/per_s"}
-_UNFINISHED = ("running", "failed", "interrupted")
-_STATUSES = (*_UNFINISHED, "complete", "degraded", "imported")
+_STATUSES = (*UNFINISHED, "complete", "degraded", "imported")
 _LONGEST_TEXT = 1_000_000
 _MOST_NOTES = 5
+_UNCLEAN = re.compile(r"[^-/\w\.]")  # what tensorboardX replaces in the tag of a scalar
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n```", re.DOTALL)
 _OWN_KEYS = {"schema", "model", "precision", "status", "random_weights", "reference", "units",
              "missing", "info", "derived"}  # fmt: skip
@@ -47,15 +50,30 @@ class Run(msgspec.Struct):
     seen_s: float = 0.0
 
 
-def board(runs: Mapping[str, Run], now_s: float) -> Board:
-    """Everything the runs tell, with ratios and scores. Entries by model, precision and run."""
-    entries = [entry for name in sorted(runs) for entry in _entries(name, runs[name], now_s)]
-    # of several references the last is taken: one that is still running, or broke, comes first
-    entries.sort(key=lambda entry: (entry.status not in _UNFINISHED, entry.run))
-    compared = [_as_shares(entry) for entry in with_ratios(told_apart(entries))]
-    order = {"fp32": 0}
-    listed = sorted(compared, key=lambda e: (e.model, order.get(e.precision, 1), e.precision))
-    return Board(entries=tuple(listed), notes=_notes(runs))
+def board(
+    runs: Mapping[str, Run],
+    now_s: float,
+    results: Mapping[str, Result] | None = None,
+    folders: Mapping[str, Path] | None = None,
+) -> Board:
+    """Everything the runs tell, with ratios, scores and judgements. By model, precision and run.
+
+    ``results``: of each run that has a result beside its events, which then counts instead of them;
+    its launches are pooled with those of its cell. ``folders``: where results lie, by their ids.
+    """
+    done = results or {}
+    found = {name: list(_entries(name, runs[name], now_s)) for name in sorted(runs)}
+    latencies = {
+        done[name].id: entry.latencies
+        for name, entries in found.items()
+        for entry in entries
+        if name in done and entry.latencies is not None
+    }
+    logged = [entry for name, entries in found.items() if name not in done for entry in entries]
+    logged += added_up({name: run.scalars for name, run in runs.items()})
+    pool = pooled([*done.values()], logged, latencies=latencies, folders=folders)
+    entries = tuple(_as_shares(entry) for entry in pool.entries)
+    return Board(entries=entries, notes=(*_notes(runs), *pool.problems))
 
 
 def _as_shares(entry: Entry) -> Entry:
@@ -106,13 +124,29 @@ def _entries(name: str, run: Run, now_s: float) -> Iterable[Entry]:
     by_model: defaultdict[str, dict[str, Tag]] = defaultdict(dict)
     for full, tag in of_the_board([*run.scalars, *run.texts, *run.histograms]).items():
         by_model[tag.model][full] = tag
-    for model, tags in by_model.items():
+    for model, tags in _reunited(by_model).items():
         facts = _facts(run, tags)
         true_name = facts.get("model")  # a tag may hold it shortened
         called = true_name if isinstance(true_name, str) and true_name.strip() else model
         found = _Model(called, name, run, tags, facts)
         for precision in found.precisions():
             yield _entry(found, precision, now_s)
+
+
+def _reunited(by_model: Mapping[str, dict[str, Tag]]) -> dict[str, dict[str, Tag]]:
+    """Of writers that clean the tags of scalars alone (tensorboardX): one model, not two.
+
+    ``net_v2_`` joins ``net v2+``, by the latter's name, if nothing else would be cleaned to that.
+    """
+    dirty: defaultdict[str, list[str]] = defaultdict(list)
+    for model in by_model:
+        if (cleaned := _UNCLEAN.sub("_", model)) != model:
+            dirty[cleaned].append(model)
+    joined = {model: dict(tags) for model, tags in by_model.items()}
+    for cleaned, models in dirty.items():
+        if cleaned in joined and len(models) == 1:
+            joined[models[0]] |= joined.pop(cleaned)
+    return joined
 
 
 def _entry(model: _Model, precision: str, now_s: float) -> Entry:

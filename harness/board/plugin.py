@@ -36,7 +36,7 @@ class Loader(base_plugin.TBLoader):
 
             if context.data_provider is None:
                 raise RuntimeError("TensorBoard offers no data provider")
-            return CompressionPlugin(Source(context.data_provider), assets())
+            return CompressionPlugin(Source(context.data_provider, context.logdir), assets())
         except Exception as error:
             _LOG.warning("the COMPRESSION tab is not available: %s", error)
             return None

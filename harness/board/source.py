@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness.board.add_scalars import is_curve
+from harness.board.beside import Beside
 from harness.board.gather import LIVE, Run, board
 from harness.compression.model import METRICS, Board
 from harness.tensorboard.tags import of_the_board
@@ -29,8 +32,10 @@ _Listing = dict[str, dict[str, Any]]  # run -> tag -> its time series
 class Source:
     """The board of one TensorBoard. Safe to use from several threads."""
 
-    def __init__(self, provider: DataProvider) -> None:
+    def __init__(self, provider: DataProvider, logdir: str | Path | None = None) -> None:
+        """``logdir``: where the results lie beside the events, if TensorBoard reads one folder."""
         self._provider = provider
+        self._beside = Beside(Path(logdir)) if logdir else None
         self._lock = threading.Lock()
         self._token, self._json = "", b""
 
@@ -42,7 +47,9 @@ class Source:
         """A token that changes when the data does, and {"token", "metrics", "board"} as JSON."""
         with self._lock:
             listed = self._list(ctx, experiment)
-            token = _token(listed)
+            runs = {run for tags in listed.values() for run in tags}
+            stamps = self._beside.look(runs) if self._beside else []
+            token = _token(listed, stamps)
             if token != self._token:
                 found = self._read(ctx, experiment, listed)
                 payload = {"token": token, "metrics": METRICS, "board": found}
@@ -57,7 +64,8 @@ class Source:
             ask = self._provider.list_scalars if kind == "scalars" else self._provider.list_tensors
             listed[kind] = ask(ctx, experiment_id=experiment, plugin_name=kind) or {}
         names = {run for runs in listed.values() for run in runs}
-        wanted = {name: _wanted(listed, name) for name in names}
+        wanted = {name: wanted_of(name, (t for r in listed.values() for t in r.get(name, ())))
+                  for name in names}  # fmt: skip
         return {
             kind: {
                 run: {tag: series for tag, series in tags.items() if tag in wanted[run]}
@@ -81,7 +89,11 @@ class Source:
                     run.texts = {tag: _text(datum.numpy) for tag, datum in values.items()}
                 else:
                     run.histograms = {tag: _rows(datum.numpy) for tag, datum in values.items()}
-        return board(runs, time.time())  # against the stamps in the files, which are wall time
+        now_s = time.time()  # against the stamps in the files, which are wall time
+        if self._beside is None:
+            return board(runs, now_s)
+        found = board(runs, now_s, self._beside.results, self._beside.folders)
+        return msgspec.structs.replace(found, notes=(*found.notes, *self._beside.problems))
 
     def _newest(
         self, ctx: RequestContext, experiment: str, kind: str, listing: _Listing
@@ -101,18 +113,23 @@ class Source:
         }  # fmt: skip
 
 
-def _wanted(listed: Mapping[str, _Listing], run: str) -> set[str]:
-    tags = of_the_board(tag for runs in listed.values() for tag in runs.get(run, {}))
-    return {*tags, *LIVE.values()} if tags else set()
+def wanted_of(run: str, tags: Iterable[str]) -> set[str]:
+    """Those of the tags of ``run`` that the board reads."""
+    listed = [*tags]
+    own = of_the_board(listed)
+    curves = {tag for tag in listed if is_curve(run, tag)}
+    return {*own, *LIVE.values(), *curves} if own else curves
 
 
-def _token(listed: Mapping[str, _Listing]) -> str:
+def _token(listed: Mapping[str, _Listing], stamps: Iterable[object]) -> str:
     digest = hashlib.sha256()
+    for stamp in stamps:
+        digest.update(repr(stamp).encode("utf-8", "replace"))
     for kind, listing in sorted(listed.items()):
         for run, tags in sorted(listing.items()):
             for tag, series in sorted(tags.items()):
-                stamp = (kind, run, tag, series.max_step, series.max_wall_time)
-                digest.update(repr(stamp).encode("utf-8", "replace"))
+                found = (kind, run, tag, series.max_step, series.max_wall_time)
+                digest.update(repr(found).encode("utf-8", "replace"))
     return digest.hexdigest()[:32]
 
 

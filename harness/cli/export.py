@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.output import results_option, say_written
-from harness.cli.selected import select
+from harness.cli.selected import select_all
 from harness.cli.tell import tell
 from harness.errors import UsageError
 from harness.exports.formats import FORMATS, exporter
@@ -26,7 +26,8 @@ def command(runs: tuple[str, ...], name: str, output: str, results: str) -> int:
     """Write RUNS in the format of another tool.
 
     RUNS are run folders, result files, run ids or their beginnings, `latest`, folders of runs and
-    whatever else names runs. What a format cannot hold is left out, and listed on stderr.
+    whatever else names runs; also folders of imports and of CompressionWriter's logs. What a format
+    cannot hold is left out, and listed on stderr.
 
     For pytest-benchmark, a folder (or a name that ends in /) is its storage: the file gets the next
     number there, and a bare --benchmark-compare finds it. In compression-engine files,
@@ -36,8 +37,9 @@ def command(runs: tuple[str, ...], name: str, output: str, results: str) -> int:
     storage = name == "pytest-benchmark" and (output.endswith("/") or Path(output).is_dir())
     if not output or (Path(output).is_dir() and not storage):
         raise UsageError(f"-o is {output!r}", "give a file, or - for the terminal")
-    chosen = sorted(select(runs, results).runs, key=lambda one: (one[0].started_at, one[0].id))
-    made = write([result for result, _ in chosen], [path for _, path in chosen])
+    selected, logged = select_all(runs, results)
+    chosen = sorted(selected.runs, key=lambda one: (one[0].started_at, one[0].id))
+    made = write([result for result, _ in chosen], [path for _, path in chosen], logged)
     if output == "-":
         click.echo(made.data, nl=False)
     else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +19,7 @@ from harness.protocols import Available, Option
 from harness.views.text import plain, why
 
 if TYPE_CHECKING:
-    from harness.records.index.database import IndexedRun
+    from harness.records.index.database import Index, IndexedRun
 
 _KINDS = ("models", "backends", "profilers")
 _RUNS = ("runs", "results")
@@ -33,8 +35,11 @@ _RUNS = ("runs", "results")
 def command(kind: str | None, results: str, limit: int, as_json: bool) -> int:
     """List models, backends and profilers (or only one KIND), and what works here.
 
+    KIND `runs` (or `results`) lists the newest runs of the results folder; launches that a sweep
+    made of one cell are one row, under the newest of them.
+
     What does not work says why, and what would make it work. A plug-in that fails to load stays
-    listed with the cause. KIND `runs` (or `results`) lists the newest runs of the results folder.
+    listed with the cause.
     """
     if kind in _RUNS:
         return _runs(results, limit, as_json)
@@ -58,13 +63,16 @@ def _runs(results: str, limit: int, as_json: bool) -> int:
     with Index(is_folder(results)) as index:
         report = index.refresh()
         found = index.runs(limit=limit)
+        rows = [] if as_json else _pooled(index, limit)
     if as_json:
         print_json(found)
     else:
         from harness.views.terminal import print_out, render_table
 
-        now = datetime.now(UTC)
-        body = [(run.id, _age(run, now), run.status, _told(run)) for run in found]
+        now, settings = datetime.now(UTC), _settings(rows, Path(results))
+        body = [
+            (runs[0].id, _age(runs[0], now), _status(runs), _told(runs, settings)) for runs in rows
+        ]
         print_out(render_table(("Run", "age", "status", "median"), body))
     for path, reason in (*report.skipped, *report.uncounted):
         tell(f"{path}: {reason}")
@@ -86,15 +94,84 @@ def _age(run: IndexedRun, now: datetime) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def _told(run: IndexedRun) -> str:
-    """The median latency, and of the cell what is not usual and the run's name does not say."""
+def _pooled(index: Index, limit: int) -> list[list[IndexedRun]]:
+    """The newest runs, the newest first; the launches of one cell in one sweep together."""
+    fetched = limit
+    while True:
+        runs = index.runs(limit=fetched)
+        keys = list(dict.fromkeys(map(_belongs_to, runs)))
+        if len(keys) > limit or len(runs) < fetched:
+            break
+        fetched *= 8
+    shown = dict.fromkeys(keys[:limit])
+    sweeps = {run.tags["sweep"] for run in runs if _belongs_to(run) in shown and _in_sweep(run)}
+    every = [run for run in runs if not _in_sweep(run)]
+    every += [run for sweep in sweeps for run in index.runs(sweep=sweep)]
+    rows: dict[tuple[str, ...], list[IndexedRun]] = {key: [] for key in shown}
+    for run in every:
+        if (key := _belongs_to(run)) in rows:
+            rows[key].append(run)
+    return [sorted(row, key=lambda run: run.started_at, reverse=True) for row in rows.values()]
+
+
+def _in_sweep(run: IndexedRun) -> bool:
+    return bool(run.tags.get("sweep") and run.tags.get("launch"))
+
+
+def _belongs_to(run: IndexedRun) -> tuple[str, ...]:
+    if not _in_sweep(run):
+        return (run.id,)
+    return run.tags["sweep"], run.cell.key, run.fingerprint, run.model_sha or ""
+
+
+def _settings(rows: list[list[IndexedRun]], results: Path) -> dict[str, tuple[str, str]]:
+    """By the id of a row's newest run: its pooled median, and what tells it from others of its
+    model. A file that cannot be read is not there."""
+    from harness.compression.apart import told_apart
+    from harness.compression.pooled import entry_of_side, parts_of
+    from harness.compression.settings import told
+    from harness.errors import ResultError
+    from harness.records.store import read_result
     from harness.views.text import quantity
 
-    median = run.values.get("latency_median")
-    _, _, device, _, batch, scenario = run.cell.name.rsplit("/", 5)
+    entries = {}
+    for runs in rows:
+        try:
+            sides = parts_of([read_result(results / run.path) for run in runs])
+        except ResultError:
+            continue
+        entries[runs[0].id] = entry_of_side(sides[0], {})
+    named = told(told_apart(list(entries.values())))
+    return {
+        run: (
+            quantity(entry.figures["latency_ms"].value, "ms")
+            if "latency_ms" in entry.figures
+            else "",
+            entry.setting,
+        )
+        for run, entry in zip(entries, named, strict=True)
+    }
+
+
+def _status(runs: list[IndexedRun]) -> str:
+    """``complete``, or of several how many are what: ``4 complete, 1 failed``."""
+    counted = Counter(run.status for run in runs)
+    if len(counted) == 1:
+        return runs[0].status
+    return ", ".join(f"{count} {status}" for status, count in counted.most_common())
+
+
+def _told(runs: list[IndexedRun], settings: dict[str, tuple[str, str]]) -> str:
+    """The median latency, and of the cell what is not usual and the run's name does not say."""
+    newest = runs[0]
+    median, setting = settings.get(newest.id, ("", ""))
+    _, _, device, _, batch, scenario = newest.cell.name.rsplit("/", 5)
     unusual = {device: "cpu", batch: "b1", scenario: "latency"}
     told = [name for name, usual in unusual.items() if name != usual]
-    return ", ".join(([] if median is None else [quantity(median, "ms")]) + told)
+    in_name = {device, scenario, f"batch {batch[1:]}", newest.id}
+    told += [part for part in setting.split(", ") if part and part not in in_name]
+    launches = [f"{len(runs)} launches"] if len(runs) > 1 else []
+    return plain(", ".join(filter(None, [median, *launches, *told])))
 
 
 def models() -> list[dict[str, Any]]:

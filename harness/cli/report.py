@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.output import results_option, say_written
-from harness.cli.selected import select
+from harness.cli.selected import select_all
 
 if TYPE_CHECKING:
     from harness.report.gather import Report
@@ -32,16 +32,18 @@ def command(runs: tuple[str, ...], output: str, form: str | None, title: str, re
 
     With charts, figures and intervals, what differs for certain, AURORA scores, machine, method,
     validity checks and caveats. RUNS are run folders, result files, run ids or their beginnings,
-    `latest`, folders of runs and whatever else names runs.
+    `latest`, folders of runs and whatever else names runs; also folders of imports and of
+    CompressionWriter's logs, and files of the compression engine.
     """
     from harness.compare.series import NightSpreads
     from harness.host.files import write_atomically
     from harness.report import gather as report
 
     render = _renderer(form or ("markdown" if output.endswith((".md", "-")) else "html"))
-    selected = select(runs, results)
+    selected, logged = select_all(runs, results)
     spreads = NightSpreads(results)
-    data = render(report.gather(selected.runs, title, selected.problems, spreads))
+    problems = selected.problems
+    data = render(report.gather(selected.runs, title, problems, spreads, logged.entries))
     if output == "-":
         click.echo(data, nl=False)
     else:

@@ -43,18 +43,25 @@ def of_runs(found: Comparison, a: Result, b: Result, folder: Path) -> Comparison
     duel = a.tags.get("duel")
     if not duel or duel != b.tags.get("duel"):
         return found
-    path = folder / COMPARISON_NAME
-    if not path.exists():  # a run that was copied out of its duel
-        return found
-    try:
-        record = decode(read_bytes(path), Comparison)
-    except msgspec.MsgspecError as error:
-        raise ResultError(f"{str(path)!r} is no comparison, or damaged: {error}") from error
-    verdict = only(record.paired, a.id, b.id) if record.paired else None
-    if verdict is None:
+    record = read_record(folder / COMPARISON_NAME)
+    verdict = only(record.paired, a.id, b.id) if record and record.paired else None
+    if record is None or verdict is None:
         return found
     cells = tuple(with_paired(cell, verdict) for cell in found.cells)
     return msgspec.structs.replace(found, cells=cells, design=DESIGN, paired=record.paired)
+
+
+def read_record(path: Path) -> Comparison | None:
+    """The record of a duel; None where there is none, as beside a run that was copied out of it.
+
+    Raises `ResultError` where it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return decode(read_bytes(path), Comparison)
+    except msgspec.MsgspecError as error:
+        raise ResultError(f"{str(path)!r} is no comparison, or damaged: {error}") from error
 
 
 def only(found: Paired, a: str, b: str) -> PairedVerdict | None:

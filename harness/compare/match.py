@@ -191,6 +191,22 @@ def _joined(key: tuple[str, str], a: Side, b: Side) -> Match:
     )
 
 
+def matched(a: Side, b: Side) -> Match:
+    """Two sides of one machine, whatever cells they are of."""
+    cells = cell_of(a.first), cell_of(b.first)
+    kind, reason = obstacle(a, b)
+    return Match(
+        cell=cells[1].name,
+        key=cells[1].key,
+        fingerprint=b.first.machine.fingerprint,
+        a=a,
+        b=b,
+        reference="" if cells[0] == cells[1] else cells[0].name,
+        apart=kind,
+        reason=reason,
+    )
+
+
 def obstacle(a: Side, b: Side) -> tuple[Apart, str]:
     """What keeps two sides of one cell from being compared; twice nothing if all is well."""
     for name, side in (("A", a), ("B", b)):

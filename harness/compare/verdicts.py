@@ -45,7 +45,7 @@ from harness.stats.two_samples import (
 )
 
 Verdict = Literal["improved", "regressed", "unchanged", "inconclusive", "not comparable"]
-_ONE_FIGURE = "one figure a run, so there is no spread to judge by"
+ONE_FIGURE = "one figure a run, so there is no spread to judge by"
 _NOT_TESTED = Unavailable("not tested")
 
 
@@ -249,7 +249,7 @@ def _whole_runs(pairing: Pairing, kind: Metric, minimum: float) -> Draft:
         return absent
     if why := _other_batches(pairing, kind):
         return _refused(row, why)
-    return _doubtful(row, _ONE_FIGURE)
+    return _doubtful(row, ONE_FIGURE)
 
 
 def _exact(pairing: Pairing, kind: Metric, minimum: float) -> Draft:

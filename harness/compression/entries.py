@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from harness.compression.model import METRICS, Entry, Figure, Histogram
+from harness.compression.settings import facts_of
 from harness.maybe import Unavailable, explain
 from harness.records.cell import cell_name, content_of, is_file, model_path
 from harness.records.figures import interval, single
@@ -17,7 +18,7 @@ from harness.spec import RunSpec, shown
 
 # column -> the metric that it shows, in the order of the board's columns
 _SHOWN = {one.column: one for one in FIGURES.values() if one.column}
-_COLUMNS = {column: _SHOWN[column] for column in METRICS if column in _SHOWN}
+COLUMNS = {column: _SHOWN[column] for column in METRICS if column in _SHOWN}
 
 
 def model_of(spec: RunSpec) -> str:
@@ -31,7 +32,7 @@ def model_of(spec: RunSpec) -> str:
 
 def entry_of(result: Result, latencies: Histogram | None = None) -> Entry:
     """The figures of ``result``; latency is the median, memory the peak of the timed window."""
-    found = {column: _figure(result, metric) for column, metric in _COLUMNS.items()}
+    found = {column: _figure(result, metric) for column, metric in COLUMNS.items()}
     info = spec_info(result.spec) | _result_info(result)
     no_peak = isinstance(lookup(result, "memory.device.allocator_peak_bytes"), Unavailable)
     if no_peak and isinstance(found["gpu_memory_mb"], Figure):
@@ -52,8 +53,10 @@ def entry_of(result: Result, latencies: Histogram | None = None) -> Entry:
 
 def spec_info(spec: RunSpec) -> dict[str, str]:
     """What is known before the run."""
-    facts = {name: str(value) for name, value in shown(spec).items()}
-    return facts | {"launches": str(spec.launches), "latency_statistic": "median"}
+    facts = facts_of(spec) | {name: str(value) for name, value in shown(spec).items()}
+    return (
+        facts | _file_info(spec) | {"launches": str(spec.launches), "latency_statistic": "median"}
+    )
 
 
 def _file_info(spec: RunSpec) -> dict[str, str]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness.compare.match import Side
+from harness.compare.verdicts import Settings
 from harness.compression import engine_file as compression_engine
 from harness.compression.apart import told_apart
-from harness.compression.entries import entry_of
 from harness.compression.model import Board, Entry, Figure, Histogram
-from harness.compression.ratios import with_ratios
+from harness.compression.pooled import Pooled, entry_of_side, figure_of, parts_of, pooled
+from harness.compression.settings import ALIKE, QUANTIZING, told
 from harness.errors import ResultError
 from harness.maybe import Unavailable
-from harness.records.figures import interval, single
 from harness.records.result import Result
 from harness.records.samples import read_samples
 
@@ -36,17 +39,35 @@ _UNITS = {
 }
 
 
-def board_from(results: Sequence[Result], folders: Sequence[Path | None] = ()) -> Board:
-    """One entry per result, oldest first, with ratios and scores.
+def board_from(
+    results: Sequence[Result], folders: Sequence[Path | None] = (), logged: Sequence[Entry] = ()
+) -> Board:
+    """The board of `boarded`."""
+    return boarded(results, folders, logged)[0]
+
+
+def boarded(
+    results: Sequence[Result],
+    folders: Sequence[Path | None] = (),
+    logged: Sequence[Entry] = (),
+    settings: Settings | None = None,
+) -> tuple[Board, Pooled]:
+    """One entry per cell, with ratios, scores and judgements; those without results come last.
 
     ``folders`` (one per result) hold the samples, for the distributions of latency.
     """
-    paired = list(zip(results, folders or [None] * len(results), strict=True))
-    paired.sort(key=lambda one: one[0].started_at)
+    given = dict(zip((r.id for r in results), folders or [None] * len(results), strict=True))
     problems: list[str] = []
-    entries = [entry_of(result, _latencies(result, folder, problems)) for result, folder in paired]
-    notes = _summed_up(problems, len(paired))
-    return Board(entries=with_ratios(told_apart(entries)), notes=notes)
+    found = {r.id: _latencies(r, given[r.id], problems) for r in results}
+    pool = pooled(
+        results,
+        logged,
+        latencies={run: one for run, one in found.items() if one is not None},
+        folders={run: folder for run, folder in given.items() if folder is not None},
+        settings=settings,
+    )
+    notes = (*_summed_up(problems, len(results)), *pool.problems)
+    return Board(entries=pool.entries, notes=notes), pool
 
 
 def _summed_up(problems: Sequence[str], total: int) -> tuple[str, ...]:
@@ -55,22 +76,50 @@ def _summed_up(problems: Sequence[str], total: int) -> tuple[str, ...]:
     return (f"{len(problems)} of {total} runs show no distribution of latency; {problems[0]}",)
 
 
-def export(results: Sequence[Result]) -> bytes:
-    """The compression engine's file: means and milliwatts as it has them, joules beside them."""
-    ordered = sorted(results, key=lambda result: result.started_at)
-    entries = told_apart([_exported(result) for result in ordered])
+def export(results: Sequence[Result], logged: Board | None = None) -> bytes:
+    """The compression engine's file: means and milliwatts as it has them, joules beside them.
+
+    One entry a cell, its launches pooled. ``logged``: entries without results, as they are.
+    """
+    sides = parts_of(results)
+    others = logged or Board(entries=())
+    entries = _by_technique(told(told_apart([*map(_exported, sides), *others.entries])))
     names = compression_engine.unique_names(entries)
-    extra: dict[str, dict[str, Any]] = {}
-    for name, result in zip(names, ordered, strict=True):
-        about = extra.setdefault(name, {"model_info": _model_info(result)})
-        about["benchmark_time_seconds"] = (
-            about.get("benchmark_time_seconds", 0.0) + result.duration_s
+    extra: dict[str, dict[str, Any]] = {**others.extra}
+    for name, side in zip(names, sides, strict=False):
+        about = extra.setdefault(
+            name, {"model_info": _model_info((side.finished or side.failed)[-1])}
         )
+        spent_s = sum(run.duration_s for run in (*side.finished, *side.failed))
+        about["benchmark_time_seconds"] = about.get("benchmark_time_seconds", 0.0) + spent_s
     named = [
         msgspec.structs.replace(entry, model=name)
         for entry, name in zip(entries, names, strict=True)
     ]
-    return compression_engine.dump(Board(entries=tuple(named), extra=extra))
+    board = Board(entries=tuple(named), extra=extra, file_extra=others.file_extra)
+    return compression_engine.dump(board)
+
+
+def _by_technique(entries: Sequence[Entry]) -> list[Entry]:
+    """``int8`` and ``int8-dynamic``: one model quantized in several ways, under one model."""
+    alike: defaultdict[tuple[str, ...], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        facts = (entry.info.get(key, "") for key in ("machine", *ALIKE))
+        alike[(entry.model, entry.precision, *facts)].append(entry)
+    names = {id(e): name for found in alike.values() for e, name in _precisions(found)}
+    return [msgspec.structs.replace(entry, precision=names[id(entry)]) for entry in entries]
+
+
+def _precisions(alike: Sequence[Entry]) -> Iterator[tuple[Entry, str]]:
+    """The first keeps the plain name."""
+    differ = [k for k in QUANTIZING if len({entry.info.get(k) for entry in alike}) > 1]
+    seen = {alike[0].precision}
+    for at, entry in enumerate(alike):
+        values = [entry.info[key] for key in differ if entry.info.get(key)]
+        longer = re.sub(r"[^A-Za-z0-9_.+]+", "-", "-".join([entry.precision, *values]))[:32]
+        name = longer.rstrip("-") if at and longer.rstrip("-") not in seen else entry.precision
+        seen.add(name)
+        yield entry, name
 
 
 def _model_info(result: Result) -> dict[str, Any]:
@@ -86,24 +135,21 @@ def _model_info(result: Result) -> dict[str, Any]:
     }
 
 
-def _exported(result: Result) -> Entry:
+def _exported(side: Side) -> Entry:
     """The entry with the mean for the median; its figures of our own as extra fields."""
-    entry = entry_of(result)
+    entry = entry_of_side(side, {})
     figures = dict(entry.figures)
     extra: dict[str, Any] = {}
     if (median := figures.pop("latency_ms", None)) is not None:
         extra["latency_median_ms"] = median.value
-    mean = single(result, "latency_mean")
+    mean, watts = figure_of(side, "latency_mean"), figure_of(side, "power_average")
     if not isinstance(mean, Unavailable):
-        bounds = interval(result, "latency_mean")
-        low, high = (None, None) if isinstance(bounds, Unavailable) else bounds
-        figures["latency_ms"] = Figure(mean, low, high)
-    watts = single(result, "power_average")
+        figures["latency_ms"] = mean
     if not isinstance(watts, Unavailable):
-        figures["power_mw"] = Figure(watts * 1e3)
+        figures["power_mw"] = Figure(watts.value * 1e3)
     own = compression_engine.Own(
-        run=result.id,
-        status=result.status,
+        run=entry.run,
+        status=entry.status,
         random_weights=entry.random_weights,
         units=_UNITS,
         intervals={

@@ -87,6 +87,33 @@ class Histogram(msgspec.Struct, frozen=True):
     counts: tuple[float, ...]
 
 
+class Judgement(msgspec.Struct, frozen=True):
+    """What `harness.compare` says of one metric of an entry and its reference.
+
+    ``ratio`` is the entry's figure over the reference's, ``low`` and ``high`` its 95 % interval;
+    None where nothing was tested. ``design`` says what was held against what.
+    """
+
+    verdict: str  # improved | regressed | unchanged | inconclusive | not comparable
+    reason: str = ""
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    doubt: str = ""
+    design: str = ""
+
+
+class PooledRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the runs that an entry pools. ``figures`` are its own, by metric."""
+
+    run: str
+    status: str
+    started_at: str = ""
+    launches: int = 0
+    figures: dict[str, float] = {}
+    error: str = ""
+
+
 class Aurora(msgspec.Struct, frozen=True):
     """The score is never shown without its components (ratios, above 1 is better).
 
@@ -102,7 +129,12 @@ class Aurora(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One model at one precision. ``ratios`` are against ``reference``, a precision."""
+    """One model at one precision. ``ratios`` are against ``reference``, a precision.
+
+    ``runs``: those that are pooled, the newest last, as comparisons pool them; ``run`` is the
+    newest that finished. ``setting``: how it was measured and quantized, as far as the entries of
+    its model differ in that. ``judged``: by metric, what of the ratios is certain.
+    """
 
     model: str
     precision: str
@@ -119,6 +151,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     aurora: Aurora | None = None
     info: dict[str, str] = {}  # `PAIRED_BY`, and library, category, input_shape, method, ...
     extra: dict[str, Any] = {}  # of an imported file: the fields that are no figures, verbatim
+    setting: str = ""
+    runs: tuple[PooledRun, ...] = ()
+    launches: int = 0  # of all runs; 0 where nobody knows
+    judged: dict[str, Judgement] = {}
+    advice: str = ""  # what would decide, where a judgement is open
 
 
 class Board(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,13 +23,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from harness.compression.model import PAIRED_BY, Aurora, Entry, Figure
+from harness.compare.verdicts import ONE_FIGURE
+from harness.compression.model import METRICS, PAIRED_BY, Aurora, Entry, Figure, Judgement
+from harness.compression.settings import ALIKE
 from harness.errors import UsageError
+from harness.records.metric import FIGURES
 
 RATIOS = (
     "size_ratio", "size_reduction_pct", "speedup", "memory_reduction_mb", "accuracy_drop",
     "accuracy_retention_pct", "energy_ratio", "energy_reduction",
 )  # fmt: skip
+
+_PAIRED = (*PAIRED_BY, *(name for name in ALIKE if name not in PAIRED_BY))
+_OF_RUNS = "launches"  # a fact of every run of ours
 
 # What was kept counts as much as any two gains; the three gains count alike.
 AURORA_WEIGHTS: dict[str, float] = {
@@ -187,8 +193,32 @@ def _compared(entry: Entry, references: Sequence[Entry], wanted: str) -> Entry:
         reference_run=partner.run,
         ratios=found,
         aurora=score,
+        judged=unjudged(partner, entry),
         missing=missing if score else {**missing, "aurora": _why_no_aurora(partner, entry, found)},
     )
+
+
+def unjudged(reference: Entry, entry: Entry) -> dict[str, Judgement]:
+    """By metric of both, where there is but one figure of each: the size of a file is exact."""
+    return {
+        name: _unjudged(name, reference.figures[name].value, figure.value)
+        for name, figure in entry.figures.items()
+        if name in reference.figures
+    }
+
+
+def _unjudged(metric: str, before: float, after: float) -> Judgement:
+    known = [one for one in FIGURES.values() if one.column == metric]
+    ratio = after / before if before > 0 and after > 0 else None
+    if not known or known[0].rule != "exact" or ratio is None:
+        return Judgement("inconclusive", ONE_FIGURE, ratio)
+    lower, minimum = METRICS[metric].better == "lower", math.log1p(known[0].minimum_effect)
+    shift = math.log(ratio)
+    verdict = "regressed" if (shift > 0) == lower else "improved"
+    return Judgement(
+        "unchanged" if abs(shift) <= minimum else verdict, "exact", ratio, ratio, ratio,
+        design="exact",
+    )  # fmt: skip
 
 
 def _without_partner(entry: Entry, others: Sequence[Entry], wanted: str) -> Entry:
@@ -197,8 +227,8 @@ def _without_partner(entry: Entry, others: Sequence[Entry], wanted: str) -> Entr
         why = f"no {wanted} of this model to compare with"
     else:
         other = others[-1]
-        differs = next(key for key in PAIRED_BY if not _agree(entry, other, key))
-        mine, theirs = entry.info[differs], other.info[differs]
+        differs = next(key for key in _PAIRED if not _agree(entry, other, key))
+        mine, theirs = (e.info.get(differs, "as by default") for e in (entry, other))
         why = f"its {differs} is {mine}, that of {other.precision} is {theirs}"
         if differs == "model_sha256":
             made = f"made from another content ({mine[:8]}) than this model's {other.precision}"
@@ -207,10 +237,13 @@ def _without_partner(entry: Entry, others: Sequence[Entry], wanted: str) -> Entr
 
 
 def _comparable(a: Entry, b: Entry) -> bool:
-    return all(_agree(a, b, key) for key in PAIRED_BY)
+    return all(_agree(a, b, key) for key in _PAIRED)
 
 
 def _agree(a: Entry, b: Entry, key: str) -> bool:
+    """Runs of ours give whatever is not as by default; who is silent elsewhere is not known."""
+    if key not in PAIRED_BY and _OF_RUNS in a.info and _OF_RUNS in b.info:
+        return a.info.get(key) == b.info.get(key)
     return key not in a.info or key not in b.info or a.info[key] == b.info[key]
 
 

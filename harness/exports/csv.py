@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.compare.sides import Measured, measured
-from harness.exports.formats import Exported, absent_note
+from harness.compression.model import METRICS as BOARD
+from harness.compression.model import Board, Entry
+from harness.exports.formats import NOTHING, Exported, absent_note
 from harness.maybe import Unavailable, explain
 from harness.records.cell import cell_of
 from harness.records.metric import METRICS
@@ -28,8 +30,8 @@ COLUMNS = (
 _FORMULA = ("=", "+", "-", "@", "|", "%")
 
 
-def export(results: Sequence[Result], paths: Sequence[Path]) -> Exported:
-    """The table, with a header, in UTF-8."""
+def export(results: Sequence[Result], paths: Sequence[Path], logged: Board = NOTHING) -> Exported:
+    """The table, with a header, in UTF-8. What was ``logged`` has the board's metrics and units."""
     text = io.StringIO()
     absent, rows = 0, 0
     writer = csv.writer(text, lineterminator="\n")
@@ -40,6 +42,10 @@ def export(results: Sequence[Result], paths: Sequence[Path]) -> Exported:
         writer.writerows([*run, *_metric(result, one)] for one in found)
         absent += sum(isinstance(one.value, Unavailable) for one in found)
         rows += len(found)
+    for entry in logged.entries:
+        writer.writerows([*_entry(entry), *row] for row in _logged(entry))
+        absent += len(entry.missing)
+        rows += len(entry.missing) + len(entry.figures)
     return Exported(text.getvalue().encode(), absent_note(absent, rows, "its last column says why"))
 
 
@@ -58,6 +64,26 @@ def _run(result: Result) -> list[str]:
         software.commit or "", software.branch or "", tags,
     )  # fmt: skip
     return [guarded(text) for text in texts]
+
+
+def _entry(entry: Entry) -> list[str]:
+    info = entry.info
+    texts = (
+        info.get("started_at", ""), entry.run, entry.status, "", "", entry.model,
+        info.get("backend", info.get("library", "")), info.get("device", ""), entry.precision,
+        info.get("batch_size", ""), info.get("scenario", ""), info.get("machine", ""), "", "", "",
+    )  # fmt: skip
+    return [guarded(text) for text in texts]
+
+
+def _logged(entry: Entry) -> Iterator[Sequence[str]]:
+    for name, figure in entry.figures.items():
+        bounds = ("" if end is None else repr(end) for end in (figure.low, figure.high))
+        column = BOARD[name]
+        yield (name, column.unit, column.better, repr(figure.value), *bounds, "", "")
+    for name, why in entry.missing.items():
+        unit, better = (BOARD[name].unit, BOARD[name].better) if name in BOARD else ("", "")
+        yield (name, unit, better, "", "", "", "", guarded(why))
 
 
 def _metric(result: Result, one: Measured) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The formats of ``harness export``: what each is called, and who writes it.
 
-A writer takes the results, oldest first, with the file that each was read from, and returns the
-file. It is imported when it is used.
+A writer takes the results, oldest first, with the file that each was read from, and what was
+imported or logged without a run; it returns the file. It is imported when it is used.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.errors import UsageError
+from harness.compression.model import Board
+from harness.errors import NothingComparable, UsageError
 from harness.records.result import Result
 
 
@@ -23,8 +25,10 @@ class Exported(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-Exporter = Callable[[Sequence[Result], Sequence[Path]], Exported]
+Exporter = Callable[[Sequence[Result], Sequence[Path], Board], Exported]
+NOTHING = Board(entries=())
 
+_TAKE_LOGGED = ("compression-engine", "csv")
 # name -> "module:function"
 FORMATS: dict[str, str] = {
     "compression-engine": "harness.exports.formats:compression_engine",
@@ -40,14 +44,37 @@ def exporter(name: str) -> Exporter:
     if name not in FORMATS:
         raise UsageError(f"--format is {name!r}", f"choose one of {', '.join(FORMATS)}")
     module, _, function = FORMATS[name].partition(":")
-    found: Exporter = getattr(importlib.import_module(module), function)
-    return found
+    found = getattr(importlib.import_module(module), function)
+    return found if name in _TAKE_LOGGED else partial(_of_runs_alone, name, found)
 
 
-def compression_engine(results: Sequence[Result], paths: Sequence[Path]) -> Exported:
+def compression_engine(
+    results: Sequence[Result], paths: Sequence[Path], logged: Board = NOTHING
+) -> Exported:
     from harness.compression.from_results import export
 
-    return Exported(export(results))
+    return Exported(export(results, logged))
+
+
+def _of_runs_alone(
+    name: str,
+    write: Callable[[Sequence[Result], Sequence[Path]], Exported],
+    results: Sequence[Result],
+    paths: Sequence[Path],
+    logged: Board = NOTHING,
+) -> Exported:
+    """What ``write`` makes of the runs; entries without a run are named."""
+    entries = logged.entries
+    told = ", ".join(dict.fromkeys(entry.model for entry in entries[:3]))
+    more = ", ..." if len(entries) > 3 else ""
+    why = f"{len(entries)} imported or logged (of {told}{more}): {name} holds runs, with launches"
+    if entries and not results:
+        raise NothingComparable(
+            f"no run to export, only {why}", f"choose {' or '.join(_TAKE_LOGGED)}"
+        )
+    made = write(results, paths)
+    notes = (f"left out: {why}", *made.notes) if entries else made.notes
+    return made._replace(notes=notes)
 
 
 def absent_note(absent: int, figures: int, where: str) -> tuple[str, ...]:

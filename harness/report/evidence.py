@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from harness.compare.verdicts import MetricVerdict
+from harness.compression.model import METRICS, Entry
 from harness.maybe import Maybe, Unavailable, explain
 from harness.records.metric import FIGURES
 from harness.records.result import Check, CheckVerdict, Machine, Result
@@ -14,7 +15,7 @@ from harness.report import gather as reports
 from harness.report.gather import Judged, Report
 from harness.report.markup import Html, h, join
 from harness.report.sections import chip, table, td
-from harness.views.compression import Settings, missing_lines
+from harness.views.compression import missing_lines, setting_of
 from harness.views.text import Line, number, plain, rows, title
 from harness.views.text import subtitle as conditions
 
@@ -23,8 +24,7 @@ _OPEN_RUNS = 3  # with more, their details are folded
 
 def certain(report: Report) -> Html | None:
     """The verdicts of `harness compare`, with their intervals and reasons."""
-    settings = Settings(report.board.entries)
-    body = [row for judged in report.judged for row in _verdicts(judged, settings)]
+    body = [row for judged in report.judged for row in _verdicts(judged)]
     if not body:
         return None
     head = ("comparison", "quantity", "ratio", "95 % interval", "verdict", "because")
@@ -33,7 +33,7 @@ def certain(report: Report) -> Html | None:
             "p",
             "Launches are compared, not iterations: a launch is a fresh process, and what differs"
             " between processes is what a comparison must see. A ratio is the compressed model's"
-            " figure over the reference's.",
+            " figure over the reference's; where a duel let the two take turns, the paired one.",
             class_="dim",
         ),
         *([h("p", f"{report.undecided}.")] if str(report.undecided) else []),
@@ -41,10 +41,12 @@ def certain(report: Report) -> Html | None:
     )
 
 
-def _verdicts(judged: Judged, settings: Settings) -> Iterator[Html]:
+def _verdicts(judged: Judged) -> Iterator[Html]:
     entry = judged.entry
     name = plain(f"{entry.model}, {entry.precision} against {judged.reference.precision}")
-    name = f"{name} ({settings.of(entry)})"
+    name = f"{name} ({setting_of(entry)})" if setting_of(entry) else name
+    if not judged.rows and not judged.refusal:
+        yield from _logged(name, entry)
     if judged.refusal:
         yield h(
             "tr", h("th", name, scope="row"), td("quantity", "all"), td("ratio", ""), td("", ""),
@@ -61,6 +63,17 @@ def _verdicts(judged: Judged, settings: Settings) -> Iterator[Html]:
             td("verdict", chip(row.verdict or "n/a")),
             td("because", _because(row)),
         )
+
+
+def _logged(name: str, entry: Entry) -> Iterator[Html]:
+    """What can be said without launches."""
+    for metric, found in entry.judged.items():
+        ratio = "" if found.ratio is None else number(found.ratio)
+        yield h(
+            "tr", h("th", name, scope="row"), td("quantity", METRICS[metric].title.lower()),
+            td("ratio", ratio, "tight"), td("95 %", "", "tight"),
+            td("verdict", chip(found.verdict)), td("because", plain(found.reason)),
+        )  # fmt: skip
 
 
 def _because(row: MetricVerdict) -> str:
@@ -84,8 +97,10 @@ def caveats(report: Report) -> Html | None:
     return h("ul", *items, class_="caveats") if items else None
 
 
-def validity(report: Report) -> Html:
+def validity(report: Report) -> Html | None:
     """Every check that some run did not pass; then those that all passed."""
+    if not report.results:
+        return None
     found: defaultdict[Check, list[str]] = defaultdict(list)
     for result in report.results:
         for check in reports.doubts(result):
@@ -117,8 +132,10 @@ def _small(text: str) -> Html | None:
     return h("small", plain(text)) if text else None
 
 
-def method(report: Report) -> Html:
+def method(report: Report) -> Html | None:
     """Each machine, and how its runs were measured."""
+    if not report.results:
+        return None
     found = [_machine(machine, runs) for machine, runs in reports.machines(report.results)]
     return join(
         h(
@@ -176,8 +193,10 @@ def missing(report: Report) -> Html | None:
     return table(("quantity", "why"), items, "Missing") if items else None
 
 
-def runs(report: Report) -> Html:
+def runs(report: Report) -> Html | None:
     """All figures of each run, as `harness show` prints them."""
+    if not report.results:
+        return None
     few = len(report.results) <= _OPEN_RUNS
     return join(*(_run(result, few) for result in report.results))
 

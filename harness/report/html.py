@@ -106,20 +106,13 @@ def _section(name: str, title: str, content: Html) -> Html:
 
 
 def _data(report: Report) -> bytes:
-    # of all the facts about an entry, a chart shows its backend, where that tells two apart
-    several = len({entry.info.get("backend") for entry in report.board.entries}) > 1
     entries = [
         msgspec.structs.replace(
-            entry,
-            precision=f"{entry.precision} {entry.info.get('backend', '')}"
-            if several
-            else entry.precision,
-            extra={},
-            missing={},
-            info={},
+            entry, extra={}, missing={}, runs=(), advice="",
+            info={key: entry.info[key] for key in ("backend", "accuracy_on") if key in entry.info},
         )
         for entry in report.board.entries
-    ]
+    ]  # fmt: skip
     return msgspec.json.encode({"board": {"entries": entries}, "metrics": METRICS})
 
 

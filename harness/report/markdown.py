@@ -6,15 +6,24 @@ import re
 from collections.abc import Iterable, Sequence
 
 from harness.compare.verdicts import MetricVerdict
-from harness.compression.model import Entry
+from harness.compression.model import METRICS, Entry
 from harness.maybe import Unavailable
 from harness.records.metric import FIGURES
 from harness.report import gather as reports
 from harness.report.gather import Judged, Report
+from harness.report.sections import subtitle
 from harness.version import __version__
-from harness.views.compression import HEADER, Cell, Settings, aurora_note, cells, missing_lines
+from harness.views.compression import (
+    HEADER,
+    NO_INTERVAL,
+    Cell,
+    aurora_note,
+    cells,
+    missing_lines,
+    setting_of,
+)
 from harness.views.markdown import table_line
-from harness.views.text import count, number, plain
+from harness.views.text import number, plain
 
 LIMIT = 60_000  # characters; GitHub takes 65,536 in a comment
 _LONGEST_TEXT = 300  # of one text that is not ours
@@ -24,23 +33,22 @@ _LEFT = ("model", "precision", "runtime", "status", "comparison", "quantity", "v
 
 def render(report: Report) -> bytes:
     """The whole file, UTF-8, of at most `LIMIT` characters."""
-    entries, settings = report.board.entries, Settings(report.board.entries)
-    where = [machine.factors.get("cpu", "") for machine, _ in reports.machines(report.results)]
+    entries = report.board.entries
     blocks = [
         f"## {escape(report.title)}",
-        escape(f"{count(len(report.results), 'run')} on {'; '.join(where)}"),
+        escape(subtitle(report)),
         _table(
             ("model", "precision", "runtime", *HEADER[2:], "status"),
-            (_figures(entry, settings) for entry in entries),
+            (_figures(entry) for entry in entries),
         ),
         _table(
             ("comparison", "quantity", "ratio", "95 % interval", "verdict"),
-            (line for judged in report.judged for line in _verdicts(judged, settings)),
+            (line for judged in report.judged for line in _verdicts(judged)),
         ),
         escape(f"{report.undecided}." if str(report.undecided) else ""),
         _list("Caveats", (f"**{escape(a)}**: {escape(b)}" for a, b in reports.caveats(report))),
         _list("Missing", map(escape, missing_lines(entries))),
-        _list("AURORA", (_score(entry, settings) for entry in entries if entry.aurora)),
+        _list("AURORA", (_score(entry) for entry in entries if entry.aurora)),
         f"Made by harness {__version__}, {report.made_at}.",
     ]
     return ("\n\n".join(filter(None, blocks)) + "\n").encode(errors="replace")
@@ -54,21 +62,27 @@ def escape(text: str) -> str:
     return re.sub(r"(@|://|www\.)", "\\1\u200b", marked)  # a space of no width breaks links
 
 
-def _figures(entry: Entry, settings: Settings) -> Sequence[str]:
+def _figures(entry: Entry) -> Sequence[str]:
     model, precision, *others = cells(entry)
-    return [model.text, precision.text, settings.of(entry), *map(_figure, others), entry.status]
+    return [model.text, precision.text, setting_of(entry), *map(_figure, others), entry.status]
 
 
 def _figure(cell: Cell) -> str:
+    if cell.note == NO_INTERVAL:
+        return f"{cell.text} ({cell.note})"
     if cell.text == "n/a" or not cell.note.startswith("95 %"):
         return cell.text
     return f"{cell.text} ({cell.note.removeprefix('95 % interval ')})"
 
 
-def _verdicts(judged: Judged, settings: Settings) -> Iterable[Sequence[str]]:
+def _verdicts(judged: Judged) -> Iterable[Sequence[str]]:
     entry = judged.entry
     name = f"{entry.model} {entry.precision} / {judged.reference.precision}"
-    name += f", {settings.of(entry)}"
+    name += f", {setting_of(entry)}"
+    if not judged.rows and not judged.refusal:
+        for metric, found in entry.judged.items():
+            ratio = "" if found.ratio is None else number(found.ratio)
+            yield name, METRICS[metric].title.lower(), ratio, "", found.verdict
     if judged.refusal:
         yield name, "all", "", "", f"not comparable: {judged.refusal}"
     for row in judged.rows:
@@ -82,9 +96,9 @@ def _ratio(row: MetricVerdict) -> tuple[str, str, str]:
     return ratio, interval, row.verdict or ""
 
 
-def _score(entry: Entry, settings: Settings) -> str:
+def _score(entry: Entry) -> str:
     score = entry.aurora.score if entry.aurora else 0.0
-    name = f"{entry.model}, {entry.precision}, {settings.of(entry)}"
+    name = f"{entry.model}, {entry.precision}, {setting_of(entry)}"
     return f"{escape(name)}: **{score:.1f}** of {escape(aurora_note(entry))}"
 
 

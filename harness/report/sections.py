@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.compression.model import Entry
+from harness.compare.paired import DESIGN
+from harness.compression.model import Entry, Judgement
 from harness.compression.ratios import AURORA_TOLERANCE, AURORA_WEIGHTS
 from harness.records.result import Machine
 from harness.report import gather as reports
 from harness.report.gather import Judged, Report
 from harness.report.markup import Html, h, join
-from harness.views.compression import HEADER, Cell, Settings, cell, cells, value_text
+from harness.views.compression import HEADER, Cell, cell, cells, setting_of, value_text
 from harness.views.text import count, number, plain
 
 _COMPONENTS = tuple(name.replace("_", " ") for name in AURORA_WEIGHTS)
@@ -30,10 +31,15 @@ _WORDS = {
 def subtitle(report: Report) -> str:
     """How many runs, from when to when, where."""
     results = report.results
+    logged = sum(entry.run not in report.sides for entry in report.board.entries)
+    others = count(logged, "entry", "entries") + " imported or logged" if logged else ""
+    if not results:
+        return others
     first, last = results[0].started_at[:10], results[-1].started_at[:10]
     when = first if first == last else f"{first} to {last}"
     where = [_processor(machine) for machine, _ in reports.machines(results)]
-    return f"{count(len(results), 'run')}, {when}, on {'; '.join(where)}"
+    runs = f"{count(len(results), 'run')}, {when}, on {'; '.join(where)}"
+    return f"{runs}, and {others}" if others else runs
 
 
 def _processor(machine: Machine) -> str:
@@ -47,79 +53,103 @@ def _processor(machine: Machine) -> str:
 
 def glance(report: Report) -> Html | None:
     """One card per comparison: what compression gained and cost."""
-    settings = Settings(report.board.entries)
-    found = [_card(judged, settings) for judged in report.judged[:_MOST_CARDS]]
+    found = [_card(judged) for judged in report.judged[:_MOST_CARDS]]
     more = len(report.judged) - len(found)
     rest = h("p", f"and {count(more, 'comparison')} more, in the tables", class_="dim")
     return join(h("div", *found, class_="cards"), rest if more else None) if found else None
 
 
-def _card(judged: Judged, settings: Settings) -> Html:
+def _card(judged: Judged) -> Html:
     entry, reference = judged.entry, judged.reference
-    verdicts = {row.metric: row.verdict for row in judged.rows}
     lines = [
-        _change("Latency", entry, "latency_ms", "speedup", verdicts.get("latency_median")),
-        _change("Energy", entry, "energy_j", "energy_ratio", verdicts.get("energy_per_inference")),
-        _change("Size", entry, "model_size_mb", "size_ratio", None),
-        _memory(entry, verdicts.get("memory_peak")),
-        _accuracy(entry, verdicts.get("top1")),
+        _change("Latency", entry, "latency_ms", "speedup"),
+        _change("Energy", entry, "energy_j", "energy_ratio"),
+        _change("Size", entry, "model_size_mb", "size_ratio"),
+        _memory(entry),
+        _accuracy(entry),
     ]
-    backend, *others = settings.of(entry).split(", ")
-    where = ", ".join([f"{backend} on {plain(entry.info.get('device', ''))}", *others])
-    against = f"{plain(entry.precision)} against {plain(reference.precision)}, {where}"
+    backend, *others = setting_of(entry).split(", ")
+    place = f"{backend} on {plain(entry.info['device'])}" if "device" in entry.info else backend
+    where = ", ".join(filter(None, [place, *others]))
+    against = f"{plain(entry.precision)} against {plain(reference.precision)}"
+    told = ", ".join(filter(None, (against, where)))
     return h(
-        "article", h("h3", plain(entry.model)), h("small", against),
-        h("ul", *lines), _score(entry), class_="card",
+        "article", h("h3", plain(entry.model)), h("small", told),
+        h("ul", *lines), _open_question(entry), _score(entry), class_="card",
     )  # fmt: skip
 
 
-def _change(label: str, entry: Entry, metric: str, ratio: str, verdict: str | None) -> Html | None:
-    value = entry.ratios.get(ratio)
+def _open_question(entry: Entry) -> Html | None:
+    """Why the latencies are not told apart, and what would do it."""
+    latency = entry.judged.get("latency_ms")
+    if latency is None or latency.verdict not in ("inconclusive", "not comparable"):
+        return None
+    told = "; ".join(filter(None, (latency.reason, entry.advice)))
+    return h("p", h("small", plain(f"Latency: {told}")), class_="open")
+
+
+def _change(label: str, entry: Entry, metric: str, ratio: str) -> Html | None:
+    value, judged = entry.ratios.get(ratio), entry.judged.get(metric)
     if value is None:
         return _absent(label, entry, metric)
+    side_by_side = judged is not None and judged.design == DESIGN and judged.ratio
+    if side_by_side and judged is not None and judged.ratio:
+        value = 1 / judged.ratio
     more, less = _WORDS[ratio]
-    if number(value, 3) == "1.00":
-        return _fact(label, "the same", "", verdict)
-    text = f"{number(value, 3)}× {more}" if value >= 1 else f"{number(1 / value, 3)}× {less}"
-    return _fact(label, text, "better" if value >= 1 else "worse", verdict)
+    digits = 4 if side_by_side else 3
+    if number(value, 3) == "1.00" and not side_by_side:
+        return _fact(label, "the same", "", judged)
+    text = f"{number(value, digits)}× {more}"
+    if value < 1:
+        text = f"{number(1 / value, digits)}× {less}"
+    return _fact(label, text, "better" if value >= 1 else "worse", judged)
 
 
-def _memory(entry: Entry, verdict: str | None) -> Html | None:
-    saved = entry.ratios.get("memory_reduction_mb")
+def _memory(entry: Entry) -> Html | None:
+    saved, judged = entry.ratios.get("memory_reduction_mb"), entry.judged.get("memory_mb")
     if saved is None:
         return None
     if saved == 0:
-        return _fact("Memory", "the same", "", verdict)
+        return _fact("Memory", "the same", "", judged)
     text = f"{value_text(abs(saved), 'memory_mb')} {'less' if saved > 0 else 'more'}"
-    return _fact("Memory", text, "better" if saved > 0 else "worse", verdict)
+    return _fact("Memory", text, "better" if saved > 0 else "worse", judged)
 
 
-def _accuracy(entry: Entry, verdict: str | None) -> Html:
-    drop = entry.ratios.get("accuracy_drop")
+def _accuracy(entry: Entry) -> Html:
+    drop, judged = entry.ratios.get("accuracy_drop"), entry.judged.get("accuracy")
     if drop is None:
         return _absent("Accuracy", entry, "accuracy")
     points = drop * (100 if entry.figures["accuracy"].value <= 1 else 1)
     kept = cell(entry, "accuracy").text
     if abs(points) < 0.005:
-        return _fact("Accuracy", f"{kept}, nothing lost", "", verdict)
+        return _fact("Accuracy", f"{kept}, nothing lost", "", judged)
     word, better = ("lost", "worse") if points > 0 else ("gained", "better")
-    return _fact("Accuracy", f"{kept}, {abs(points):.2f} points {word}", better, verdict)
+    return _fact("Accuracy", f"{kept}, {abs(points):.2f} points {word}", better, judged)
 
 
-def _fact(label: str, text: str, better: str, verdict: str | None) -> Html:
-    """A line of a card. What was tested and is not certain has no colour."""
-    certain = verdict in (None, "improved", "regressed")
+def _fact(label: str, text: str, better: str, judged: Judgement | None) -> Html:
+    """A line of a card. What is not certain has no colour."""
+    verdict = judged.verdict if judged else "inconclusive"
+    certain = verdict in ("improved", "regressed")
     value = h("b", text, class_=better if certain else "")
-    return h("li", h("span", label), h("span", _maybe_chip(verdict), " ", value))
+    bounds = judged_range(judged) if judged and judged.design == DESIGN else ""
+    side_by_side = h("small", f" {bounds}, side by side") if bounds else None
+    return h(
+        "li", h("span", label),
+        h("span", chip(verdict), " ", value, side_by_side),
+    )  # fmt: skip
+
+
+def judged_range(judged: Judgement) -> str:
+    """``0.95 to 0.97``: the 95 % interval of the ratio; empty where there is none."""
+    if judged.low is None or judged.high is None:
+        return ""
+    return f"ratio {number(judged.low)} to {number(judged.high)}"
 
 
 def _absent(label: str, entry: Entry, metric: str) -> Html:
     why = plain(entry.missing.get(metric, "not measured for both"))
     return h("li", h("span", label), h("span", "n/a", title=why, class_="absent"))
-
-
-def _maybe_chip(verdict: str | None) -> Html | None:
-    return None if verdict is None else chip(verdict)
 
 
 def _score(entry: Entry) -> Html:
@@ -144,15 +174,16 @@ def charts(report: Report) -> Html:
 
 def figures(report: Report) -> Html:
     """Every model at every precision, with intervals and reasons."""
-    notes, settings = Notes(), Settings(report.board.entries)
-    body = [_row(entry, settings.of(entry), notes) for entry in report.board.entries]
-    head = (*HEADER[:2], "runtime", *HEADER[2:], "status")
+    notes = Notes()
+    body = [_row(entry, notes) for entry in report.board.entries]
+    head = (*HEADER[:2], "status", "measured on", *HEADER[2:])
     return join(
         h(
             "p",
             "Latency is the median, memory the peak of the worker in the timed window, size that of"
             " the model's file (1 MB is 10⁶ bytes), energy gross of idle. Speedup, size and AURORA"
-            " are against the reference.",
+            " are against the reference. Launches of one cell are pooled: with several runs a"
+            " figure is the median of their launches.",
             class_="dim",
         ),
         table(head, body, "Models and precisions", "wide stack"),
@@ -176,15 +207,16 @@ class Notes:
         return h("ol", *items, class_="notes") if self._texts else None
 
 
-def _row(entry: Entry, runtime: str, notes: Notes) -> Html:
+def _row(entry: Entry, notes: Notes) -> Html:
     model, precision, *others = cells(entry)
+    many = f"{count(entry.launches, 'launch', 'launches')}" if entry.launches else ""
     return h(
         "tr",
         h("th", model.text, scope="row"),
         td("precision", precision.text),
-        td("runtime", runtime),
-        *(_figure(name, one, notes) for name, one in zip(HEADER[2:], others, strict=True)),
         td("status", _status(entry.status)),
+        td("measured on", ", ".join(filter(None, (setting_of(entry), many)))),
+        *(_figure(name, one, notes) for name, one in zip(HEADER[2:], others, strict=True)),
     )
 
 
@@ -230,7 +262,6 @@ def aurora(report: Report) -> Html | None:
     scored = [entry for entry in report.board.entries if entry.aurora is not None]
     if not scored:
         return None
-    settings = Settings(report.board.entries)
     head = ("model", "score", *_COMPONENTS, "kept of it")
     weights = ", ".join(f"{k.replace('_', ' ')} {number(w, 2)}" for k, w in AURORA_WEIGHTS.items())
     return join(
@@ -244,7 +275,7 @@ def aurora(report: Report) -> Html | None:
         ),
         table(
             head,
-            [_components(entry, settings.of(entry)) for entry in scored],
+            [_components(entry, setting_of(entry)) for entry in scored],
             "AURORA scores",
             "wide stack",
         ),

@@ -34,6 +34,11 @@ _FORMAT = re.compile(
 _TEXT_SUFFIX = "/text_summary"  # tensorboardX adds it to the tag of every text, and we once did
 
 
+def is_format(name: str) -> bool:
+    """Whether ``name`` looks like that of a number format."""
+    return _FORMAT.search(name) is not None
+
+
 class Tag(NamedTuple):
     """``{model}/{step}/{last}``; ``last`` is a precision, or a name under metadata/compression."""
 
@@ -58,9 +63,7 @@ def of_the_board(tags: Iterable[str]) -> dict[str, Tag]:
     parsed = {tag: found for tag in tags if (found := parse(tag)) is not None}
     declared = {tag.model for tag in parsed.values() if _declares(tag)}
     return {
-        name: tag
-        for name, tag in parsed.items()
-        if tag.model in declared or _FORMAT.search(tag.last)
+        name: tag for name, tag in parsed.items() if tag.model in declared or is_format(tag.last)
     }
 
 

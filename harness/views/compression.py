@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.console import Group, RenderableType
@@ -29,30 +29,15 @@ _NOT_ON_A_TERMINAL = ("memory", "smaller")  # 80 columns hold no more
 _SCALED = {"MB": ("bytes", 1e6), "mW": ("mW", 1.0)}
 
 
-# what an entry's model, precision and backend do not say of it, and how it is said
-_CONDITIONS = {
-    "device": "{}", "batch_size": "batch {}", "scenario": "{}", "boundary": "{}",
-    "concurrency": "{} at once", "threads": "threads {}", "machine": "machine {}",
-}  # fmt: skip
+def setting_of(entry: Entry) -> str:
+    """``onnxruntime, batch 8``: the backend, and what else tells it from others of its model."""
+    backend, parts = entry.info.get("backend", ""), entry.setting.split(", ")
+    return plain(", ".join(filter(None, (backend, *(p for p in parts if p != backend)))))
 
 
-class Settings:
-    """``onnxruntime, batch 8``: the backend of an entry, and what else tells it from the others of
-    its model."""
-
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self._seen: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-        for entry in entries:
-            for key in _CONDITIONS:
-                self._seen[entry.model, key].add(entry.info.get(key, ""))
-
-    def of(self, entry: Entry) -> str:
-        told = [
-            form.format(entry.info[key])
-            for key, form in _CONDITIONS.items()
-            if key in entry.info and len(self._seen[entry.model, key]) > 1
-        ]
-        return plain(", ".join(filter(None, (entry.info.get("backend", ""), *told))))
+# figures that vary between launches: without an interval nobody knows how far
+_NEED_INTERVALS = ("latency_ms", "throughput_per_s", "energy_j", "power_mw")
+NO_INTERVAL = "no interval"
 
 
 class Cell(NamedTuple):
@@ -67,7 +52,7 @@ def cells(entry: Entry) -> list[Cell]:
     ratios = [Cell(_times(entry.ratios.get(name))) for name in RATIO_COLUMNS]
     name = f"{entry.model} (random weights)" if entry.random_weights else entry.model
     return [
-        Cell(plain(name)),
+        Cell(plain(name), plain(entry.setting)),
         Cell(plain(entry.precision)),
         *(cell(entry, metric) for metric in COLUMNS),
         *ratios,
@@ -82,6 +67,8 @@ def cell(entry: Entry, metric: str) -> Cell:
         return Cell("n/a", plain(entry.missing.get(metric, "not measured")))
     derived = entry.derived.get(metric)
     note = f"derived: {plain(derived)}" if derived else interval(figure, metric)
+    if not note and metric in _NEED_INTERVALS:
+        note = NO_INTERVAL
     return Cell(value_text(figure.value, metric), note)
 
 
@@ -134,6 +121,7 @@ def render_board(board: Board) -> RenderableType:
         table.add_column(HEADER[index], no_wrap=index > 0, justify="left" if index < 2 else "right")
     for entry in board.entries[:_MOST_LINES]:
         row = cells(entry)
+        row[1] = Cell(", ".join(filter(None, (row[1].text, row[0].note))))
         table.add_row(*(Text(row[i].text, style=style_of(row[i].text)) for i in shown))
     more = len(board.entries) - _MOST_LINES
     notes = [f"and {count(more, 'row')} more; TensorBoard shows them all"] if more > 0 else []

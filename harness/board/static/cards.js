@@ -2,7 +2,7 @@
 
 import { el, name } from "./dom.js";
 import {
-  SIGNS, auroraText, change, conditionsOf, figureText, number, overlap,
+  SIGNS, auroraText, change, conditionsOf, figureText, number,
 } from "./format.js";
 
 // what a card compares: the metric, and the ratio that says how it changed
@@ -38,15 +38,15 @@ function card(entry, reference, metrics, all) {
     el("th", { scope: "col" }, el("bdi", {}, before)),
     el("th", { scope: "col" }, el("bdi", {}, entry.precision)), el("th", { scope: "col" }, "change"));
   return el("article", { class: "card" },
-    el("h3", {}, name(entry.model), " ", el("small", {}, where(entry, all))),
+    el("h3", {}, name(entry.model), " ", el("small", {}, where(entry))),
     el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows.filter(Boolean))),
-    aurora(entry), caveats(entry, reference));
+    openQuestion(entry), aurora(entry), caveats(entry, reference));
 }
 
-function where(entry, all) {
+function where(entry) {
   const { backend, device, library } = entry.info;
   const place = backend ? `${backend}${device ? ` on ${device}` : ""}` : (library ?? "");
-  const others = conditionsOf(entry, all).split(", ").filter((one) => one !== backend && one !== device);
+  const others = conditionsOf(entry).split(", ").filter((one) => one !== backend && one !== device);
   return [place, ...others].filter(Boolean).join(", ");
 }
 
@@ -58,7 +58,7 @@ function row(metric, ratio, entry, reference, metrics) {
     : el("td", { class: "missing", tabindex: 0, "data-tip": of?.missing[metric] ?? "not measured" }, "n/a"));
   return el("tr", {}, el("th", { scope: "row" }, metrics[metric].title.replace(" per inference", "")),
     text(reference, before), text(entry, after),
-    el("td", {}, verdict(ratio, entry.ratios[ratio], before, after)));
+    el("td", {}, verdict(ratio, entry.ratios[ratio], entry.judged[metric])));
 }
 
 function short(figure, unit) {
@@ -66,23 +66,32 @@ function short(figure, unit) {
   return el("span", { "data-tip": figureText(figure, unit) }, value);
 }
 
-function verdict(ratio, value, before, after) {
+/** The change, in the words of `harness compare`: colour and arrow only where it is certain. */
+function verdict(ratio, value, judged) {
   if (value === undefined) return el("span", { class: "dim" }, "–");
-  const found = change(ratio, value);
-  const tip = doubt(ratio, before, after);
-  const said = tip && found.verdict !== "same" ? "uncertain" : found.verdict;
-  return el("span", {
-    class: `change ${said}`, tabindex: said === "uncertain" ? 0 : null, "data-tip": said === "uncertain" ? tip : null,
-  }, el("span", { "aria-hidden": "true" }, `${SIGNS[said]} `), found.text,
-  el("span", { class: "spoken" }, ` (${said})`));
+  const found = change(ratio, sideBySide(ratio, value, judged));
+  const said = judged?.verdict ?? "inconclusive";
+  const look = LOOKS[said] ?? "uncertain";
+  const bounds = judged && judged.low !== null && judged.design !== "exact"
+    ? `ratio ${number(judged.ratio)} (95 %: ${number(judged.low)} to ${number(judged.high)}), ${judged.design}` : "";
+  const tip = [said, bounds, judged?.reason, judged?.doubt].filter(Boolean).join("\n");
+  return el("span", { class: `change ${look}`, tabindex: 0, "data-tip": tip },
+    el("span", { "aria-hidden": "true" }, `${SIGNS[look]} `), found.text,
+    el("small", { class: "said" }, ` ${said}`));
 }
 
-/** Why a change may be none; nothing where no reason is known. */
-function doubt(ratio, before, after) {
-  if (!before || !after) return null;
-  if (overlap(before, after)) return "the 95 % intervals overlap: harness compare says whether there is a change";
-  const near = Math.abs(after.value - before.value) < 0.01 * before.value;
-  return ratio === "memory_reduction_mb" && near ? "less than 1 %: within what a process varies by" : null;
+const LOOKS = { improved: "better", regressed: "worse", unchanged: "same" };
+
+/** Where a duel let the two take turns, its ratio is the one to show. */
+function sideBySide(ratio, value, judged) {
+  return ratio === "speedup" && judged?.design === "paired rounds" && judged.ratio ? 1 / judged.ratio : value;
+}
+
+/** What would decide, where the latencies are not told apart. */
+function openQuestion(entry) {
+  const latency = entry.judged.latency_ms;
+  if (!latency || latency.verdict !== "inconclusive") return null;
+  return el("p", { class: "dim open" }, `Latency is inconclusive: ${[latency.reason, entry.advice].filter(Boolean).join("; ")}`);
 }
 
 function aurora(entry) {

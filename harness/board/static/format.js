@@ -63,36 +63,19 @@ export function words(identifier) {
   return identifier.replaceAll("_", " ");
 }
 
-/** What identifies an entry over reloads. */
+/** What identifies an entry over reloads: its first run, for further ones join it. */
 export function keyOf(entry) {
-  return JSON.stringify([entry.run, entry.model, entry.precision]);
+  return JSON.stringify([entry.runs?.[0]?.run ?? entry.run, entry.model, entry.precision]);
 }
 
-const CONDITIONS = {
-  backend: (value) => value, device: (value) => value, batch_size: (value) => `batch ${value}`,
-  scenario: (value) => value, boundary: (value) => value, concurrency: (value) => `${value} at once`,
-  threads: (value) => `threads ${value}`, machine: (value) => `machine ${value}`,
-};
-
-/** `batch 8`: the conditions of an entry in which the entries of its model differ. */
-export function conditionsOf(entry, entries) {
-  const same = entries.filter((e) => e.model === entry.model);
-  return Object.entries(CONDITIONS)
-    .filter(([key]) => entry.info[key] && same.some((e) => e.info[key] && e.info[key] !== entry.info[key]))
-    .map(([key, say]) => say(entry.info[key])).join(", ");
+/** `batch 8`, `dynamic`: in what the entries of its model differ, as the board found. */
+export function conditionsOf(entry) {
+  return entry.setting ?? "";
 }
 
-/** Model, precision and conditions, and the run where another entry bears the same. */
-export function labelOf(entry, entries) {
-  const label = (e) => [`${e.model} ${e.precision}`, conditionsOf(e, entries)].filter(Boolean).join(", ");
-  const own = label(entry);
-  const twins = entries.filter((e) => e.model === entry.model && label(e) === own);
-  return twins.length > 1 ? `${own} (${entry.run})` : own;
-}
-
-/** Whether the 95 % intervals of two figures overlap; false where one has none. */
-export function overlap(a, b) {
-  return hasInterval(a) && hasInterval(b) && a.low <= b.high && b.low <= a.high;
+/** Model, precision and setting. */
+export function labelOf(entry) {
+  return [`${entry.model} ${entry.precision}`, conditionsOf(entry)].filter(Boolean).join(", ");
 }
 
 /**
