@@ -18,7 +18,7 @@ Latencies = NDArray[np.int64]  # of one turn, in ns, in order
 
 SHORTEST_NS = 20_000_000
 TRIAL_TURNS = 10
-_TRIAL_NS = 40_000_000
+_TRIAL_NS = 20_000_000
 _TRIAL_ITERATIONS = 8
 _LONGEST_TRIAL_NS = 500_000_000
 _LEVEL = 0.01

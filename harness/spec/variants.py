@@ -9,6 +9,8 @@ from harness.errors import UsageError
 from harness.spec.fields import BY_NAME, DEFINING, FIELDS, Field
 from harness.spec.spec import RunSpec, parse
 
+# Both sides of a round are as warm as each other, and there are many launches.
+WARMUP = "0.2"
 _SINGULAR = {"option": "options", "input_shape": "input_shapes"}
 
 
@@ -26,7 +28,7 @@ def variants(values: Mapping[str, Any], across: str) -> Variants:
     Raises `UsageError`.
     """
     field, texts = _parsed(across)
-    specs = [parse(_with(values, field, text)) for text in texts]
+    specs = [parse(_with(_brief(values), field, text)) for text in texts]
     named = [getattr(spec, field.name) for spec in specs]
     for index, value in enumerate(named):
         if value in named[:index]:
@@ -39,8 +41,14 @@ def variants(values: Mapping[str, Any], across: str) -> Variants:
 
 def twins(values: Mapping[str, Any]) -> Variants:
     """One variant and its twin: what can be resolved here, and whether anything is wrong."""
-    spec = parse(values)
+    spec = parse(_brief(values))
     return Variants("", ("itself", "its twin"), (spec, spec))
+
+
+def _brief(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With the warm-up of a duel, where none was asked for."""
+    warmup = values.get("warmup_s")
+    return {**values, "warmup_s": WARMUP if warmup is None else warmup}
 
 
 def _parsed(across: str) -> tuple[Field, list[str]]:

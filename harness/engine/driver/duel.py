@@ -22,8 +22,10 @@ import msgspec
 from harness.compare.comparison import Comparison
 from harness.compare.duel import COMPARISON_NAME, of_duel
 from harness.compare.paired import Design, Ended, Paired, Rounds, paired, ratio_of
+from harness.engine.driver.ahead import Ahead
 from harness.engine.driver.conductor import INTERRUPTED_EXIT, Conductor, Outcome, short
 from harness.engine.driver.placement import booted, place, stand_aside
+from harness.engine.driver.process import WorkerProcess
 from harness.engine.driver.rounds import Rules, SideFailed, Taking, Turned, orders
 from harness.engine.driver.signals import Interrupt, interruptible
 from harness.engine.driver.sinks import Sink
@@ -44,8 +46,8 @@ class RunSinks(Protocol):
     def __call__(self, folder: Path, spec: RunSpec) -> Sequence[Sink]: ...
 
 
-LEAST_LAUNCHES, MOST_LAUNCHES = 5, 10
-FLOOR_S, CAP_S = 2.0, 8.0  # of the turns of one launch, all variants together
+LEAST_LAUNCHES, MOST_LAUNCHES = 5, 15
+FLOOR_S, CAP_S = 1.0, 8.0  # of the turns of one launch, all variants together
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,8 +131,8 @@ class _Duel:
         self._names, self._rules, self._interrupt = tuple(names), rules, interrupt
         self._tell = follow
         self._seed = specs[0].seed
-        cpus = _processors(specs)
-        self._cpus = cpus
+        self._asked_for_cpus, self._cpus = specs[0].cpus is not None, _processors(specs)
+        self._ahead = Ahead(self._boot)
         self.folder = RunFolder.create(specs[0].out, ("duel", short(specs[0].model)))
         self._conductors: list[Conductor] = []
         self._prepared: list[Prepared] = []
@@ -158,12 +160,20 @@ class _Duel:
             tags={**spec.tags, **tags},
         )
 
+    def _boot(self) -> list[WorkerProcess]:
+        """Workers that import side by side; a job tells each where it runs from then on."""
+        asked = self._conductors[0].spec.cpus if self._asked_for_cpus else None
+        return [
+            booted(one.spec, msgspec.structs.replace(one.placement, cpus=asked))
+            for one in self._conductors
+        ]
+
     def execute(self) -> DuelOutcome:
         self._follow(0, "preparing")
         for conductor in self._conductors:
             self._prepared.append(conductor.prepare())
         self._interrupt.measuring = True
-        with stand_aside(self._conductors[0].placement):
+        with stand_aside(self._conductors[0].placement), self._ahead:
             ended = self._measure()
         self._refuse_what_never_began()
         return self._finish(ended)
@@ -200,10 +210,13 @@ class _Duel:
         self._follow(index, "warming up")
         with ExitStack() as stack:
             sides: list[TurnLaunch] = []
-            for conductor in self._conductors:
-                worker = stack.enter_context(booted(conductor.spec, conductor.placement))
+            for conductor, worker in zip(self._conductors, self._ahead.take(), strict=True):
                 side = TurnLaunch(
-                    conductor.spec, worker, conductor.observer, self._interrupt, index
+                    conductor.spec,
+                    stack.enter_context(worker),
+                    conductor.observer,
+                    self._interrupt,
+                    index,
                 )
                 conductor.evidence.launches.append(side.record)
                 sides.append(side)
@@ -223,7 +236,10 @@ class _Duel:
         )
         try:
             for number, side in enumerate(sides):
+                if index or number:  # those of the first launch import at first
+                    self._ahead.start(wanted=index + 1 < self._rules.most_launches)
                 self._step(side, partial(side.come_up, self._job(number)))
+            self._ahead.stop()
             if self._turned is None:
                 self._turned = taking.try_out()
             stopped = taking.run(self._turned, self._rules)

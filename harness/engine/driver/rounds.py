@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -150,7 +151,8 @@ class Taking:
             return ""
         launch = [self.recorded.frozen(self._sides)]
         found = [ratio_of(launch, index) for index in range(1, len(self._sides))]
-        narrow = all(
-            not isinstance(one, Unavailable) and one.half_width <= rules.goal for one in found
-        )
+        # More launches tell more than longer ones, as far as they differ: the least number of
+        # launches such as this one is known to the goal.
+        enough = rules.goal * math.sqrt(rules.least_launches)
+        narrow = all(not isinstance(one, Unavailable) and one.half_width <= enough for one in found)
         return "interval" if narrow else ""

@@ -12,6 +12,7 @@ asleep, as they would in a loop without turns.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -92,28 +93,36 @@ def _next(peer: Peer) -> Turn:
             return decode(lines[0], Turn)
 
 
+def stay_on(cpus: Sequence[int]) -> None:
+    """Have every thread of this process run on ``cpus`` alone; those to come inherit it."""
+    for thread in _threads() if cpus else ():
+        _pin(thread, set(cpus))
+
+
 def pin_busiest(turns: Turns) -> None:
     """Pin the threads that have worked most so far, each to a processor of its own.
 
     Where two threads of a pool share a processor for a while, one side of that launch is slower by
     far, for no reason of its own. Other threads stay where they may run.
     """
-    if len(turns.cpus) < turns.threads or not hasattr(os, "sched_setaffinity"):
+    if len(turns.cpus) < turns.threads:
         return
-    for cpu, thread in zip(turns.cpus, _by_work(), strict=False):
-        try:
-            os.sched_setaffinity(thread, {cpu})
-        except OSError:  # it has ended, or a container forbids it
-            continue
+    work = _threads()
+    for cpu, thread in zip(turns.cpus, sorted(work, key=work.__getitem__)[::-1], strict=False):
+        _pin(thread, {cpu})
 
 
-def _by_work() -> list[int]:
-    """This process's threads, the busiest first."""
-    found: list[tuple[int, int]] = []
+def _pin(thread: int, cpus: set[int]) -> None:
+    # where the system has no such call, the thread has ended, or a container forbids it: no matter
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setaffinity(thread, cpus)
+
+
+def _threads() -> dict[int, int]:
+    """This process's threads, and the processor time of each so far, in ticks."""
+    found: dict[int, int] = {}
     for folder in Path("/proc/self/task").glob("*"):
-        try:
+        with contextlib.suppress(OSError):  # it has ended
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        found.append((int(fields[11]) + int(fields[12]), int(folder.name)))
-    return [thread for _, thread in sorted(found, reverse=True)]
+            found[int(folder.name)] = int(fields[11]) + int(fields[12])
+    return found

@@ -61,6 +61,10 @@ class Worker:
             )
         self._peer.send(Event("imported", facts=available.details))
         job = self._peer.wait_for(Job)
+        if job.turns is not None:
+            from harness.engine.loads.turns import stay_on
+
+            stay_on(job.turns.cpus)
         timeline = Timeline(timeline_fd, boot.streams, boot.capacity, boot.columns)
         self._load(backend, job, boot.streams)
         self._first_inference()

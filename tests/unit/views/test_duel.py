@@ -246,7 +246,7 @@ def test_a_twin_is_the_same_run() -> None:
 
 def test_the_window_flags_are_of_a_launchs_turns() -> None:
     assert rules_of(RunSpec(), None) == Rules(
-        goal=0.01, floor_s=2.0, cap_s=8.0, least_launches=5, most_launches=10
+        goal=0.01, floor_s=1.0, cap_s=8.0, least_launches=5, most_launches=15
     )
     fixed = rules_of(parse({"duration_s": "3"}), None)
     assert (fixed.goal, fixed.floor_s, fixed.cap_s, fixed.most_launches) == (None, 3.0, 3.0, 5)
