@@ -200,7 +200,7 @@ def _cell(bench: Bench, backend: str, precision: str, batch: str, boundary: str)
     return {**row, "verdict": "WRONG" if wrong else "ok", "text": "; ".join(wrong)}
 
 
-def beside(name: str, *flags: str, rounds: int = 10) -> Callable[[Bench], Line]:
+def beside(name: str, *flags: str, rounds: int = 100) -> Callable[[Bench], Line]:
     """Lines of gpu.py."""
 
     def line(bench: Bench) -> Line:
@@ -407,7 +407,7 @@ LINES: dict[str, Callable[[Bench], Line]] = {
     "by hand onnxruntime 1": by_hand("onnxruntime", "1"),
     "traces": traces,
     "duel fp16 / fp32": duel,
-    "graphs": beside("graphs", "--only", "graphs", "--batches", "1", rounds=10),
+    "graphs": beside("graphs", "--only", "graphs", "--batches", "1"),
     "killed worker": killed,
     "two processes": shared,
     "memory": memory,
