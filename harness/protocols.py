@@ -256,9 +256,9 @@ class Asynchronous(Protocol):
 class DeviceTimed(Protocol):
     """A session that can also time its inferences with the device's own events.
 
-    Events are recorded by `Session.enqueue` around the work that it starts; nothing is read back
-    before the window has ended. After `arm` the worker asks for ``enqueue`` and ``synchronize``
-    anew, so that an adapter may put others in their place.
+    Events are recorded by `Session.enqueue` around the work that it starts, in a stretch between
+    warm-up and window. After `arm` the worker asks for ``enqueue`` and ``synchronize`` anew, so
+    that an adapter may put others in their place.
     """
 
     def arm(self, iterations: int) -> Unavailable | None:

@@ -31,7 +31,6 @@ from harness.spec import MODEL_SUFFIXES, RunSpec
 
 INTERRUPTED_EXIT = 130
 MOST_ITERATIONS = 1 << 62  # of a window that no count ends,
-MOST_S = 86_400.0  # and of one that no time does
 Sinks: TypeAlias = Callable[[Path], Sequence[Sink]]
 
 
@@ -149,8 +148,7 @@ class Conductor:
             options=self.options,
             batch_size=self.spec.batch_size,
             load=self.spec.scenario,
-            arm_iterations=self.spec.iterations or MOST_ITERATIONS,
-            arm_s=min(self.spec.cap_s, MOST_S),
+            device_iterations=self.spec.iterations or MOST_ITERATIONS,
             reference=prepared.reference,
             evaluation_path=prepared.evaluation_path,
             evaluation_name=prepared.evaluation_name,

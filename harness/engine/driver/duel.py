@@ -260,7 +260,6 @@ class _Duel:
             raise SideFailed(side)
 
     def _job(self, number: int) -> Job:
-        """Without device events, which would count the iterations of turns on trial."""
         conductor = self._conductors[number]
         turns = Turns(conductor.placement.threads, self._cpus or ())
         job = conductor.job(self._prepared[number])

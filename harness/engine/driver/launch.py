@@ -174,6 +174,7 @@ class Launch(Watch):
                 timeline.command = WINDOW
         warmed_up = self._wait("steady")
         self.record.yardstick_ns = (warmed_up.yardstick_ns, 0)
+        self._take_device_times(warmed_up)
         self._snapshot("warm-up", warmed_up)
         self._reset_peaks()
 
@@ -231,7 +232,6 @@ class Launch(Watch):
         self._snapshot("window", timed)
         self.record.spent = timed.spent
         self.record.yardstick_ns = (self.record.yardstick_ns[0], timed.yardstick_ns)
-        self._take_device_times(timed)
         self._await_sampler()
         self.record.stop_reason = self.record.stop_reason or self._natural_end()
         self.record.window_ns = self._window_bounds()
@@ -239,13 +239,13 @@ class Launch(Watch):
             self.record.stop_reason = "interrupted"
             self._interrupted()
 
-    def _take_device_times(self, timed: Event) -> None:
-        self.record.device_untimed = timed.device_untimed
-        if timed.device_times_path:
+    def _take_device_times(self, steady: Event) -> None:
+        self.record.device_untimed = steady.device_untimed
+        if steady.device_times_path:
             from harness.engine.worker.device_times import load
 
             try:
-                self.record.device_ms = load(timed.device_times_path)
+                self.record.device_ms = load(steady.device_times_path)
             except MeasurementFailed as error:
                 self.record.device_untimed = Unavailable(error.message, error.remedy)
 

@@ -24,18 +24,18 @@ _PHASES = {"imported": "baseline_", "loaded": "loaded_", "warm-up": "warmup_", "
 
 
 def device_ms(records: Sequence[LaunchRecord], device: str) -> Maybe[LatencyStats]:
-    """Statistics of the device times of all timed launches."""
-    windows = [_window(record) for record in records]
-    if not any(map(len, windows)):
+    """Statistics of the device times of all launches."""
+    launches = [_times(record) for record in records]
+    if not any(map(len, launches)):
         return _why_untimed(records, device)
-    return latency_stats([window * _NS_PER_MS for window in windows])
+    return latency_stats([times * _NS_PER_MS for times in launches])
 
 
 def device_median_ms(record: LaunchRecord, device: str) -> Maybe[float]:
-    window = _window(record)
-    if not len(window):
+    times = _times(record)
+    if not len(times):
         return _why_untimed([record], device)
-    return quantile(np.sort(window), 0.5)
+    return quantile(np.sort(times), 0.5)
 
 
 def _why_untimed(records: Sequence[LaunchRecord], device: str) -> Unavailable:
@@ -45,19 +45,19 @@ def _why_untimed(records: Sequence[LaunchRecord], device: str) -> Unavailable:
 
 def device_method(records: Sequence[LaunchRecord]) -> dict[str, str]:
     """How the device times were had, and of how many iterations; nothing where there are none."""
-    timed = sum(len(_window(record)) for record in records)
+    timed = sum(len(_times(record)) for record in records)
     if not timed:
         return {}
-    of = sum(len(recorder.window()[0]) for record in records for recorder in record.recorders)
-    text = "device events around the work of each inference, on its own stream, read afterwards"
-    if timed < of:
-        text += f"; {timed} of {of} iterations, the first ones: the events ran out"
+    text = (
+        f"device events around the work of each of {timed} inferences on its own stream, in a "
+        "stretch between warm-up and window: recording them takes the host time"
+    )
     if any(len(record.device_ms) > 1 for record in records):
-        text += "; with several in flight, waiting for one another on the device is included"
+        text += "; of several streams, each with the device to itself"
     return {"device_ms": text}
 
 
-def _window(record: LaunchRecord) -> NDArray[np.float64]:
+def _times(record: LaunchRecord) -> NDArray[np.float64]:
     return np.concatenate(record.device_ms) if record.device_ms else np.empty(0)
 
 

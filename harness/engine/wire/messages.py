@@ -72,8 +72,7 @@ class Job(msgspec.Struct, frozen=True):
     options: SessionOptions
     batch_size: int
     load: str = "latency"  # see `harness.registry.LOADS`
-    arm_iterations: int = 0  # device events are wanted for so many iterations of a stream at most
-    arm_s: float = 0.0  # and for a window of this length
+    device_iterations: int = 0  # to be timed by the device's own events, of each session at most
     reference: Artifact | None = None
     evaluation_path: str | None = None
     evaluation_name: str = ""
@@ -156,7 +155,7 @@ class Event(msgspec.Struct, frozen=True):
     pipelined: bool = False  # of `loaded`: one thread keeps an inference in flight on each stream
     device_memory: dict[str, Maybe[int]] = {}  # the framework's own view, in bytes
     device_times_path: str = (
-        ""  # of `timed`: an .npz that `harness.engine.worker.device_times` reads
+        ""  # of `steady`: an .npz that `harness.engine.worker.device_times` reads
     )
     device_untimed: Unavailable | None = None  # why there is none, where it should have been
     spent: Spent | None = None  # of `timed`

@@ -1,9 +1,13 @@
-"""Device time of the timed iterations: armed before the window, fetched and filed after it.
+"""Device time, in a stretch of its own between warm-up and window.
 
-    warm-up ── arm ── [steady] ── window: events recorded in `enqueue` ── fetch, save ── [timed]
+    warm-up ── stretch: events recorded in `enqueue` ── read, filed ── [steady] ── window
 
-The worker writes one array a stream into its own temporary folder, which goes with it; the driver
-reads it while the worker waits. Nothing of this lies between two clock reads.
+Recording a pair of events takes the host some microseconds, which belong to no inference: on an
+H100 they were half a percent of a ResNet-50, and would be a tenth of a small model. So the window
+has none. Of several sessions each has the device to itself in turn.
+
+The worker writes one array a session into its own temporary folder, which goes with it; the driver
+reads it while the worker waits.
 """
 
 from __future__ import annotations
@@ -13,57 +17,62 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.engine.wire.messages import Job
 from harness.engine.wire.timeline import Stream
 from harness.errors import MeasurementFailed
-from harness.maybe import Maybe
+from harness.maybe import Maybe, Unavailable
 from harness.protocols import DeviceTimed, Session
 
 Times = NDArray[np.float64]
-MOST = 1 << 16  # pairs of events a stream: about as many as a device gives out without complaint
-_MARGIN = 1.5  # a window may run faster than the warm-up did
+STRETCH_S = 1.0
+FEWEST, MOST = 5, 1 << 16  # a session; the latter are about as many pairs as a device gives out
 
 
-def arm(sessions: Sequence[Session], streams: Sequence[Stream], job: Job) -> Maybe[bool]:
-    """Have every session record events from its next inference on. False: they are of no such kind.
-
-    The streams have warmed up, which has shown how many iterations the window will hold.
+def measure(
+    sessions: Sequence[Session], streams: Sequence[Stream], iterations: int
+) -> Maybe[list[Times]]:
+    """The device times in ms of each session's stretch, ``iterations`` at most; none of sessions
+    that are of no such kind. The streams have warmed up, which shows how many fit.
     """
     timed = [session for session in sessions if isinstance(session, DeviceTimed)]
-    if len(timed) < len(sessions) or not job.arm_iterations:
-        return False
+    if len(timed) < len(sessions) or not iterations:
+        return []
+    measured: list[Times] = []
     for session, stream in zip(timed, streams, strict=True):
-        absent = session.arm(min(job.arm_iterations, MOST, _expected(stream, job.arm_s)))
-        if absent is not None:
-            return absent
-    return True
+        times = _stretch(session, min(iterations, _fitting(stream)))
+        if isinstance(times, Unavailable):
+            return times
+        measured.append(times)
+    return measured
 
 
-def _expected(stream: Stream, seconds: float) -> int:
-    """How many iterations fit into ``seconds``, from the last few of the warm-up."""
+def _stretch(session: Any, count: int) -> Maybe[Times]:
+    absent = session.arm(count)
+    if absent is not None:
+        return Unavailable(absent.reason, absent.remedy)
+    enqueue, synchronize = session.enqueue, session.synchronize
+    for _ in range(count):
+        enqueue()
+        synchronize()
+    times = np.asarray(session.device_times_ms(), dtype=np.float64)
+    session.arm(0)
+    return times
+
+
+def _fitting(stream: Stream) -> int:
+    """How many iterations the stretch takes, from the last few of the warm-up."""
     last = stream.written
     first = max(0, last - 100, last - stream.capacity)
-    if not math.isfinite(seconds) or last - first < 2:
-        return MOST
+    if last - first < 2:
+        return FEWEST
     began, ended = (stream.starts[i % stream.capacity] for i in (first, last - 1))
     each_s = max(ended - began, 1) / (last - first - 1) / 1e9
-    return math.ceil(_MARGIN * seconds / each_s) + 1
-
-
-def fetch(sessions: Sequence[Session], streams: Sequence[Stream]) -> list[Times]:
-    """The device times in ms of the timed iterations, one array a stream; the events are let go."""
-    found: list[Times] = []
-    for session, stream in zip(sessions, streams, strict=True):
-        assert isinstance(session, DeviceTimed)
-        times = np.asarray(session.device_times_ms(), dtype=np.float64)
-        found.append(times[: stream.window_end - stream.window_start])
-        session.arm(0)
-    return found
+    return min(MOST, max(FEWEST, math.ceil(STRETCH_S / each_s)))
 
 
 def save(times: Sequence[Times]) -> str:

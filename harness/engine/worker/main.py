@@ -110,35 +110,37 @@ class Worker:
         drive: Drive = registry.load(job.load).drive(timeline, self._sessions, job, self._peer)
         drive.warm_up()
         before_ns = yardstick_ns()
-        from harness.engine.worker import device_times
-
-        armed = device_times.arm(self._sessions, timeline.streams, job)
+        path, untimed = self._device_times(timeline, job)
         drive.rebind(self._sessions)
-        memory = self._device_memory()
-        self._pause(Event("steady", device_memory=memory, yardstick_ns=before_ns))
+        self._pause(
+            Event(
+                "steady",
+                device_memory=self._device_memory(),
+                device_times_path=path,
+                device_untimed=untimed,
+                yardstick_ns=before_ns,
+            )
+        )
         if isinstance(self._sessions[0], DeviceMemory):
             self._sessions[0].reset_device_peak()
         cpu_ns = time.process_time_ns()
         drive.window()
         spent = Spent(time.process_time_ns() - cpu_ns, sum(map(_since_warm_up, timeline.streams)))
         # The window is over: from here on, what fails costs itself alone.
-        memory, path = self._device_memory_if_it_tells(), ""
-        untimed = armed if isinstance(armed, Unavailable) else None
-        if armed is True:
-            try:
-                path = device_times.save(device_times.fetch(self._sessions, timeline.streams))
-            except Exception as error:  # a runtime's own
-                untimed = Unavailable(f"the device times cannot be read: {_in_words(error)}")
-        self._pause(
-            Event(
-                "timed",
-                device_memory=memory,
-                device_times_path=path,
-                device_untimed=untimed,
-                spent=spent,
-                yardstick_ns=yardstick_ns(),
-            )
-        )
+        memory = self._device_memory_if_it_tells()
+        self._pause(Event("timed", device_memory=memory, spent=spent, yardstick_ns=yardstick_ns()))
+
+    def _device_times(self, timeline: Timeline, job: Job) -> tuple[str, Unavailable | None]:
+        """The file that holds them, or why there is none where there should have been one."""
+        from harness.engine.worker import device_times
+
+        try:
+            times = device_times.measure(self._sessions, timeline.streams, job.device_iterations)
+            if isinstance(times, Unavailable):
+                return "", times
+            return (device_times.save(times) if times else ""), None
+        except Exception as error:  # a runtime's own
+            return "", Unavailable(f"the device times cannot be had: {_in_words(error)}")
 
     def _device_memory(self) -> dict[str, Maybe[int]]:
         """As the first session knows it: an allocator serves the whole process."""

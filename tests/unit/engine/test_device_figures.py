@@ -17,6 +17,7 @@ from harness.engine.outcome.device_figures import (
     device_peak_bytes,
 )
 from harness.engine.outcome.evidence import LaunchRecord
+from harness.engine.worker.device_times import FEWEST, MOST, measure
 from harness.maybe import Unavailable
 from harness.protocols import Channel
 
@@ -24,12 +25,8 @@ NO_NVML = Unavailable("not_supported: a vGPU", "none")
 NO_BINDINGS = Unavailable("cuda-bindings is not installed", "pip install cuda-bindings")
 
 
-def timed(*streams: list[float], iterations: int = 0) -> LaunchRecord:
-    record = LaunchRecord(device_ms=[np.array(stream) for stream in streams])
-    count = iterations or sum(map(len, streams))
-    recorder: Any = SimpleNamespace(window=lambda: (np.zeros(count), np.zeros(count)))
-    record.recorders = [recorder]
-    return record
+def timed(*streams: list[float]) -> LaunchRecord:
+    return LaunchRecord(device_ms=[np.array(stream) for stream in streams])
 
 
 def test_device_times_of_all_launches_and_streams() -> None:
@@ -38,13 +35,53 @@ def test_device_times_of_all_launches_and_streams() -> None:
     assert not isinstance(found, Unavailable)
     assert (found.min, found.median, found.max, found.mean) == (1.0, 3.5, 6.0, 3.5)
     assert [device_median_ms(record, "cuda:0") for record in records] == [2.0, 5.0]
-    assert "several in flight" in device_method(records)["device_ms"]
-    assert "iterations" not in device_method(records)["device_ms"]
+    said = device_method(records)["device_ms"]
+    assert "each of 6 inferences on its own stream, in a stretch between warm-up and window" in said
+    assert "of several streams, each with the device to itself" in said
+    assert "several streams" not in device_method([timed([1.0])])["device_ms"]
 
 
-def test_a_part_of_the_iterations_is_said_to_be_one() -> None:
-    said = device_method([timed([1.0, 2.0], iterations=5)])["device_ms"]
-    assert "; 2 of 5 iterations, the first ones: the events ran out" in said
+class Timed:
+    """A session whose inference i since `arm` took ``i + 1`` ms; it counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self._armed = self._done = 0
+
+    def arm(self, iterations: int) -> None:
+        self.calls.append(f"arm {iterations}")
+        self._armed, self._done = iterations, 0
+
+    def enqueue(self) -> None:
+        self._done += 1
+
+    def synchronize(self) -> None: ...
+
+    def device_times_ms(self) -> Any:
+        return np.arange(1.0, min(self._done, self._armed) + 1)
+
+
+@pytest.mark.parametrize(
+    ("each_ms", "wanted", "count"),
+    [(10, 10**9, 100), (10, 7, 7), (3000, 10**9, FEWEST), (0.001, 10**9, MOST)],
+)
+def test_a_stretch_of_device_events_takes_a_second(each_ms: float, wanted: int, count: int) -> None:
+    starts = [round(index * each_ms * 1e6) for index in range(8)]
+    stream: Any = SimpleNamespace(written=8, capacity=8, starts=starts)
+    session: Any = Timed()
+    (times,) = measure([session], [stream], wanted)
+    assert times.tolist() == list(range(1, count + 1))
+    assert session.calls == [f"arm {count}", "arm 0"]
+
+
+def test_sessions_that_record_no_events_have_no_stretch() -> None:
+    stream: Any = SimpleNamespace(written=0, capacity=8, starts=[])
+    session: Any = Timed()
+    assert measure([SimpleNamespace()], [stream], 10) == []
+    assert measure([session], [stream], 0) == []
+    assert session.calls == []
+    session.arm = lambda iterations: NO_BINDINGS
+    assert measure([session], [stream], 10) == NO_BINDINGS
 
 
 def test_no_device_time_has_its_reason() -> None:
