@@ -13,7 +13,7 @@ Inputs and outputs are bound, so that a timed call neither allocates nor copies 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,15 @@ from harness.backends.onnxruntime.options import CUDA, OPTIONS
 from harness.backends.onnxruntime.options import artifact as wanted_artifact
 from harness.errors import HarnessError, ModelError
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Artifact, Available, Description, SessionOptions, Wanted
+from harness.protocols import (
+    Artifact,
+    Available,
+    Description,
+    ProfiledInferences,
+    RoofLoad,
+    SessionOptions,
+    Wanted,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,6 +102,11 @@ class OnnxRuntimeBackend:
         if loaded is None:
             loaded = self._loaded[key] = Loaded(artifact, options)
         return OnnxRuntimeSession(loaded, inputs)
+
+    def roof_loads(self, precision: str, options: SessionOptions) -> Sequence[RoofLoad]:
+        from harness.backends.onnxruntime.roofs import roof_loads
+
+        return roof_loads(type(self), precision, options)
 
 
 def _cuda_availability(device: str) -> Available | Unavailable:
@@ -236,6 +249,23 @@ class OnnxRuntimeSession:
         except (HarnessError, OSError, ValueError, KeyError) as error:
             operators = Unavailable(f"a profiled inference failed: {line(error)}")
         return Description(runtime, operators)
+
+    def profile_operators(self, inferences: int) -> Maybe[ProfiledInferences]:
+        """Where the time goes, by the runtime's profiler in a session of its own."""
+        from harness.backends.onnxruntime.profile import profile_operators
+
+        inputs = {name: value.numpy() for name, value in self._binding.values.items()}
+        loaded = self._open()
+
+        def bind(session: Any) -> Callable[[], None]:
+            binding = _Binding(session, inputs)
+            binding.run()
+            return binding.anew(loaded.varying)
+
+        try:
+            return profile_operators(loaded, bind, inputs, inferences)
+        except Exception as error:  # the runtime's own among them
+            return Unavailable(f"the profiled inferences failed: {line(error)}")
 
     def close(self) -> None:
         if self._loaded is None:

@@ -290,6 +290,13 @@ class CudaSession:
             operators = Unavailable(f"a profiled inference failed: {line(error)}")
         return Description(runtime, _FUSED if loaded.wanted == TENSORRT else operators)
 
+    def profile_operators(self, inferences: int) -> Unavailable:
+        """The profiler times how long a kernel's launch takes on the host, which says nothing."""
+        return Unavailable(
+            "ONNX Runtime's profiler times the launch of a kernel on a GPU, not the kernel",
+            "use --backend pytorch or tensorrt, whose profilers read the device's clock",
+        )
+
     def close(self) -> None:
         if self._loaded is None:
             return

@@ -72,7 +72,7 @@ class Loaded:
             engines = engines_folder(artifact.sha256, artifact.precision, *built_by)
             engines.mkdir(parents=True, exist_ok=True)
         self.providers = providers(options, artifact.precision, stream, engines)
-        self.session = self._create(ort, self.session_options(ort))
+        self.session = self.create(ort, self.session_options(ort))
 
     def session_options(self, ort: Any) -> Any:
         """Everything that steers speed is set here, so that no default is left unrecorded."""
@@ -96,7 +96,8 @@ class Loaded:
             made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         return made
 
-    def _create(self, ort: Any, made: Any) -> Any:
+    def create(self, ort: Any, made: Any) -> Any:
+        """A session of this model with the options ``made``. Raises a `HarnessError`."""
         try:
             # without it a provider that fails is replaced by the CPU, with a word on stdout
             session = ort.InferenceSession(
@@ -141,7 +142,7 @@ class Loaded:
             made = self.session_options(ort)
             made.enable_profiling = True
             made.profile_file_prefix = str(Path(folder, "profile"))
-            session = self._create(ort, made)
+            session = self.create(ort, made)
             run_mapped(lambda: run(session))
             return read_profile(Path(session.end_profiling()).read_bytes())
 

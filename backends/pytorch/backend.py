@@ -35,7 +35,15 @@ from harness.backends.pytorch.operators import operators_of
 from harness.backends.pytorch.options import OPTIONS, runnable, settings
 from harness.errors import MeasurementFailed, ModelError, UsageError
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Artifact, Available, Description, SessionOptions, Wanted
+from harness.protocols import (
+    Artifact,
+    Available,
+    Description,
+    ProfiledInferences,
+    RoofLoad,
+    SessionOptions,
+    Wanted,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,6 +115,12 @@ class PyTorchBackend:
 
         set_up(artifact.precision, options)
         return CudaSession(self._load(artifact, options), inputs)
+
+    def roof_loads(self, precision: str, options: SessionOptions) -> Sequence[RoofLoad]:
+        from harness.backends.pytorch.module import place
+        from harness.backends.pytorch.roofs import roof_loads
+
+        return roof_loads(place(options), precision, options)
 
     def _load(self, artifact: Artifact, options: SessionOptions) -> Loaded:
         key = msgspec.json.encode((artifact, options))
@@ -262,6 +276,20 @@ class PyTorchSession:
             operators = Unavailable(f"a profiled inference failed: {line(error)}")
         self._results[0] = kept
         return Description({**_runtime_facts(loaded), **self._habits()}, operators)
+
+    def profile_operators(self, inferences: int) -> Maybe[ProfiledInferences]:
+        """Where the time goes, by torch's profiler around the timed call itself."""
+        from harness.backends.pytorch.profile import profile_operators
+
+        loaded = self._open()
+        kept = self._results[0]
+        compiled = loaded.settings["compile"] == "inductor"
+        try:
+            return profile_operators(self._run, loaded.module, inferences, compiled=compiled)
+        except Exception as error:  # torch's, and whatever the model's own code raises
+            return Unavailable(f"the profiled inferences failed: {line(error)}")
+        finally:
+            self._results[0] = kept
 
     def _habits(self) -> dict[str, str]:
         """What the model does that a reader of its figures has to know."""

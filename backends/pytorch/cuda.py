@@ -26,7 +26,7 @@ from harness.backends.pytorch.options import settings
 from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError
 from harness.host.cuda_errors import cuda_failure
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Description, SessionOptions
+from harness.protocols import Description, ProfiledInferences, SessionOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -228,6 +228,24 @@ class CudaSession:
         except (RuntimeError, AttributeError, TypeError) as error:
             operators = Unavailable(f"a profiled inference failed: {line(error)}")
         return Description(_runtime_facts(loaded), operators)
+
+    def profile_operators(self, inferences: int) -> Maybe[ProfiledInferences]:
+        """Where the device's time goes: an operator's is that of the kernels it launched."""
+        from harness.backends.pytorch.profile import profile_operators
+
+        loaded = self._open()
+        if loaded.settings["cuda_graph"] == "on":
+            return Unavailable(
+                "a CUDA graph is replayed as one: no operator is called",
+                "leave out --option cuda_graph=on",
+            )
+        compiled = loaded.settings["compile"] == "inductor"
+        try:
+            return profile_operators(
+                self._run, loaded.module, inferences, wait=self.synchronize, compiled=compiled
+            )
+        except Exception as error:  # torch's, and whatever the model's own code raises
+            return Unavailable(f"the profiled inferences failed: {line(error)}")
 
     def close(self) -> None:
         if self._loaded is None:

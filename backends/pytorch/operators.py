@@ -17,7 +17,7 @@ from typing import Any
 # every inference is recorded once as `operator name, argument types, thread, start ns, end ns`
 Call = tuple[str, list[str], int, int, int]
 
-_OPERATOR = re.compile(r"[a-z_]\w*::\w+")
+OPERATOR = re.compile(r"[a-z_]\w*::\w+")
 _CONVERSIONS = {
     "aten::dequantize",
     "aten::quantize_per_channel",
@@ -63,7 +63,7 @@ def count_operators(calls: Iterable[Call]) -> dict[str, dict[str, int]]:
     counted: dict[str, dict[str, int]] = {}
     ends: dict[int, int] = {}
     for name, types, thread, start, end in sorted(calls, key=lambda c: (c[2], c[3], -c[4])):
-        if _OPERATOR.fullmatch(name) is None or start < ends.get(thread, 0):
+        if OPERATOR.fullmatch(name) is None or start < ends.get(thread, 0):
             continue
         ends[thread] = end
         by_precision = counted.setdefault(name, {})

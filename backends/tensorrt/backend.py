@@ -18,6 +18,7 @@ Only NVIDIA's own packages are used (``tensorrt``, ``cuda.bindings``): no torch.
 from __future__ import annotations
 
 import contextlib
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -48,6 +49,8 @@ from harness.protocols import (
     Description,
     Layer,
     Layers,
+    OperatorTimes,
+    ProfiledInferences,
     SessionOptions,
     Wanted,
 )
@@ -372,9 +375,46 @@ class TensorRtSession:
             with loaded.log.mapped("the profiled pass failed", MeasurementFailed):
                 self._tensors.attach(context)
                 self._tensors.send()
-                return profile(loaded.trt, context, lambda: self._profiled(context))
+                found = profile(loaded.trt, context, lambda: self._profiled(context))
+                return {name: sum(ms) / len(ms) for name, ms in found.items()}
         except HarnessError as error:
             return Unavailable(error.message, error.remedy)
+
+    def profile_operators(self, inferences: int) -> Maybe[ProfiledInferences]:
+        """Where the device's time goes, layer by layer, by TensorRT's profiler."""
+        loaded = self._loaded_now()
+        self._adopt()
+        layers = self._layers(loaded)
+        if isinstance(layers, Unavailable):
+            return layers
+        latency_ms: list[float] = []
+        try:
+            context = loaded.context()
+            with loaded.log.mapped("the profiled pass failed", MeasurementFailed):
+                self._tensors.attach(context)
+                self._tensors.send()
+
+                def run() -> None:
+                    began = time.perf_counter_ns()
+                    self._profiled(context)
+                    latency_ms.append((time.perf_counter_ns() - began) / 1e6)
+
+                times = profile(loaded.trt, context, run, inferences)
+        except HarnessError as error:
+            return Unavailable(error.message, error.remedy)
+        return ProfiledInferences(
+            profiler="TensorRT's profiler, in a context of its own",
+            operators=tuple(
+                OperatorTimes(
+                    name=layer.name, type=layer.type, precision=layer.precision,
+                    ms=tuple(times[layer.name]),
+                )
+                for layer in layers
+                if layer.name in times
+            ),
+            latency_ms=tuple(latency_ms[-inferences:]),
+            notes=("a layer's name lists what TensorRT fused into it",),
+        )  # fmt: skip
 
     def _profiled(self, context: Any) -> None:
         if not context.execute_async_v3(self._handle):

@@ -122,9 +122,11 @@ def _typed(text: str) -> list[Layer]:
     return layers
 
 
-def profile(trt: Any, context: Any, run: Any) -> dict[str, float]:
-    """Mean milliseconds of each layer over `PASSES` inferences that ``run`` does to their end."""
-    totals: dict[str, float] = {}
+def profile(trt: Any, context: Any, run: Any, passes: int = PASSES) -> dict[str, list[float]]:
+    """Milliseconds of each layer in each of ``passes`` inferences that ``run`` does to their
+    end."""
+    times: dict[str, list[float]] = {}
+    done = 0
 
     class Profiler(trt.IProfiler):  # type: ignore[misc]
         """Called by TensorRT once a layer and inference."""
@@ -133,11 +135,11 @@ def profile(trt: Any, context: Any, run: Any) -> dict[str, float]:
             trt.IProfiler.__init__(self)
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
-            totals[layer_name] = totals.get(layer_name, 0.0) + ms
+            times.setdefault(layer_name, [0.0] * passes)[done] += ms
 
     run()  # without the profiler: the first inference of a context does more than infer
     profiler = Profiler()
     context.profiler = profiler
-    for _ in range(PASSES):
+    for done in range(passes):  # noqa: B007 (the profiler reads it)
         run()
-    return {name: total / PASSES for name, total in totals.items()}
+    return times

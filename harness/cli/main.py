@@ -21,6 +21,10 @@ from harness.version import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("harness.cli.run:command", "Measure a model on a runtime and leave a result."),
     "duel": ("harness.cli.duel:command", "Let variants take turns: their ratio, to a percent."),
+    "profile": (
+        "harness.cli.profile:command",
+        "Say where an inference's time goes, operator by operator.",
+    ),
     "sweep": (
         "harness.cli.sweep:command",
         "Measure a matrix of cells, continued where it stopped.",

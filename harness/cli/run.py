@@ -95,8 +95,8 @@ def command(
         outcome = driver.run(
             spec,
             lambda folder: [
-                *_live(cleared, progress_fd, wanted=not (quiet or as_json)),
-                *_events(folder, spec, wanted=not no_tensorboard),
+                *live(cleared, progress_fd, wanted=not (quiet or as_json)),
+                *events(folder, spec, wanted=not no_tensorboard),
             ],
         )
     if as_json:
@@ -104,14 +104,14 @@ def command(
     elif not quiet:
         from harness.views.terminal import print_out, render_result
 
-        print_out(render_result(outcome.result, _near(outcome.folder), whole=verbose))
+        print_out(render_result(outcome.result, near(outcome.folder), whole=verbose))
     told = not (as_json or quiet) and _on_one_screen()  # the headline ends with why it failed
     for text in [*outcome.problems, *outcome.missing, *([] if told else _failure(outcome))]:
         tell(" ".join(text.split()))
     return outcome.exit_code
 
 
-def _near(folder: Path) -> Path:
+def near(folder: Path) -> Path:
     """As the reader would type it: from here, if it lies below."""
     here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
@@ -134,7 +134,7 @@ def _check_power_source(name: str) -> None:
         require_file(name)
 
 
-def _live(cleared: ExitStack, progress_fd: int | None, *, wanted: bool) -> list[Sink]:
+def live(cleared: ExitStack, progress_fd: int | None, *, wanted: bool) -> list[Sink]:
     if progress_fd is not None:
         from harness.views.pipe import PipeSink
 
@@ -148,7 +148,7 @@ def _live(cleared: ExitStack, progress_fd: int | None, *, wanted: bool) -> list[
     return [sink]
 
 
-def _events(folder: Path, spec: RunSpec, *, wanted: bool) -> list[Sink]:
+def events(folder: Path, spec: RunSpec, *, wanted: bool) -> list[Sink]:
     if not wanted:
         return []
     from harness.tensorboard.live import TensorBoardSink

@@ -25,4 +25,9 @@ def command(run: str, results: str, as_json: bool) -> int:
         from harness.views.terminal import print_out, render_result
 
         print_out(render_result(result, path.parent))
+        if result.spec.operators:
+            from harness.views.operators import render_operators
+
+            click.echo()
+            print_out(render_operators(result), 120)
     return 0

@@ -13,6 +13,7 @@ import msgspec
 
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import NO_LAYERS, Layers, Quantization, TensorSpec
+from harness.records.operators import NOT_PROFILED, Operators
 from harness.spec import RunSpec
 
 SCHEMA = "harness.result/1"
@@ -364,6 +365,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     profiles: Maybe[Profiles]
     validity: tuple[Check, ...] = ()
     overhead: Maybe[Overhead] = NOT_ASKED
+    operators: Maybe[Operators] = NOT_PROFILED
     artifacts: dict[str, str] = {}  # file name in the run folder -> what it holds
     sha256: dict[str, str] = {}  # of those files, when the run was over
     error: ErrorInfo | None = None

@@ -219,6 +219,11 @@ FIELDS: tuple[Field, ...] = (
         "overhead_check", "--overhead-check", "", "Measure what the measuring itself costs.", None
     ),
     Field(
+        "operators", "--operators", "",
+        "Profile the operators after the window: where the time goes, and how far from the roof.",
+        None,
+    ),
+    Field(
         "allow_infinite", "--allow-infinite", "",
         "An infinite output is an answer: no failure.", None,
     ),

@@ -70,6 +70,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     idle_s: float | None = None
     require: tuple[Requirement, ...] = ()
     overhead_check: bool = False
+    operators: bool = False  # profile them after the window
     allow_infinite: bool = False  # an infinite output is an answer
     seed: int = 0
     options: dict[str, str] = {}

@@ -30,6 +30,8 @@ from harness.protocols import (
     Available,
     Backend,
     Description,
+    OperatorProfiled,
+    ProfiledInferences,
     Session,
     SessionOptions,
     Unavailable,
@@ -231,6 +233,35 @@ class BackendContract:
             assert min(counts) > 0
         assert same(first, infer(session))
         session.close()
+
+    def test_operators_are_those_that_it_describes(self, subject: Subject) -> None:
+        session = subject.prepare()
+        first = infer(session)
+        if not isinstance(session, OperatorProfiled):
+            pytest.skip("this session does not tell its operators")
+        described = session.describe().operators
+        found = session.profile_operators(6)
+        assert same(first, infer(session))
+        session.close()
+        if isinstance(found, Unavailable):
+            assert found.reason
+            return
+        assert decode(msgspec.json.encode(found), ProfiledInferences) == found
+        assert found.profiler
+        assert len({one.name for one in found.operators}) == len(found.operators)
+        for one in found.operators:
+            assert len(one.ms) == len(found.latency_ms) > 0
+            assert one.calls > 0
+            assert min(one.ms) >= 0
+        if subject.options.device == "cpu" and not found.overlapping:
+            sums = [sum(one.ms[i] for one in found.operators) for i in range(len(found.latency_ms))]
+            assert all(a <= b for a, b in zip(sums, found.latency_ms, strict=True))
+        if not isinstance(described, Unavailable):
+            counted: dict[str, dict[str, int]] = {}
+            for one in found.operators:
+                kinds = counted.setdefault(one.type, {})
+                kinds[one.precision] = kinds.get(one.precision, 0) + 1
+            assert counted == described
 
     def test_close_is_idempotent_and_leaves_the_others(self, subject: Subject) -> None:
         backend = subject.make()

@@ -22,7 +22,9 @@ from harness.protocols import (
     Artifact,
     Available,
     Description,
+    OperatorTimes,
     Option,
+    ProfiledInferences,
     SessionOptions,
     Unavailable,
     Wanted,
@@ -176,7 +178,28 @@ class FakeSession:
 
     def describe(self) -> Description:
         runtime = {"version": "1", "latency_us": f"{self._plan.latency_ns / 1000:g}"}
-        return Description(runtime, {"Identity": {self._artifact.precision: len(self._inputs)}})
+        return Description(runtime, {"Identity": {self._artifact.precision: 2}})
+
+    def profile_operators(self, inferences: int) -> ProfiledInferences:
+        """Half of the latency in one operator, and a quarter in another."""
+        latency_ms = self._plan.latency_ns / 1e6
+        for _ in range(inferences):
+            self.enqueue()
+            self.synchronize()
+        return ProfiledInferences(
+            profiler="the fake backend's",
+            operators=tuple(
+                OperatorTimes(
+                    name=name,
+                    type="Identity",
+                    precision=self._artifact.precision,
+                    ms=(share * latency_ms,) * inferences,
+                    fused=(name,),
+                )
+                for name, share in (("half", 0.5), ("quarter", 0.25))
+            ),
+            latency_ms=(latency_ms,) * inferences,
+        )
 
     def close(self) -> None:
         self.closed = True

@@ -44,6 +44,7 @@ _PHASES = {
     "warm-up": "warming up",
     "window": "measuring",
     "idle": "measuring idle power",
+    "profile": "profiling operators",
     "verify": "checking outputs",
 }
 

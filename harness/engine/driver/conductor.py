@@ -157,6 +157,7 @@ class Conductor:
             if prepared.drawn is None
             else Drawn(ranges=prepared.drawn, seed=self.spec.seed),
             scores=self.spec.scores,
+            operators=self.spec.operators,
         )
 
     def finish(self) -> Outcome:

@@ -25,6 +25,7 @@ from harness.errors import ResultError
 from harness.host import lock
 from harness.maybe import Maybe, Unavailable, decode
 from harness.models import Prepared
+from harness.records.operators import LaunchOperators
 from harness.records.result import ErrorInfo, Machine
 from harness.records.store import RUN_JOURNAL_NAME
 from harness.spec import RunSpec
@@ -70,6 +71,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):
     pipelined: bool
     verified: Verified | None
     unverified: str
+    operators: Maybe[LaunchOperators] | None = None
     error: ErrorInfo | None
     overhead: tuple[Block, ...]
 

@@ -115,6 +115,8 @@ class Launch(Watch):
             self._window()
             self._idle("after")
             self._rest(self.plan.settle_s)
+            if not self._profile():
+                return
             self._verify(verify)
         except Ended:
             self.worker.kill()
@@ -276,6 +278,30 @@ class Launch(Watch):
         ):
             self._pump(TICK_S / 10)
 
+    def _profile(self) -> bool:
+        """Where operators are asked for. False where that ended the worker."""
+        if not self.spec.operators:
+            return True
+        self._enter("profile", "profiling its operators")
+        self._send(Go())
+        try:
+            self.record.operators = self._wait("profiled").operators
+        except Ended:
+            why = self._survive()
+            self.record.operators = why
+            self.record.verified = unverified(why)
+            return False
+        return True
+
+    def _survive(self) -> Unavailable:
+        """Why the worker ended after its window: what was measured in that stands."""
+        error = self.record.error
+        if error is None or error.kind == "interrupted":
+            raise
+        self.record.unverified = error.message
+        self.record.error = self.record.raised = None
+        return Unavailable(error.message, error.remedy)
+
     def _verify(self, wanted: bool) -> None:
         self._enter("verify", "verifying outputs")
         self._send(Go(finish=not wanted))
@@ -284,13 +310,7 @@ class Launch(Watch):
         try:
             self.record.verified = self._wait("verified").verified
         except Ended:
-            error = self.record.error
-            if error is None or error.kind == "interrupted":
-                raise
-            # The window is over, and what was measured in it stands.
-            self.record.verified = unverified(Unavailable(error.message, error.remedy))
-            self.record.unverified = error.message
-            self.record.error = self.record.raised = None
+            self.record.verified = unverified(self._survive())
 
     def _goal_reached(self) -> bool:
         goal = self.spec.goal

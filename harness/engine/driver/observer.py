@@ -297,7 +297,7 @@ def _progress(
     left: Left | None,
     readings: Mapping[str, float],
 ) -> Progress:
-    timed = estimate.count if tick.phase in ("window", "idle", "verify") else 0
+    timed = estimate.count if tick.phase in ("window", "idle", "profile", "verify") else 0
     median, half = estimate.median_ms, estimate.relative_half_width
     rate = timed * spec.batch_size / max(tick.elapsed_s, 1e-9)
     return Progress(

@@ -18,8 +18,10 @@ from harness.analysis.drift import Diagnosis, diagnose
 from harness.analysis.energy import attribute as joules
 from harness.analysis.energy.pool import pool
 from harness.analysis.latency import interval_methods, latency_stats
+from harness.analysis.operators import over_launches
 from harness.analysis.overhead import Round, overhead
 from harness.analysis.profiles import merge
+from harness.analysis.roofline import roof_check
 from harness.analysis.sampled import Sampled
 from harness.analysis.sampled import profiles as summaries
 from harness.analysis.throughput import launch_rate, throughput
@@ -35,6 +37,7 @@ from harness.engine.outcome.evidence import Evidence, LaunchRecord, load_of, tak
 from harness.engine.outcome.facts import Pair, validity_facts
 from harness.maybe import Maybe, Unavailable, present
 from harness.records import result as records
+from harness.records.operators import NOT_PROFILED, Operators
 from harness.records.primary import average_power_w, settled
 from harness.records.result import IN_TURNS, NOT_ASKED, NOT_REACHED, Result
 from harness.spec import RunSpec
@@ -57,9 +60,11 @@ def assemble(evidence: Evidence) -> Result:
     verified = next((r.verified for r in evidence.launches if r.verified), None)
     spec, of_launches = evidence.spec, [record for record, _ in timed]
     load, windows_taken = load_of(spec, of_launches), taken(of_launches)
+    profiled = _operators(evidence, timing)
     validity = (
         *checks(validity_facts(evidence, timed, timing, diagnosis, profiles)),
         *load.checks(spec, windows_taken),
+        *roof_check(profiled),
     )
     result = Result(
         id=evidence.id,
@@ -91,6 +96,7 @@ def assemble(evidence: Evidence) -> Result:
         profiles=profiles,
         validity=validity,
         overhead=_overhead(evidence),
+        operators=profiled,
         error=_error(evidence),
         tags=spec.tags,
     )
@@ -345,6 +351,18 @@ def _overhead(evidence: Evidence) -> Maybe[records.Overhead]:
         rounds.append(Round(*((ends - starts)[inside[watched]] for watched in (True, False))))
     first = record.overhead[0]
     return overhead(rounds, (first.end_ns - first.start_ns) / 1e9)
+
+
+def _operators(evidence: Evidence, timing: Maybe[records.Timing]) -> Maybe[Operators]:
+    """Over all launches that have any."""
+    if not evidence.spec.operators:
+        return NOT_PROFILED
+    told = [record.operators for record in evidence.launches if record.operators is not None]
+    found = [one for one in told if not isinstance(one, Unavailable)]
+    if not found:
+        return next((one for one in told if isinstance(one, Unavailable)), NOT_REACHED)
+    window_ms = timing if isinstance(timing, Unavailable) else timing.latency_ms.median
+    return over_launches(found, window_ms)
 
 
 def _memory(evidence: Evidence) -> Maybe[records.Memory]:

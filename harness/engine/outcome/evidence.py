@@ -13,6 +13,7 @@ from harness.engine.loads.load import Load, Taken
 from harness.engine.wire.messages import Spent, Verified
 from harness.errors import HarnessError
 from harness.maybe import Maybe, Unavailable
+from harness.records.operators import LaunchOperators
 from harness.records.result import ErrorInfo, Machine, Software
 from harness.spec import RunSpec
 
@@ -88,6 +89,7 @@ class LaunchRecord:
     yardstick_ns: tuple[int, int] = (0, 0)  # before the window and after it; 0: not timed
     pipelined: bool = False  # one thread kept an inference in flight on each stream
     verified: Verified | None = None
+    operators: Maybe[LaunchOperators] | None = None  # None: not asked for, or not reached
     unverified: str = ""  # what ended the worker while it verified
     error: ErrorInfo | None = None
     raised: HarnessError | None = None

@@ -11,6 +11,8 @@
                                    <────────  steady               } commands meanwhile
       Go                           ────────>    the timed window   }
                                    <────────  timed
+      Go                           ────────>    profiles its operators   } where they are
+                                   <────────  profiled                 } asked for
       Go                           ────────>    verifies outputs, describes itself
                                    <────────  verified
 
@@ -34,6 +36,7 @@ import msgspec
 
 from harness.maybe import Maybe, Unavailable, decode
 from harness.protocols import Artifact, Description, SessionOptions
+from harness.records.operators import LaunchOperators
 from harness.records.result import Accuracy, Fidelity
 
 T = TypeVar("T")
@@ -80,6 +83,7 @@ class Job(msgspec.Struct, frozen=True):
     drawn: Drawn | None = None
     scores: str | None = None  # the output that accuracy is of
     turns: Turns | None = None
+    operators: bool = False  # profile them after the window
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -149,7 +153,8 @@ class Spent(msgspec.Struct, frozen=True):
 class Event(msgspec.Struct, frozen=True):
     """Worker to driver. ``phase`` is what has just been finished."""
 
-    phase: str  # imported | loaded | ready | steady | resting | rested | timed | verified | failed
+    # imported | loaded | ready | steady | resting | rested | timed | profiled | verified | failed
+    phase: str
     seconds: float = 0.0
     facts: dict[str, str] = {}
     pipelined: bool = False  # of `loaded`: one thread keeps an inference in flight on each stream
@@ -161,6 +166,7 @@ class Event(msgspec.Struct, frozen=True):
     spent: Spent | None = None  # of `timed`
     yardstick_ns: int = 0  # of `steady` and `timed`: see `harness.engine.worker.yardstick`
     rested: Rested | None = None
+    operators: Maybe[LaunchOperators] | None = None  # of `profiled`
     verified: Verified | None = None
     failure: Failure | None = None
 

@@ -34,6 +34,7 @@ from harness.errors import BackendUnavailable, HarnessError, one_line
 from harness.host.lifetime import end_with_parent
 from harness.maybe import Maybe, explain
 from harness.protocols import Backend, DeviceMemory, Session, Unavailable
+from harness.records.operators import LaunchOperators
 
 
 class _Finish(Exception):
@@ -69,6 +70,7 @@ class Worker:
         self._load(backend, job, boot.streams)
         self._first_inference()
         self._loop(timeline, job)
+        self._profile(backend, job)
         self._verify(backend, job)
         self.close()
 
@@ -153,6 +155,18 @@ class Worker:
         except Exception as error:  # a runtime's own
             why = Unavailable(f"the runtime does not tell: {_in_words(error)}")
             return {"allocator_peak_bytes": why}
+
+    def _profile(self, backend: Backend, job: Job) -> None:
+        if not job.operators:
+            return
+        from harness.engine.worker.operators import profile
+
+        found: Maybe[LaunchOperators]
+        try:
+            found = profile(backend, self._sessions[0], job)
+        except Exception as error:  # whatever of it was not foreseen
+            found = Unavailable(f"the operators could not be profiled: {_in_words(error)}")
+        self._pause(Event("profiled", operators=found))
 
     def _verify(self, backend: Backend, job: Job) -> None:
         from harness.engine.worker.verify import verify

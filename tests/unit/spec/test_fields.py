@@ -15,7 +15,7 @@ from harness.spec import BY_NAME, DEFINING, FIELDS, Field, RunSpec
 BESIDE = {
     "duration_s", "iterations", "precision_goal", "max_duration_s", "warmup_s", "max_warmup_s",
     "launches", "timeout_s", "cpus", "sample_rate_hz", "power_source", "idle_s", "require",
-    "overhead_check", "allow_infinite", "tags", "out",
+    "overhead_check", "operators", "allow_infinite", "tags", "out",
 }  # fmt: skip
 
 

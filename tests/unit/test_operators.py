@@ -1,0 +1,363 @@
+"""The table of operators: rows add up, roofs hold, and each runtime's profile is read right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from harness.analysis.operators import of_launch, over_launches
+from harness.analysis.roofline import place, roof_check
+from harness.maybe import Unavailable
+from harness.protocols import OperatorTimes, ProfiledInferences, SessionOptions, TensorSpec
+from harness.records.operators import AtRoof, Operations, Operator, Roof
+from harness.records.result import NOT_REACHED
+from harness.views.operators import summary, table
+
+NO_ROOFS = Unavailable("not measured here")
+A = TensorSpec("", "float32", (64, 64))
+COMPUTE = Roof(name="product", bound="compute", precision="fp32", per_s=1e9, bytes=100, ms=1.0)
+CACHED = Roof(name="copy small", bound="memory", precision="fp32", per_s=8e8, bytes=1000, ms=1.0)
+BEYOND = Roof(name="copy large", bound="memory", precision="fp32", per_s=1e8, bytes=10**6, ms=1.0)
+
+
+def product(name: str, ms: tuple[float, ...]) -> OperatorTimes:
+    """2 x 64^3 = 524,288 operations, 3 x 64 x 64 x 4 = 49,152 bytes."""
+    return OperatorTimes(
+        name=name,
+        type="MatMul",
+        precision="fp32",
+        ms=ms,
+        inputs=(A, A),
+        outputs=(A,),
+        fused=(name,),
+    )
+
+
+def profiled(slow: float = 0.0) -> ProfiledInferences:
+    """Eight inferences; the two fastest and the two slowest are left out of every row."""
+    latency = (9.0, 10.0, 10.0, 10.0, 10.0, 9.5, 30.0, 40.0)
+    return ProfiledInferences(
+        profiler="by hand",
+        operators=(
+            product("a", (1.0, 5.0, 6.0, 5.0, 6.0, 1.0, 20.0, 20.0)),
+            product("b", (1.0, 2.0 + slow, 2.0 + slow, 2.0 + slow, 2.0 + slow, 1.0, 5.0, 5.0)),
+        ),
+        latency_ms=latency,
+    )
+
+
+def test_rows_and_remainder_add_up_to_the_middle_half() -> None:
+    found = over_launches([of_launch(profiled(), 8.0, NO_ROOFS)], 8.2)
+    assert [row.ms for row in found.rows] == [5.5, 2.0]
+    assert not isinstance(found.remainder, Unavailable)
+    assert found.remainder.ms == 2.5
+    assert sum(row.ms for row in found.rows) + found.remainder.ms == found.profiled_ms == 10.0
+    assert found.slowdown == 1.25
+    assert [row.share for row in found.rows] == [0.55, 0.2]
+    assert found.method.endswith("blind to what differs between processes")
+
+
+def test_from_five_launches_on_intervals_are_between_launches() -> None:
+    launches = [of_launch(profiled(slow), 8.0, NO_ROOFS) for slow in (0.0, 0.1, 0.2, 0.3, 0.4)]
+    found = over_launches(launches, 8.0)
+    row = found.rows[1]
+    assert row.launches_ms == pytest.approx((2.0, 2.1, 2.2, 2.3, 2.4))
+    # t(4) = 2.776, sd = 0.1581
+    assert row.ci95_ms == pytest.approx((2.2 - 0.19631, 2.2 + 0.19631), abs=1e-4)
+    assert found.method.endswith("between launches")
+
+
+def test_what_overlaps_has_no_remainder() -> None:
+    both = msgspec.structs.replace(profiled(), overlapping=True)
+    found = over_launches([of_launch(both, 8.0, NO_ROOFS)], NOT_REACHED)
+    assert isinstance(found.remainder, Unavailable)
+    assert "do not add up" in [row[-1] for row in table(found, None, 1.0, "ms")][-1]
+
+
+def test_the_higher_of_two_bounds_is_the_roof() -> None:
+    roofs = (COMPUTE, CACHED, BEYOND)
+    # 1e6 operations take 1 ms at the roof; 400 bytes nothing to speak of
+    found = place(Operations(0, 10**6), 400, "fp32", 4.0, roofs)
+    assert found == AtRoof(bound="compute", ms=1.0, share=0.25, intensity=2500.0, per_s=2.5e8)
+    # 1e6 bytes are beyond the small copy: at 1e8 a second they take 10 ms
+    found = place(Operations(0, 10**6), 10**6, "fp32", 20.0, roofs)
+    assert found == AtRoof(bound="memory", ms=10.0, share=0.5, intensity=1.0, per_s=5e7)
+    assert isinstance(place(Operations(10, 0), 8, "int8", 1.0, roofs), Unavailable)
+
+
+def test_nothing_may_be_faster_than_its_roof() -> None:
+    low = msgspec.structs.replace(COMPUTE, per_s=1e8)
+    slow, fast = (
+        over_launches([of_launch(profiled(), 8.0, (roof, BEYOND))], 8.0) for roof in (COMPUTE, low)
+    )
+    (passed,), (failed,) = roof_check(slow), roof_check(fast)
+    assert passed.verdict == "pass"
+    assert failed.verdict == "fail"
+    # 524,288 operations at 1e8 a second take 5.24 ms, and b took 2
+    assert failed.reason.startswith("b reached 262%")
+    assert roof_check(NO_ROOFS) == ()
+
+
+def test_the_sums_say_what_is_covered_and_what_the_profiler_costs() -> None:
+    odd = OperatorTimes(name="c", type="Softmax", precision="fp32", ms=(0.5,) * 8, inputs=(A,))
+    more = msgspec.structs.replace(profiled(), operators=(*profiled().operators, odd))
+    found = over_launches([of_launch(more, 8.0, (COMPUTE, BEYOND))], 8.2)
+    text = "\n".join(summary(found))
+    assert "3 operators 8.000 ms + remainder 2.000 ms of an inference of 10.00 ms" in text
+    assert "slows it to 1.25 of 8.000 ms without; 8.200 ms in the timed window" in text
+    assert "counted: 1.05 MOP floating point, 98.30 kB; 93.8% of the operators' time" in text
+    rows = {row[-1]: row for row in table(found, 2, 1.0, "ms")}
+    assert rows["1 operator more"][:2] == ("5.0%", "0.5000 ms")
+    (softmax,) = (row for row in table(found, None, 1.0, "ms") if row[-1] == "c")
+    assert softmax[4] == "not counted"
+
+
+# -- ONNX Runtime ---------------------------------------------------------------------------------
+
+
+def ort_event(name: str, start: int, duration: int, **args: Any) -> dict[str, Any]:
+    cat = "Node" if args else "Session"
+    return {"name": name, "ts": start, "dur": duration, "cat": cat, "args": args}
+
+
+def kernel(name: str, start: int, duration: int, op: str, index: int) -> dict[str, Any]:
+    types = [{"float": [2, 3]}]
+    return ort_event(
+        f"{name}_kernel_time", start, duration, op_name=op, node_index=str(index),
+        input_type_shape=types, output_type_shape=types,
+    )  # fmt: skip
+
+
+def test_kernels_belong_to_the_inference_around_them() -> None:
+    from harness.backends.onnxruntime.profile import read_events
+
+    events = [
+        kernel("a", 5, 1, "Relu", 7),  # while the session was made
+        kernel("a", 101, 3, "Relu", 7), kernel("b", 105, 2, "Relu", 9),
+        ort_event("model_run", 100, 10),
+        kernel("a", 201, 4, "Relu", 7), kernel("b", 206, 2, "Relu", 9),
+        kernel("b", 208, 1, "Relu", 9),
+        ort_event("model_run", 200, 11),
+    ]  # fmt: skip
+    found = read_events(events, [0.012, 0.013], [], {}, None)
+    assert [(one.name, one.ms, one.calls) for one in found.operators] == [
+        ("a", (0.003, 0.004), 1.0),
+        ("b", (0.002, 0.003), 1.5),
+    ]
+    assert found.operators[0].fused is None
+    with pytest.raises(ValueError, match="2 inferences of 3"):
+        read_events(events, [1.0, 1.0, 1.0], [], {}, None)
+
+
+def onnx_session(path: Path, x: Any, precision: str = "fp32") -> Any:
+    from test_backend_onnxruntime import artifact
+
+    from harness.backends.onnxruntime.backend import OnnxRuntimeBackend
+
+    session = OnnxRuntimeBackend().prepare(artifact(path, precision), x, SessionOptions())
+    session.enqueue()
+    return session
+
+
+@pytest.fixture
+def residual(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """Two convolutions, the second with a residual and an activation behind it; no names."""
+    from test_backend_onnxruntime import FLOAT, helper, numpy_helper, save
+
+    rng = np.random.default_rng(0)
+    filters = rng.standard_normal((16, 16, 3, 3)).astype(np.float32)
+    same = {"pads": [1, 1, 1, 1]}
+    path = save(
+        tmp_path / "residual.onnx",
+        [
+            helper.make_node("Conv", ["x", "w"], ["first"], name="one", **same),
+            helper.make_node("Relu", ["first"], ["warm"]),
+            helper.make_node("Conv", ["warm", "w"], ["second"], name="two", **same),
+            helper.make_node("Add", ["second", "warm"], ["sum"], name="plus"),
+            helper.make_node("Relu", ["sum"], ["hot"], name="last"),
+            helper.make_node("MatMul", ["hot", "m"], ["y"]),
+        ],
+        {"x": (FLOAT, (1, 16, 8, 8))},
+        ["y"],
+        [
+            numpy_helper.from_array(filters, "w"),
+            numpy_helper.from_array(rng.standard_normal((8, 5)).astype(np.float32), "m"),
+        ],
+    )
+    return path, {"x": rng.random((1, 16, 8, 8), np.float32)}
+
+
+CONVOLUTION = 2 * 16 * 64 * 16 * 9
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_what_went_into_an_operator_is_named(
+    residual: tuple[Path, dict[str, Any]], precision: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    from test_backend_onnxruntime import QuantizeJob
+
+    from harness.quantize.onnx import quantize
+
+    path, x = residual
+    if precision == "int8":
+        np.savez(tmp_path / "samples.npz", **x)
+        job = QuantizeJob(
+            precision="int8", calibration_path=str(tmp_path / "samples.npz"),
+            calibration_source="file", calibration_sha256="", calibration_samples=1,
+        )  # fmt: skip
+        path = tmp_path / "residual.int8.onnx"
+        quantize(residual[0], path, job)
+    session = onnx_session(path, x, precision)
+    found = session.profile_operators(5)
+    assert isinstance(found, ProfiledInferences)
+    by_node = {
+        node: one for one in found.operators for node in one.fused or () if node in ("one", "two")
+    }
+    assert by_node.keys() == {"one", "two"}
+    assert by_node["one"] is not by_node["two"]
+    launch = of_launch(found, 1.0, NO_ROOFS)
+    done: dict[str, Operator] = {row.name: row for row in launch.rows}
+    for one in by_node.values():
+        assert one.precision == precision
+        operations = done[one.name].operations
+        assert isinstance(operations, Operations)
+        assert CONVOLUTION <= operations.total <= CONVOLUTION + 4 * 16 * 64
+        assert (operations.integer > 0) == (precision == "int8")
+    products = [row for row in launch.rows if "MatMul" in row.type]
+    assert [row.operations.total for row in products] == [2 * 16 * 8 * 8 * 5]  # type: ignore[union-attr]
+    # the activation and the sum went into the second convolution, or into an operator of their own
+    assert {"plus"} <= {node for one in found.operators for node in one.fused or ()}
+
+
+# -- torch ----------------------------------------------------------------------------------------
+
+
+class KinetoEvent:
+    """As torch's own profiler tells them."""
+
+    def __init__(
+        self, name: str, start: int, end: int, link: int = 0, device: str = "DeviceType.CPU"
+    ) -> None:
+        self._told = (name, start, end, link, device)
+
+    def name(self) -> str:
+        return self._told[0]
+
+    def start_ns(self) -> int:
+        return self._told[1]
+
+    def duration_ns(self) -> int:
+        return self._told[2] - self._told[1]
+
+    def correlation_id(self) -> int:
+        return self._told[3]
+
+    linked_correlation_id = correlation_id
+
+    def device_type(self) -> str:
+        return self._told[4]
+
+    def start_thread_id(self) -> int:
+        return 1
+
+    def dtypes(self) -> list[str]:
+        return ["float"]
+
+
+def test_on_a_device_an_operator_has_the_time_of_the_kernels_it_launched() -> None:
+    from harness.backends.pytorch.profile import by_inference, join
+
+    events = [
+        KinetoEvent("harness inference", 0, 100),
+        KinetoEvent("aten::linear", 10, 40), KinetoEvent("aten::addmm", 15, 35, link=3),
+        KinetoEvent("gemm", 1000, 1600, link=3, device="DeviceType.CUDA"),
+        KinetoEvent("aten::relu", 50, 60, link=4),
+        KinetoEvent("relu", 1600, 1700, link=4, device="DeviceType.CUDA"),
+    ]  # fmt: skip
+    on_device = join(by_inference(events), [1.0], None, on_device=True)
+    assert [(o.name, o.ms) for o in on_device.operators] == [
+        ("aten::linear", (0.0006,)), ("aten::relu", (0.0001,)),
+    ]  # fmt: skip
+    on_host = join(by_inference(events), [1.0], None)
+    assert [(o.type, o.ms) for o in on_host.operators] == [
+        ("aten::linear", (0.00003,)), ("aten::relu", (0.00001,)),
+    ]  # fmt: skip
+
+
+def test_inferences_that_differ_have_a_row_for_each_type() -> None:
+    from harness.backends.pytorch.profile import Event, join
+
+    once, twice = Event("aten::mm", ["float"], 0, 10), Event("aten::mm", ["float"], 20, 40)
+    found = join([[once], [once, twice]], [1.0, 1.0], None)
+    assert [(o.name, o.calls, o.ms) for o in found.operators] == [
+        ("aten::mm (fp32)", 1.5, (1e-5, pytest.approx(3e-5)))
+    ]
+    assert "differ" in found.notes[0]
+
+
+def torch_session(model: str, **inputs: Any) -> Any:
+    from harness.backends.pytorch.backend import PyTorchBackend
+    from harness.protocols import Artifact
+
+    specs = tuple(TensorSpec(n, a.dtype.name, a.shape) for n, a in inputs.items())
+    artifact = Artifact("torch", "", f"zoo:{model}", "fp32", "", 0, specs)
+    session = PyTorchBackend().prepare(artifact, inputs, SessionOptions(threads=2))
+    session.enqueue()
+    return session
+
+
+def flops_by_torch(session: Any) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        session.enqueue()
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize(
+    ("model", "gmac"), [("resnet18", 1.814), ("resnet50", 4.089), ("mobilenet_v2", 0.301)]
+)
+def test_operations_are_the_known_ones(model: str, gmac: float) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    session = torch_session(model, images=np.zeros((1, 3, 224, 224), np.float32))
+    launch = of_launch(session.profile_operators(1), 1.0, NO_ROOFS)
+    products = sum(
+        row.operations.floating
+        for row in launch.rows
+        if row.type.endswith(("conv2d", "linear")) and isinstance(row.operations, Operations)
+    )
+    assert products == flops_by_torch(session)
+    assert products / 2e9 == pytest.approx(gmac, abs=0.001)
+
+
+def test_a_transformer_has_the_operations_of_its_formula() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from harness.analysis.operations import operations
+    from harness.backends.pytorch.profile import profile_operators
+    from harness.zoo.bert import Layer
+
+    length, width, heads = 10, 24, 4
+    layer = Layer(width, heads).eval()
+    x, bias = torch.rand(2, length, width), torch.zeros(2, 1, 1, length)
+
+    def run() -> None:
+        with torch.inference_mode():
+            layer(x, bias)
+
+    found = profile_operators(run, layer, 1)
+    counts = {one.name: operations(one) for one in found.operators}
+    assert any(isinstance(one, Unavailable) for one in counts.values())  # the norms, the GELU
+    products = sum(
+        one.floating
+        for op in found.operators
+        if isinstance(one := counts[op.name], Operations)
+        and op.type.endswith(("linear", "attention"))
+    )
+    # four projections, two of four times the width, and two products of attention
+    assert products == 2 * 2 * length * (12 * width**2 + 2 * length * width)
+    assert "attention.query" in counts
