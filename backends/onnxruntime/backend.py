@@ -106,7 +106,7 @@ class OnnxRuntimeBackend:
     def roof_loads(self, precision: str, options: SessionOptions) -> Sequence[RoofLoad]:
         from harness.backends.onnxruntime.roofs import roof_loads
 
-        return roof_loads(type(self), precision, options)
+        return roof_loads(OnnxRuntimeBackend, precision, options)
 
 
 def _cuda_availability(device: str) -> Available | Unavailable:

@@ -22,7 +22,9 @@ _COPIES = (1 << 18, 1 << 21, 1 << 24, 1 << 27)  # bytes read and written by one 
 _CHAIN = 16
 
 
-def roof_loads(backend: type[Backend], precision: str, options: SessionOptions) -> list[RoofLoad]:
+def roof_loads(
+    backend: Callable[[], Backend], precision: str, options: SessionOptions
+) -> list[RoofLoad]:
     """In fp32, and in int8 where the run is."""
     found = list(_copies(backend, options))
     for kind in dict.fromkeys(("fp32", precision)):
@@ -31,7 +33,9 @@ def roof_loads(backend: type[Backend], precision: str, options: SessionOptions) 
     return found
 
 
-def _compute(backend: type[Backend], options: SessionOptions, precision: str) -> Iterator[RoofLoad]:
+def _compute(
+    backend: Callable[[], Backend], options: SessionOptions, precision: str
+) -> Iterator[RoofLoad]:
     from onnx import helper
 
     width = 1 if precision == "int8" else 4
@@ -51,7 +55,7 @@ def _compute(backend: type[Backend], options: SessionOptions, precision: str) ->
     )  # fmt: skip
 
 
-def _copies(backend: type[Backend], options: SessionOptions) -> Iterator[RoofLoad]:
+def _copies(backend: Callable[[], Backend], options: SessionOptions) -> Iterator[RoofLoad]:
     from onnx import helper
 
     for moved in _COPIES:
@@ -68,7 +72,7 @@ def _copies(backend: type[Backend], options: SessionOptions) -> Iterator[RoofLoa
 
 
 def _starter(
-    backend: type[Backend],
+    backend: Callable[[], Backend],
     options: SessionOptions,
     nodes: Sequence[Any],
     given: tuple[int, ...],
@@ -135,8 +139,8 @@ def _in_8_bits(node: Any, w: NDArray[Any]) -> tuple[list[Any], list[Any]]:
         numpy_helper.from_array(np.clip(np.round(w / scale), -63, 63).astype(np.int8), "w8"),
         numpy_helper.from_array(np.asarray(scale), "s"),
         numpy_helper.from_array(np.asarray(np.float32(1.0)), "so"),
-        numpy_helper.from_array(np.uint8(128), "z"),
-        numpy_helper.from_array(np.int8(0), "zw"),
+        numpy_helper.from_array(np.asarray(128, np.uint8), "z"),
+        numpy_helper.from_array(np.asarray(0, np.int8), "zw"),
     ]
     make = helper.make_node
     core = type(node)()

@@ -10,7 +10,7 @@ number of operations. An operator that does the work of several nodes of the mod
 theirs, or none where one of them is not counted. Bytes are those of each tensor once, which is what
 must be moved if nothing stays in a cache.
 
-`tests/unit/test_operations.py` holds it against known counts and against torch's own counter.
+`tests/unit/backends/test_operator_profiles.py` holds it against known counts and torch's counter.
 """
 
 from __future__ import annotations
@@ -161,14 +161,10 @@ def _product(a: int, b: int) -> Formula:
         if len(inputs) <= max(a, b):
             return None
         left, right, out = inputs[a].shape, inputs[b].shape, outputs[0].shape
-        if not left or not right or min(len(left), len(right)) < 1 or not prod(out):
+        if not out or len(right) < 2:  # a bias in the place of weights that were packed away
             return None
-        inner = {left[-1], left[-2] if len(left) > 1 else left[-1]}
-        inner &= {right[-1], right[-2] if len(right) > 1 else right[-1]}
-        if len(right) < 2 and b:  # a bias in the place of weights that were packed away
-            return None
-        columns = out[-1]
-        fits = [k for k in inner if columns * k == prod(right[-2:])]
+        inner = set(left[-2:]) & set(right[-2:])
+        fits = [k for k in inner if out[-1] * k == prod(right[-2:])]
         return 2 * prod(out) * fits[0] if fits else None
 
     return count
