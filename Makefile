@@ -7,7 +7,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Every process that a test starts would compile all it imports, were it not allowed to keep that.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-long campaign gpu-acceptance lint clean
+.PHONY: run test test-long test-fleet campaign gpu-acceptance lint clean
 
 run: $(VENV)/.run  ## benchmark the built-in model: FP32 and INT8 take turns
 	$(BIN)/harness duel --model digits --backend onnxruntime --across precision=fp32,int8 --launches 5
@@ -27,6 +27,10 @@ campaign: $(VENV)/.dev  ## kills, signals, mutated files, the models of onnx's w
 
 gpu-acceptance:  ## on a machine with a GPU: each line with its verdict; BIN=DIR for the environment, SECONDS_=240 for a part
 	$(BIN)/python benchmarks/gpu_acceptance.py -o results/gpu-acceptance --seconds $(or $(SECONDS_),480)
+
+test-fleet: $(VENV)/.dev  ## the fleet on a real Ray cluster; brings Ray, some 240 MB
+	$(PIP) -c constraints.txt -e '.[dev,fleet]'
+	$(BIN)/python -m pytest tests/e2e/test_fleet.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .

@@ -203,6 +203,7 @@ def _planned(sweeps: list[Path]) -> tuple[dict[str, str], list[str]]:
 
     from harness import maybe
     from harness.errors import ResultError
+    from harness.fleet.report import absent_cells
     from harness.records.store import read_bytes
     from harness.sweep.folder import ATTEMPTS, MANIFEST, Attempt, Manifest
 
@@ -212,6 +213,7 @@ def _planned(sweeps: list[Path]) -> tuple[dict[str, str], list[str]]:
         if not (folder / MANIFEST).exists():
             continue
         try:
+            planned |= absent_cells(folder)
             manifest = maybe.decode(read_bytes(folder / MANIFEST), Manifest)
             planned |= dict.fromkeys((cell.name for cell in manifest.cells), "")
             if not (folder / ATTEMPTS).exists():  # nothing has been tried yet

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "harness.cli.sweep:command",
         "Measure a matrix of cells, continued where it stopped.",
     ),
+    "fleet": ("harness.cli.fleet:command", "Measure a night over several machines, on Ray."),
     "compare": ("harness.cli.compare:command", "Compare two runs, or sets of runs, cell by cell."),
     "check": ("harness.cli.check:command", "Fail if runs are worse than a baseline allows."),
     "export": ("harness.cli.export:command", "Write runs in the format of another tool."),

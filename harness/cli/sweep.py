@@ -55,16 +55,15 @@ def command(
       harness sweep nightly.toml --shard 1/4 --label 2026-11-21
       harness compare nightly-2026-11-20 nightly-2026-11-21
     """
-    from harness.spec import parse_text
-    from harness.sweep.plan import parse_shard, read_plan
+    from harness.sweep.plan import parse_shard, read_plan, refuse_needs
 
     whole = read_plan(file)
+    refuse_needs(whole)
     plan = whole.only(only)
     if shard is not None:
         plan = plan.shard(*parse_shard(shard))
-    wait_s = _seconds(wait)
-    if label is not None:
-        label = _label(parse_text("--label", label))
+    wait_s = parse_seconds("--wait", wait)
+    label = parse_label(label)
     if dry_run:
         return _list(plan, as_json)
     return _run(whole, plan, Path(out), label, new, wait_s, quiet=quiet, as_json=as_json)
@@ -160,19 +159,24 @@ class _Told:
         self._line.show(f"[{step.number}/{step.total}]{left_s}: {seen.text}")
 
 
-def _seconds(text: str) -> float:
+def parse_seconds(flag: str, text: str) -> float:
     """``30s``, ``5m``, ``6h`` or plain seconds. Raises `UsageError`."""
     from harness.errors import UsageError
 
     found = re.fullmatch(r"(\d{1,7})([smh]?)", text)
     if not found:
-        raise UsageError(f"--wait is {text!r}", "give a time such as 30s, 5m or 6h")
+        raise UsageError(f"{flag} is {text!r}", "give a time such as 30s, 5m or 6h")
     return int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def _label(text: str) -> str:
+def parse_label(text: str | None) -> str | None:
+    """A label that a folder can bear; None for none. Raises `UsageError`."""
     from harness.errors import UsageError
+    from harness.spec import parse_text
 
+    if text is None:
+        return None
+    parse_text("--label", text)
     if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,60}", text) or text.startswith("."):
         raise UsageError(f"--label is {text!r}", "give up to 60 letters, digits, or _ . + -")
     return text

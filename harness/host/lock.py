@@ -30,6 +30,11 @@ def take(descriptor: int, *, alone: bool = True) -> bool:
     return True
 
 
+def share(descriptor: int) -> None:
+    """Hold it along with others, as soon as nobody holds it alone. Raises `OSError`."""
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
     """One process at a time is inside, of all that name the file or folder ``path``.

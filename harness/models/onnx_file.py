@@ -73,6 +73,11 @@ class OnnxStructure(msgspec.Struct, frozen=True, kw_only=True):
     varying: tuple[str, ...]
 
 
+def external_files(path: Path) -> tuple[str, ...]:
+    """The files of weights beside ``path``, relative to its folder. Raises `ModelError`."""
+    return _external_files(path, load(path))
+
+
 def read_structure(
     path: Path,
     given: Mapping[str, tuple[int, ...]],

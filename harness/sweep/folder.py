@@ -107,10 +107,10 @@ def open_sweep(plan: Plan, out: Path, label: str | None, new: bool) -> SweepFold
     from another file, machine or software, and `ResultError` where it cannot be written.
     """
     state = {**_state(plan), "model and data files": _files_sha256(plan)}
-    label = label or _default_label(state)
+    label = label or default_label(state.get("commit", ""))
     path = out / f"{plan.name}-{label}"
     if new:
-        path = _next(path)
+        path = next_free(path)
     refuse_links(path / MANIFEST, path / ATTEMPTS, path / LOGS)
     manifest = _read(path)
     if manifest is None:
@@ -177,7 +177,7 @@ def _same(manifest: Manifest, plan: Plan, state: Mapping[str, str]) -> None:
         )
 
 
-def _next(path: Path) -> Path:
+def next_free(path: Path) -> Path:
     """``path``, or with the first number after it that is free."""
     number, candidate = 1, path
     while candidate.exists():
@@ -186,10 +186,10 @@ def _next(path: Path) -> Path:
     return candidate
 
 
-def _default_label(state: Mapping[str, str]) -> str:
+def default_label(commit: str) -> str:
+    """The date, and the beginning of the commit, of a night that nobody named."""
     date = datetime.now(UTC).strftime("%Y-%m-%d")
-    commit = state.get("commit", "")[:7]
-    return f"{date}-{commit}" if commit else date
+    return f"{date}-{commit[:7]}" if commit else date
 
 
 def _state(plan: Plan) -> dict[str, str]:

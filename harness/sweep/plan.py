@@ -19,6 +19,9 @@
     model = "models/*"
     precision = "fp32"
 
+    [fleet]                         # and in each table ``needs``, ``cpu``, ``meter``, ``machine``:
+    retries = 2                     # for `harness.fleet`, see `harness.sweep.needs`
+
 Paths are relative to the file's folder. Whatever does not make sense is refused before anything is
 measured: a key, field or value that is unknown, an exclusion that matches nothing, a cell that
 comes twice.
@@ -52,12 +55,14 @@ from harness.records.cell import (
     told_name,
 )
 from harness.spec import MODEL_SUFFIXES, RunSpec
+from harness.sweep import needs
+from harness.sweep.needs import FleetRules, Needs
 
 MAX_BYTES = 1 << 20
 MAX_CELLS = 10_000
 DEFAULT_LAUNCHES = 5
 DEFAULT_TIME_LIMIT_S = 1800.0
-_KEYS = ("name", "launches", "time_limit_s", "defaults", "matrix", "include", "exclude")
+_KEYS = ("name", "launches", "time_limit_s", "defaults", "matrix", "include", "exclude", "fleet")
 FILES = ("model", "reference", "inputs", "dataset", "calibration")
 _SUFFIXES = (*MODEL_SUFFIXES, ".npz")  # a value that ends so is a file, there or not
 _SEVERAL = ("input_shapes", "options", "tags", "require", "cpus")
@@ -71,6 +76,7 @@ class SweepCell(msgspec.Struct, frozen=True):
 
     cell: Cell
     fields: Fields
+    needs: Needs = Needs()  # of the machine, in a fleet
 
     @property
     def spec(self) -> RunSpec:
@@ -85,6 +91,7 @@ class Plan(msgspec.Struct, frozen=True):
     launches: int
     time_limit_s: float
     cells: tuple[SweepCell, ...]
+    fleet: FleetRules = FleetRules()
 
     def only(self, globs: Sequence[str]) -> Plan:
         """The cells whose names match one of ``globs``. Raises `UsageError` for an idle glob."""
@@ -120,6 +127,16 @@ def read_plan(path: Path) -> Plan:
         raise UsageError(f"{str(path)!r}: {error.message}", error.remedy) from error
 
 
+def refuse_needs(plan: Plan) -> None:
+    """Raises `UsageError` where ``plan`` says which machines measure what: one alone cannot."""
+    for one in plan.cells:
+        if one.needs != Needs():
+            raise UsageError(
+                f"{one.cell.name} is for machines of the class {str(one.needs)!r}",
+                "harness fleet run gives cells to machines; harness sweep measures on this one",
+            )
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """``2/8`` as (2, 8). Raises `UsageError`."""
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
@@ -146,6 +163,7 @@ def _plan(raw: Mapping[str, Any], path: Path, sha256: str) -> Plan:
             "time_limit_s", str(raw.get("time_limit_s", DEFAULT_TIME_LIMIT_S)), 1, 604_800
         ),
         cells=_unique(cells),
+        fleet=needs.parse_rules(raw.get("fleet", {})),
     )
 
 
@@ -167,7 +185,8 @@ def _fields(table: Any, where: str) -> Fields:
     """The table itself, if its keys are fields of a run."""
     if not isinstance(table, dict):
         raise UsageError(f"{where} is {table!r:.80}", f"give it as a table, [{where}]")
-    _known(table, [f for f in RunSpec.__struct_fields__ if f not in _OURS], f"field in [{where}]")
+    ours = [f for f in RunSpec.__struct_fields__ if f not in _OURS]
+    _known(table, [*ours, *needs.KEYS], f"field in [{where}]")
     return table
 
 
@@ -200,10 +219,10 @@ def _without(cells: list[Fields], excluded: Sequence[Fields], defaults: Fields) 
 
 def _matches(cell: Fields, rule: Fields) -> bool:
     """Whether each field of ``rule`` holds in ``cell``: a value, a list of them, or a glob."""
-    standard = RunSpec()
+    standard = {**msgspec.structs.asdict(RunSpec()), **dict.fromkeys(needs.KEYS, "")}
     return all(
         any(
-            fnmatchcase(_text(cell.get(field, getattr(standard, field))), _text(value))
+            fnmatchcase(_text(cell.get(field, standard[field])), _text(value))
             for value in (values if isinstance(values, list) else [values])
         )
         for field, values in rule.items()
@@ -211,12 +230,16 @@ def _matches(cell: Fields, rule: Fields) -> bool:
 
 
 def _cell(fields: Fields, folder: Path) -> SweepCell:
-    values = {field: _value(field, value, folder) for field, value in fields.items()}
+    values = {
+        field: _value(field, value, folder)
+        for field, value in fields.items()
+        if field not in needs.KEYS
+    }
     if values.get("precision") != "int8":  # the INT8 cells of a matrix alone calibrate
         values = {
             name: value for name, value in values.items() if not specs.BY_NAME[name].quantizing
         }
-    return SweepCell(spec_cell(specs.parse(values)), values)
+    return SweepCell(spec_cell(specs.parse(values)), values, needs.parse_needs(fields))
 
 
 def _value(field: str, value: Any, folder: Path) -> Any:
@@ -257,13 +280,12 @@ def _twice(a: SweepCell, b: SweepCell) -> str:
 def _unique(cells: Sequence[SweepCell]) -> tuple[SweepCell, ...]:
     if not cells:
         raise UsageError("every cell is excluded", "remove an exclusion")
-    seen: dict[str, SweepCell] = {}
+    seen: dict[tuple[str, Needs], SweepCell] = {}
     for one in cells:
-        if one.cell.key in seen:
-            raise UsageError(
-                f"the cell {one.cell.name} comes twice", _twice(seen[one.cell.key], one)
-            )
-        seen[one.cell.key] = one
+        slot = (one.cell.key, one.needs)
+        if slot in seen:
+            raise UsageError(f"the cell {one.cell.name} comes twice", _twice(seen[slot], one))
+        seen[slot] = one
     return tuple(_told_apart(cells))
 
 

@@ -24,6 +24,7 @@ FOLDERS = {"harness": "harness", "backends": "harness.backends", "profiles": "ha
 LAYERS = (
     ("harness.__main__",),
     ("harness.cli", "harness.pytest_plugin"),
+    ("harness.fleet",),  # a sweep over several machines, which says what each has
     (
         "harness.sweep",
         "harness.training",

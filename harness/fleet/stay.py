@@ -1,0 +1,187 @@
+"""The processes of a fleet on this machine, for as long as their command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import msgspec
+
+from harness.errors import BackendUnavailable, UsageError
+from harness.fleet import cluster, facts
+from harness.fleet.cluster import LOOPBACK
+from harness.fleet.facts import NODE_VARIABLE, PREFIX, NodeFacts
+from harness.sweep.needs import Offers
+
+_LOOK_S = 1.0
+_AGAIN_S = 5.0
+_HEAD = "head"
+
+
+def start_head(host: str, port: int) -> Any:
+    """Ray's processes of a head. Raises `BackendUnavailable`."""
+    from harness import __version__
+
+    labels = {
+        f"{PREFIX}role": _HEAD,
+        f"{PREFIX}version": __version__,
+        f"{PREFIX}code": facts.code_sha256()[:16],
+    }
+    return cluster.start(host, port, head=True, labels=labels, resources={})
+
+
+def start_node(host: str, port: int, me: NodeFacts, own: str | None = None) -> Any:
+    """Ray's processes of a node that measures. Raises `BackendUnavailable`."""
+    path = facts.write(me)
+    try:
+        return cluster.start(
+            host,
+            port,
+            head=False,
+            own=own or _own_address(host, port),
+            labels=facts.labels(me),
+            resources=facts.resources(me),
+            variables={NODE_VARIABLE: str(path)},
+        )
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _own_address(host: str, port: int) -> str:
+    """Where the head sees us."""
+    if cluster.is_loopback(host):
+        return LOOPBACK
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, port))
+        return str(probe.getsockname()[0])
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """``kill`` and a closed terminal end us as Ctrl-C does. Ray's own handlers come later."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    yield
+
+
+def until_ended(node: Any, why: str) -> int:
+    """Wait for an interruption. Raises `BackendUnavailable` where Ray's processes end first."""
+    with _stoppable():
+        try:
+            while not node.dead_processes():
+                time.sleep(_LOOK_S)
+        finally:
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+    raise BackendUnavailable(why, "see the logs in TMPDIR/harness-ray/session_latest/logs")
+
+
+def join(host: str, port: int, me: NodeFacts, own: str | None, say: Callable[[str], None]) -> int:
+    """Be a node until interrupted, also of a head that comes back."""
+    refuse_unlike(labels_there((host, port)), me)
+    while True:
+        node = start_node(host, port, me, own)
+        say(f"joined {host}:{port} as {me.name}, class {me.offers.machine_class}")
+        with contextlib.suppress(BackendUnavailable):
+            until_ended(node, "")
+        say(f"the head at {host}:{port} is gone; waiting for it")
+        while not cluster.answers(host, port):
+            time.sleep(_AGAIN_S)
+
+
+def refuse_unlike(others: list[dict[str, str]], me: NodeFacts) -> None:
+    """Raises `UsageError` where Harness differs from that of a node or head that is there."""
+    mine = facts.labels(me)
+    for other in others:
+        name = other.get(f"{PREFIX}node", "the head")
+        if name == me.name:
+            raise UsageError(f"a node called {name} has joined already", "give another --name")
+        for key, what in (("version", "Harness"), ("code", "Harness's source")):
+            theirs, ours = other.get(PREFIX + key, "unknown"), mine[PREFIX + key]
+            if theirs != ours:
+                raise UsageError(
+                    f"{name} has {what} {theirs}, {me.name} has {ours}",
+                    "install the same on both",
+                )
+
+
+def labels_there(where: tuple[str, int]) -> list[dict[str, str]]:
+    """Ray's labels of the head and of every node that is alive. Raises `BackendUnavailable`."""
+    cluster.reach(*where)
+    cluster.ray_for(where[0])
+    ray_state = import_module("ray._private.state")
+    raylet = import_module("ray._raylet")
+    with cluster.mapped(*where):
+        state = ray_state.GlobalState()
+        options = raylet.GcsClientOptions.create(
+            f"{where[0]}:{where[1]}", None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
+        )
+        state._initialize_global_state(options)
+        try:
+            return [dict(node["Labels"]) for node in state.node_table() if node["Alive"]]
+        finally:
+            state.disconnect()
+
+
+def nodes_there(where: tuple[str, int]) -> list[Offers]:
+    """What the nodes that have joined say that they have, by name."""
+    found = [offers_of(one) for one in labels_there(where) if f"{PREFIX}node" in one]
+    return sorted(found, key=lambda one: one.machine)
+
+
+def classes_there(where: tuple[str, int]) -> dict[str, Offers]:
+    """Class -> what a machine of it has."""
+    return {one.machine_class: one for one in nodes_there(where)}
+
+
+def offers_of(labels: dict[str, str]) -> Offers:
+    """From the labels that `facts.labels` made."""
+
+    def named(kind: str) -> tuple[str, ...]:
+        start = f"{PREFIX}{kind}."
+        return tuple(sorted(key.removeprefix(start) for key in labels if key.startswith(start)))
+
+    return Offers(
+        machine=labels[f"{PREFIX}node"],
+        machine_class=labels[f"{PREFIX}class"],
+        isa=named("isa"),
+        gpus=tuple(labels[f"{PREFIX}gpu.{index}"] for index in named("gpu")),
+        meters=named("meter"),
+    )
+
+
+@contextlib.contextmanager
+def cluster_for(
+    address: str, local: int | None, say: Callable[[str], None]
+) -> Iterator[tuple[str, int]]:
+    """The head at ``address``; or one of our own with ``local`` nodes, while this lasts."""
+    if local is None:
+        cluster.ensure_token(make=False)
+        yield cluster.parse_address(address)
+        return
+    cluster.private_token()
+    where = LOOPBACK, cluster.free_port(LOOPBACK)
+    me = facts.gather()
+    say(f"starting Ray with {local} node{'s' * (local > 1)} on this machine")
+    with contextlib.ExitStack() as stack:
+        nodes = [start_head(*where)]
+        stack.callback(_end, nodes)
+        for number in range(1, local + 1):
+            offers = msgspec.structs.replace(me.offers, machine=f"local-{number}")
+            nodes.append(start_node(*where, msgspec.structs.replace(me, offers=offers)))
+        yield where
+
+
+def _end(nodes: list[Any]) -> None:
+    import ray
+
+    with contextlib.suppress(Exception):
+        ray.shutdown()
+    for node in reversed(nodes):
+        with contextlib.suppress(Exception):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
