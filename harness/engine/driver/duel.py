@@ -263,9 +263,7 @@ class _Duel:
         conductor = self._conductors[number]
         turns = Turns(conductor.placement.threads, self._cpus or ())
         job = conductor.job(self._prepared[number])
-        return msgspec.structs.replace(
-            job, load="turns", arm_iterations=0, turns=turns, operators=False
-        )
+        return msgspec.structs.replace(job, load="turns", turns=turns, operators=False)
 
     def _broken(self, sides: Sequence[TurnLaunch], failed: TurnLaunch | None) -> Ended:
         """End a launch early: of one that failed the others keep what they have."""
