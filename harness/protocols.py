@@ -52,6 +52,7 @@ __all__ = [
     "Quantization",
     "RoofLoad",
     "Roofed",
+    "SensorFacts",
     "Session",
     "SessionOptions",
     "Step",
@@ -429,6 +430,23 @@ class ArtifactMaker(Protocol):
         ...
 
 
+class SensorFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is used of a channel's `Channel.facts`, by the same names; a fact is absent by default.
+
+    A power reading is the mean over ``averaging_s``, which ended ``lag_s`` before it was published.
+    A counter moves by ``resolution_j``, and starts again at 0 after ``wrap_range_j``, its largest
+    value. ``gain_rel`` is the standard uncertainty of the instrument's gain, as a ratio.
+    """
+
+    averaging_s: float | None = None
+    lag_s: float = 0.0
+    resolution_j: float = 0.0
+    wrap_range_j: float | None = None
+    gain_rel: float | None = None
+    filtered: float = 0.0  # 1: the processor adds noise
+    malformed_rows: float = 0.0
+
+
 class Channel(msgspec.Struct, frozen=True):
     """One quantity that a profiler reads.
 
@@ -446,8 +464,16 @@ class Channel(msgspec.Struct, frozen=True):
     period_s: float | None = None
     # Why this one cannot be read although its profiler is open.
     unavailable: Unavailable | None = None
-    # Free facts needed to use the readings: wrap range, sensor lag, averaging window.
+    # Of the sensor: those of `SensorFacts`, and others that are worth showing.
     facts: dict[str, float] = {}
+    # The physical sensor, among those of ``source``: the channels of joules and of watts that share
+    # it measure the same thing. Empty: it is in the name, ``energy/<meter>_j``.
+    meter: str = ""
+
+    @property
+    def sensor(self) -> SensorFacts:
+        """The facts that the analysis uses, typed."""
+        return msgspec.convert(self.facts, SensorFacts)
 
 
 class ProfilerContext(msgspec.Struct, frozen=True):

@@ -69,7 +69,7 @@ def summarise(
 def growth(
     times_ns: Times, values: Values, start_ns: int, end_ns: int, wrap: float | None = None
 ) -> Maybe[float]:
-    """How much a counter grew in the window, in its unit. ``wrap``: the value it restarts after."""
+    """How much a counter grew in the window, in its unit. ``wrap``: see `unwrapped`."""
     edges = _edges(*_known(times_ns, values), start_ns, end_ns, wrap)
     return edges if isinstance(edges, Unavailable) else edges[1] - edges[0]
 
@@ -123,7 +123,7 @@ def live(channel: Channel, times_ns: Times, values: Values) -> float | None:
         return float(values[-1]) if len(values) else None
     if len(values) < 2:
         return None
-    values = _unwrapped(values, channel.facts.get("wrap_range"))
+    values = unwrapped(values, wrap_of(channel))
     if not channel.tag.endswith(RATE_TAGS):
         return float(values[-1] - values[0])
     since = min(int(np.searchsorted(times_ns, times_ns[-1] - _LIVE_NS)), len(values) - 2)
@@ -152,7 +152,14 @@ def _known(times_ns: Times, values: Values) -> tuple[Times, Values]:
     return times_ns[known], values[known]
 
 
-def _unwrapped(values: Values, wrap: float | None) -> Values:
+def wrap_of(channel: Channel) -> float | None:
+    """How much a counter lost where it fell; None where it may not fall."""
+    facts = channel.sensor
+    return None if facts.wrap_range_j is None else facts.wrap_range_j + facts.resolution_j
+
+
+def unwrapped(values: Values, wrap: float | None) -> Values:
+    """Readings of a counter, none of them missing, with what it lost (``wrap``) at each fall."""
     if wrap is None:
         return values
     wraps = np.concatenate(([0], np.cumsum(np.diff(values) < 0)))
@@ -185,12 +192,12 @@ def _gauge(
 def _counter(
     channel: Channel, times_ns: Times, values: Values, start_ns: int, end_ns: int
 ) -> Maybe[tuple[float, float, float, float, float]]:
-    wrap = channel.facts.get("wrap_range")
+    wrap = wrap_of(channel)
     edges = _edges(times_ns, values, start_ns, end_ns, wrap)
     if isinstance(edges, Unavailable):
         return edges
     inside = (times_ns >= start_ns) & (times_ns <= end_ns)
-    rates = _rates(times_ns[inside], _unwrapped(values, wrap)[inside])
+    rates = _rates(times_ns[inside], unwrapped(values, wrap)[inside])
     mean = (edges[1] - edges[0]) / ((end_ns - start_ns) / 1e9)
     return mean, float(rates.min()), float(rates.max()), *edges
 
@@ -201,7 +208,7 @@ def _edges(
     """The counter at the window's two edges."""
     if len(values) < 2 or times_ns[0] > start_ns or times_ns[-1] < end_ns or end_ns <= start_ns:
         return Unavailable("its readings do not reach over the window's edges", _REMEDY)
-    values = _unwrapped(values, wrap)
+    values = unwrapped(values, wrap)
     if np.any(np.diff(values) < 0):
         return Unavailable("the counter went backwards", "report it with the samples file")
     gaps_ns = sum(_bracket_ns(times_ns, edge_ns) for edge_ns in (start_ns, end_ns))

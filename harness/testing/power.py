@@ -158,6 +158,7 @@ class SimulatedMeter:
             source="simulated",
             period_s=self.period_s,
             facts={"resolution_j": self.tick_j, "lag_s": self.lag_s, **facts},
+            meter="sim",
         )
         power = msgspec.structs.replace(
             counter,

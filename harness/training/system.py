@@ -86,7 +86,7 @@ class SystemMonitor:
         self._grown[tag] = self._grown.get(tag, 0.0) + figure
         found = {tag: self._grown[tag]}
         if channel.unit == "J" and tag.startswith("energy/"):  # its mean power since the last call
-            meter = tag.removeprefix("energy/").removesuffix("_j")
+            meter = channel.meter or tag.removeprefix("energy/").removesuffix("_j")
             found[f"power/{meter}_w"] = figure / ((now_ns - before[0]) / 1e9)
         return found
 

@@ -174,7 +174,8 @@ def _stem(name: str, scope: str) -> str:
 
 
 def _counter(name: str, scope: str, taken: Timing) -> Reading:
-    tag = f"energy/{_stem(name, scope)}_j"
+    meter = _stem(name, scope)
+    tag = f"energy/{meter}_j"
     channel = Channel(
         name=tag,
         unit="J",
@@ -184,6 +185,7 @@ def _counter(name: str, scope: str, taken: Timing) -> Reading:
         source=SOURCE,
         period_s=taken.period_s,
         facts={"resolution_j": 1e-3, "gain_rel": GAIN_REL},
+        meter=meter,
     )
     first_mj: list[int] = []
 
@@ -231,6 +233,7 @@ def _gauge(name: str, scope: str, period_s: float, window_s: float | None) -> Ch
         source=SOURCE,
         period_s=period_s,
         facts=facts,
+        meter=name,
     )
 
 

@@ -223,6 +223,7 @@ class ExternalSource:
             period_s=period_s and period_s * self._joined(),
             unavailable=self._fault,
             facts=facts,
+            meter=NAME,
         )
 
     def read(self) -> Sequence[float | None]:

@@ -136,6 +136,7 @@ def _sensor(folder: Path, chip: str, path: Path, suffix: str) -> Sensor:
         tag=tag,
         scope=SCOPES.get(chip, chip),
         source="hwmon",
+        meter=meter,
     )
     return Sensor(channel, [path], lambda micro: micro / 1e6)
 

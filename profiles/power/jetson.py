@@ -41,6 +41,7 @@ def _rail(volts: Path) -> Sensor:
         tag=tag,
         scope="soc" if label in INPUT_RAILS else "rail",
         source="jetson",
+        meter=meter,
     )
     amperes = volts.with_name(f"curr{number}_input")
     return Sensor(channel, [volts, amperes], lambda millivolts, ma: millivolts * ma / 1e6)

@@ -185,7 +185,7 @@ class Meter:
         scope = _scope(name) or name
         tag = f"energy/{name}_j"
         self.channel = Channel(
-            name=tag, unit="J", kind="counter", tag=tag, scope=scope, source="powercap"
+            name=tag, unit="J", kind="counter", tag=tag, scope=scope, source="powercap", meter=name
         )
         self.mirrored = False
         self._counters: list[Counter] = []

@@ -124,6 +124,7 @@ def _channel(meter: str, scope: str) -> Channel:
         scope=scope,
         source="pyrapl",
         period_s=UPDATE_PERIOD_S,
+        meter=meter,
     )
 
 

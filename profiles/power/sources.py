@@ -1,9 +1,9 @@
 """Power and energy, from whichever meters the machine has.
 
 A *source* is a profiler of its own (powercap, hwmon, ...); `PowerProfiler` opens those that
-``context.power_source`` names and reads them one after the other. Names follow one rule on which
-attribution relies: the channels ``energy/<meter>_j`` (counter, joules since opening) and
-``power/<meter>_w`` (gauge, watts) of one source measure the same thing.
+``context.power_source`` names and reads them one after the other. Channels say which meter they are
+of (`harness.protocols.Channel.meter`), and are called after it: ``energy/<meter>_j`` (counter,
+joules since opening) and ``power/<meter>_w`` (gauge, watts).
 
 There is no estimate among the sources: without a meter there is no number.
 """
@@ -140,4 +140,5 @@ def _placeholder(source: str, reason: Unavailable) -> Channel:
         scope=scope,
         source=source,
         unavailable=reason,
+        meter=source,
     )

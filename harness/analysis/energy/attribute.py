@@ -177,7 +177,7 @@ def _source(
         for name, span in zip(("idle_before_w", "idle_after_w"), spans, strict=True)
     ]
     sd = math.hypot(figure.sd_j, _guard_sd(figure, window, idle))
-    gain = meter.channel.facts.get("gain_rel")
+    gain = meter.channel.sensor.gain_rel
     energy = _spread(figure.energy_j, sd, gain)
     gross = _per(energy, window.inferences)
     alone = shared is not True or meter.channel.scope.startswith("gpu")
@@ -365,9 +365,9 @@ def _notes(meter: Meter, window: Window, figure: Figure, counter: Maybe[Figure])
         notes.append(f"from its power, for the counter gave nothing: {counter.reason}")
     if min(window.guard_before_s, window.guard_after_s) < figure.reach_s:
         notes.append("the load did not run on beyond both edges of the window")
-    if meter.channel.facts.get("filtered"):
+    if meter.channel.sensor.filtered:
         notes.append("SGX is on, so the processor adds noise to this counter (INTEL-SA-00389)")
-    if malformed := meter.channel.facts.get("malformed_rows"):
+    if malformed := meter.channel.sensor.malformed_rows:
         notes.append(f"{malformed:.0f} malformed rows were left out")
     return tuple(notes)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import numpy as np
 
+from harness.analysis.channels import unwrapped, wrap_of
 from harness.analysis.energy.series import Sensor, Series, counter_period_s, power_period_s
 from harness.maybe import Unavailable, coded
 from harness.protocols import Channel
@@ -43,14 +44,14 @@ class Meter:
         return None if self.power is None else power_period_s(self.power, self.power_sensor)
 
 
-def _stem(channel: Channel) -> str:
-    """``energy/package-0_j`` -> ``package-0``."""
-    return channel.name.partition("/")[2].rpartition("_")[0] or channel.name
+def _meter(channel: Channel) -> str:
+    """Of a channel that does not say it: ``energy/package-0_j`` -> ``package-0``."""
+    return channel.meter or channel.name.partition("/")[2].rpartition("_")[0] or channel.name
 
 
 def group(sources: Sequence[SourceReadings], origin_ns: int) -> list[Meter]:
     stamps = {
-        (item.channel.source, _stem(item.channel)): item
+        (item.channel.source, _meter(item.channel)): item
         for item in sources
         if item.channel.name.startswith("time/")
     }
@@ -59,7 +60,7 @@ def group(sources: Sequence[SourceReadings], origin_ns: int) -> list[Meter]:
         channel = item.channel
         if channel.unit not in ("J", "W"):
             continue
-        key = (channel.source, _stem(channel))
+        key = (channel.source, _meter(channel))
         meter = meters.get(key, Meter(key[1], channel))
         if channel.unavailable is None:
             meter = _joined(meter, item, _series(item, stamps.get(key), origin_ns))
@@ -73,12 +74,12 @@ def group(sources: Sequence[SourceReadings], origin_ns: int) -> list[Meter]:
 
 
 def _joined(meter: Meter, item: SourceReadings, series: Series) -> Meter:
-    facts = item.channel.facts
+    facts = item.channel.sensor
     sensor = Sensor(
         period_s=item.channel.period_s,
-        averaging_s=facts.get("averaging_s"),
-        lag_s=facts.get("lag_s", 0.0),
-        resolution_j=facts.get("resolution_j", 0.0),
+        averaging_s=facts.averaging_s,
+        lag_s=facts.lag_s,
+        resolution_j=facts.resolution_j,
     )
     # An available channel speaks for its meter, so that a broken twin does not hide it.
     if meter.channel.unavailable is not None:
@@ -95,7 +96,8 @@ def _series(item: SourceReadings, stamps: SourceReadings | None, origin_ns: int)
     else:
         times = np.array(stamps.values, dtype=np.float64) - origin_ns / 1e9
     good = np.isfinite(values) & np.isfinite(times)
-    return Series(times[good], values[good], stamped=stamps is not None)
+    known = unwrapped(values[good], wrap_of(item.channel))
+    return Series(times[good], known, stamped=stamps is not None)
 
 
 def totals_of(meters: Sequence[Meter], sockets: int = 1) -> list[Meter]:

@@ -90,7 +90,8 @@ def test_a_counter_is_never_extrapolated(window: tuple[float, float]) -> None:
 def test_a_counter_that_fell_has_no_growth_unless_it_wraps() -> None:
     readings = series((0, 90), (1, 98), (2, 6), (3, 14))
     assert isinstance(over(COUNTER, readings, 0, 3), Unavailable)
-    wrapping = Channel("c", "J", "counter", "energy/c_j", facts={"wrap_range": 100})
+    facts = {"wrap_range_j": 99.0, "resolution_j": 1.0}  # its values are 0 to 99
+    wrapping = Channel("c", "J", "counter", "energy/c_j", facts=facts)
     summary = found(over(wrapping, readings, 0, 3))
     assert summary.mean == pytest.approx((98 - 90 + 106 - 98 + 114 - 106) / 3)
     assert growth(*readings, 10**15, 10**15 + 3 * S, wrap=100) == pytest.approx(24)

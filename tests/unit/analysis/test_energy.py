@@ -40,7 +40,7 @@ from harness.analysis.energy.series import (
     update_period_s,
 )
 from harness.maybe import Unavailable, code_of, coded
-from harness.protocols import Channel
+from harness.protocols import Channel, SensorFacts
 from harness.records.result import Energy, EnergySource, Spread
 from harness.testing.power import PowerCurve, ReplayPower, SimulatedMeter, square_load
 
@@ -104,6 +104,37 @@ def spread(value: maybe.Maybe[Spread]) -> Spread:
 def code(value: object) -> str | None:
     assert isinstance(value, Unavailable), value
     return code_of(value)
+
+
+# --- channels ---------------------------------------------------------------------------------
+
+
+def test_a_counter_that_wraps_is_the_counter_that_does_not() -> None:
+    whole = counter(facts={"resolution_j": 0.25})
+    assert max(value or 0 for value in whole.values) > 5 * 200  # it wraps five times and more
+    wrapped = [None if value is None else value % 200.0 for value in whole.values]
+    facts = {"resolution_j": 0.25, "wrap_range_j": 199.75}
+    bare = replace(whole, channel=channel("energy/package-0_j", facts=facts), values=wrapped)
+    assert source_of(bare).energy_j == source_of(whole).energy_j
+    assert code(source_of(replace(whole, values=wrapped)).energy_j) == "counter_reset"
+
+
+def test_a_meter_is_what_its_channels_say_whatever_they_are_called() -> None:
+    joules = replace(counter(), channel=channel("joules_of_the_rig_j", meter="rig"))
+    seen = list(METER.power_at(CURVE, READS))
+    watts = SourceReadings(channel("level_w", meter="rig", period_s=0.1), _ns(READS), seen)
+    assert list(energy_of(joules, watts).sources) == ["rig"]
+    lamp = channel("level_w", meter="lamp", scope="dram")
+    other = replace(watts, channel=lamp)
+    assert list(energy_of(joules, other).sources) == ["rig", "lamp"]
+
+
+def test_every_fact_that_is_used_is_written_by_a_profiler() -> None:
+    folder = Path(__file__).parents[3]
+    sources = [*(folder / "profiles").rglob("*.py"), folder / "harness/testing/power.py"]
+    text = "".join(path.read_text("utf-8") for path in sources)
+    lacking = [name for name in SensorFacts.__struct_fields__ if f'"{name}"' not in text]
+    assert lacking == []
 
 
 # --- numbers ----------------------------------------------------------------------------------

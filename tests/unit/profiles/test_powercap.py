@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.analysis.channels import growth, wrap_of
 from harness.maybe import Unavailable, code_of
 from harness.profiles.power.powercap import PowercapSource
 from harness.protocols import Available, ProfilerContext
@@ -119,6 +121,22 @@ def test_03_a_wrap_on_one_socket_loses_nothing(tree: Tree) -> None:
     tree.add("intel-rapl:0", 2.0)
     assert int((tree.folder / "intel-rapl:0/energy_uj").read_text()) == 1_000_000 - UNIT_UJ
     assert joules(source) == {"package-0": 2.0}
+
+
+def test_03_what_it_says_of_its_range_unwraps_the_file_itself(tree: Tree) -> None:
+    """For whoever reads the counter bare: the facts of its channel are enough."""
+    zone = "intel-rapl:0"
+    tree.zone(zone, "package-0", RANGE_UJ - 1_000_000)
+    (channel,) = opened(tree).channels
+    readings = []
+    for _ in range(4):
+        readings.append(int((tree.folder / zone / "energy_uj").read_text()) / 1e6)
+        tree.add(zone, 2.0)
+    assert readings[1] < readings[0]
+    times_ns = np.arange(4, dtype=np.int64) * 10**9
+    grown = growth(times_ns, np.array(readings), 0, 3 * 10**9, wrap_of(channel))
+    assert grown == pytest.approx(6.0, abs=2e-6)
+    assert channel.meter == "package-0"
 
 
 def test_04_a_wrap_on_one_of_two_sockets(tree: Tree) -> None:
