@@ -19,11 +19,12 @@ test: $(VENV)/.dev  ## the whole suite: side by side what measures nothing, then
 test-long:  ## the same, with simulated error rates ten times as exact
 	$(MAKE) test PYTEST_ARGS="--long $(PYTEST_ARGS)"
 
-campaign: $(VENV)/.dev  ## kills, signals, mutated files, the models of onnx's wheel; CAMPAIGN_ARGS="--count 30 --seed 2"
+campaign: $(VENV)/.dev  ## kills, signals, mutated files, models of onnx's wheel and torch; CAMPAIGN_ARGS="--count 30 --seed 2"
 	$(BIN)/python tests/campaign/campaign.py kills $(CAMPAIGN_ARGS)
 	$(BIN)/python tests/campaign/campaign.py signals $(CAMPAIGN_ARGS)
 	$(BIN)/python tests/campaign/campaign.py files $(CAMPAIGN_ARGS)
 	$(BIN)/python tests/campaign/campaign.py onnx $(CAMPAIGN_ARGS)
+	$(BIN)/python tests/campaign/campaign.py factories $(CAMPAIGN_ARGS)
 
 gpu-acceptance:  ## on a machine with a GPU: each line with its verdict; BIN=DIR for the environment, SECONDS_=240 for a part
 	$(BIN)/python benchmarks/gpu_acceptance.py -o results/gpu-acceptance --seconds $(or $(SECONDS_),480)

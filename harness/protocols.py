@@ -89,12 +89,19 @@ class TensorSpec(msgspec.Struct, frozen=True):
     """One input or output. ``shape`` is concrete: batch and symbolic dimensions are resolved.
 
     A dimension of an output that is known only once it has run is -1.
-    ``dtype`` is a numpy name (``float32``, ``int64``, ``bool``, ...).
+    ``dtype`` is a numpy name (``float32``, ``int64``, ``bool``, ...), or that of a type which numpy
+    lacks (``bfloat16``, ``float8_e4m3fn``).
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def array_dtype(self) -> str:
+        """The numpy type of the arrays that hold its values: float32 for one that numpy lacks."""
+        lacking = self.dtype == "bfloat16" or self.dtype.startswith("float8_")
+        return "float32" if lacking else self.dtype
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -205,6 +212,7 @@ class Layers(msgspec.Struct, frozen=True):
 
 
 NO_LAYERS = Unavailable("this runtime does not tell its layers one by one")
+NO_THREADS = Unavailable("this runtime does not say how many threads it runs on")
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -214,6 +222,8 @@ class Description(msgspec.Struct, frozen=True):
     # operator type -> precision it ran in -> number of nodes, from the graph that executes
     operators: Maybe[dict[str, dict[str, int]]]
     layers: Maybe[Layers] = NO_LAYERS
+    threads: Maybe[int] = NO_THREADS  # of the pool that computes on the CPU, after an inference
+    inputs: str = ""  # what became of the bound inputs, where the session had to see to them
 
 
 class Session(Protocol):

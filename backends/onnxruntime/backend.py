@@ -248,7 +248,8 @@ class OnnxRuntimeSession:
             operators, runtime["nodes_by_provider"] = ran.operators, ran.nodes_by_provider
         except (HarnessError, OSError, ValueError, KeyError) as error:
             operators = Unavailable(f"a profiled inference failed: {line(error)}")
-        return Description(runtime, operators)
+        threads = int(runtime["intra_op_threads"])
+        return Description(runtime, operators, threads=threads)
 
     def profile_operators(self, inferences: int) -> Maybe[ProfiledInferences]:
         """Where the time goes, by the runtime's profiler in a session of its own."""

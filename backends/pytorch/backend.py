@@ -30,7 +30,15 @@ from harness.backends.common import (
     refuse_closed,
     unavailable,
 )
-from harness.backends.pytorch.module import Loaded, check, claim_inductor_cache, line, mapped
+from harness.backends.pytorch.module import (
+    Loaded,
+    bound,
+    check,
+    claim_inductor_cache,
+    line,
+    mapped,
+    unseen_in,
+)
 from harness.backends.pytorch.operators import operators_of
 from harness.backends.pytorch.options import OPTIONS, runnable, settings
 from harness.errors import MeasurementFailed, ModelError, UsageError
@@ -188,11 +196,8 @@ class PyTorchSession:
             self._compile()
 
     def _tensors(self, inputs: Arrays) -> list[Any]:
-        import numpy as np
-        import torch
-
         loaded = self._open()
-        made = [torch.from_numpy(np.array(inputs[spec.name])) for spec in self._specs]
+        made = [bound(spec, inputs[spec.name]) for spec in self._specs]
         transfer = loaded.options.boundary == "transfer"
         return made if transfer else [loaded.tensor(tensor) for tensor in made]
 
@@ -218,9 +223,12 @@ class PyTorchSession:
             try:
                 self._run()
             except RuntimeError as error:
-                if not re.search("require grad|[Ii]nference tensor", str(error)):
+                if re.search("require grad|[Ii]nference tensor", str(error)):
+                    self._admit_gradients(pristine)
+                elif loaded.may_be_contiguous() and re.search("view size is not comp", str(error)):
+                    pristine = self._lay_out_contiguously(pristine)
+                else:
                     raise
-                self._admit_gradients(pristine)
             _set_threads(loaded.options)
             if any(not _equal(a, b) for a, b in zip(pristine, self._bound, strict=True)):
                 self._renew_inputs(pristine)
@@ -233,6 +241,17 @@ class PyTorchSession:
         self._bound = [tensor.clone() for tensor in pristine]
         self._run = _runner(self._open(), self._bound, self._results, self._guard)
         self._run()
+
+    def _lay_out_contiguously(self, pristine: list[Any]) -> list[Any]:
+        """For a forward that calls ``view`` on what a convolution gives: the inputs as they are."""
+        loaded = self._open()
+        loaded.be_contiguous()
+        with self._guard(True):
+            pristine = [tensor.contiguous() for tensor in pristine]
+            self._bound = [tensor.clone() for tensor in pristine]
+        self._run = _runner(loaded, self._bound, self._results, self._guard)
+        self._run()
+        return pristine
 
     def _renew_inputs(self, pristine: list[Any]) -> None:
         """For a forward that changes its inputs: each inference is to have the same ones."""
@@ -264,7 +283,12 @@ class PyTorchSession:
         named = loaded.outputs(self._results[0])
         return {name: np.array(tensor.detach().numpy()) for name, tensor in named.items()}
 
+    def unseen(self) -> dict[str, str]:
+        return unseen_in(self._results[0])
+
     def describe(self) -> Description:
+        import torch
+
         loaded = self._open()
         operators: Maybe[dict[str, dict[str, int]]]
         kept = self._results[0]
@@ -275,7 +299,13 @@ class PyTorchSession:
         except (RuntimeError, AttributeError, TypeError) as error:
             operators = Unavailable(f"a profiled inference failed: {line(error)}")
         self._results[0] = kept
-        return Description({**_runtime_facts(loaded), **self._habits()}, operators)
+        habits = self._habits()
+        return Description(
+            {**_runtime_facts(loaded), **habits},
+            operators,
+            threads=torch.get_num_threads(),
+            inputs=habits.get("inputs", ""),
+        )
 
     def profile_operators(self, inferences: int) -> Maybe[ProfiledInferences]:
         """Where the time goes, by torch's profiler around the timed call itself."""
@@ -372,7 +402,7 @@ def _runtime_facts(loaded: Loaded) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "interop_threads": str(torch.get_num_interop_threads()),
         "compile": chosen["compile"],
-        "channels_last": "on" if loaded.channels_last else "off",
+        "channels_last": loaded.layout(),
         "dtype": str(loaded.dtype or "as the model").removeprefix("torch."),
         "boundary": loaded.options.boundary,
     }

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 from harness.backends.common import cuda_index, refuse_closed
 from harness.backends.device_events import EventTimer
 from harness.backends.pytorch import module as pytorch_module
-from harness.backends.pytorch.module import Loaded, check, line, mapped, plain, tensors_in
+from harness.backends.pytorch.module import (
+    Loaded,
+    bound,
+    check,
+    line,
+    mapped,
+    plain,
+    tensors_in,
+    unseen_in,
+)
 from harness.backends.pytorch.operators import operators_of
 from harness.backends.pytorch.options import settings
 from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError
@@ -184,6 +193,9 @@ class CudaSession:
         arrays = [np.array(tensor.detach().numpy()) for tensor in tensors]
         return loaded.named(arrays)
 
+    def unseen(self) -> dict[str, str]:
+        return unseen_in(self._results[0])
+
     def arm(self, iterations: int) -> None:
         self._open()
         self._timer.arm(iterations)
@@ -227,7 +239,7 @@ class CudaSession:
             self._stream.synchronize()
         except (RuntimeError, AttributeError, TypeError) as error:
             operators = Unavailable(f"a profiled inference failed: {line(error)}")
-        return Description(_runtime_facts(loaded), operators)
+        return Description(_runtime_facts(loaded), operators, threads=torch.get_num_threads())
 
     def profile_operators(self, inferences: int) -> Maybe[ProfiledInferences]:
         """Where the device's time goes: an operator's is that of the kernels it launched."""
@@ -283,11 +295,8 @@ class Feed:
         self.bound = [loaded.tensor(tensor) for tensor in self._arrived]
 
     def _on_host(self, inputs: Arrays) -> list[Any]:
-        import numpy as np
-        import torch
-
         specs = self._loaded.artifact.inputs
-        return [torch.from_numpy(np.array(inputs[spec.name])) for spec in specs]
+        return [bound(spec, inputs[spec.name]) for spec in specs]
 
     def replace(self, inputs: Arrays) -> None:
         """Copy others in: into pinned memory where each inference uploads them, else upload."""
@@ -304,9 +313,9 @@ class Feed:
         self._cast()
 
     def _cast(self) -> None:
-        for bound, arrived in zip(self.bound, self._arrived, strict=True):
-            if bound is not arrived:
-                bound.copy_(arrived)
+        for taken, arrived in zip(self.bound, self._arrived, strict=True):
+            if taken is not arrived:
+                taken.copy_(arrived)
 
     def close(self) -> None:
         for tensors in (self.bound, self._arrived, self._hosts):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.artifacts.torch_errors import cause
 from harness.backends.common import cuda_index, is_cuda
 from harness.backends.pytorch.options import settings
 from harness.errors import (
@@ -19,7 +20,6 @@ from harness.errors import (
     HarnessError,
     MeasurementFailed,
     ModelError,
-    one_line,
 )
 from harness.host.cache_root import default_root
 from harness.host.cuda_errors import cuda_failure
@@ -49,6 +49,7 @@ class Loaded:
             if self.channels_last and artifact.format == "torch":
                 self.module = self.module.to(memory_format=torch.channels_last)
         self.call = self._callable()
+        self._refused_layout = False
 
     def _load(self, artifact: Artifact) -> Any:
         if artifact.format == "torch-int8":
@@ -82,6 +83,25 @@ class Loaded:
         if self.artifact.format == "torch-int8":
             return True
         return any(weight.dim() == 4 for weight in self.module.parameters())
+
+    def may_be_contiguous(self) -> bool:
+        """Whether the layout was ours to choose."""
+        return self.settings["channels_last"] == "auto" and not self.on_cuda
+
+    def be_contiguous(self) -> None:
+        """In the layout that every module can work on, whatever ``auto`` had chosen."""
+        import torch
+
+        if self.channels_last:
+            self.channels_last, self._refused_layout = False, True
+            if self.artifact.format == "torch":
+                self.module = self.module.to(memory_format=torch.contiguous_format)
+                self.call = self._callable()
+
+    def layout(self) -> str:
+        if self._refused_layout:
+            return "off: the model takes a view that needs the contiguous layout"
+        return "on" if self.channels_last else "off"
 
     def _callable(self) -> Callable[..., Any]:
         import torch
@@ -123,12 +143,32 @@ def place(options: SessionOptions) -> Any:
     return torch.device("cuda", cuda_index(options)) if is_cuda(options) else torch.device("cpu")
 
 
+def bound(spec: TensorSpec, array: Any) -> Any:
+    """A tensor of the input's own type, with a memory of its own."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(array)).to(getattr(torch, spec.dtype))
+
+
 def tensors_in(result: Any) -> list[Any]:
     """Every tensor in a nest of outputs."""
-    import torch
-    from torch.utils import _pytree as pytree
+    from harness.artifacts import torch_values
 
-    return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    return list(torch_values.tensors_in(result))
+
+
+def unseen_in(result: Any) -> dict[str, str]:
+    """What a nest of outputs holds beside tensors and None, by its place."""
+    import torch
+
+    from harness.artifacts.torch_values import leaves
+
+    return {
+        f"output_{index}": f"a {type(leaf).__name__}"
+        for index, leaf in enumerate(leaves(result))
+        if leaf is not None and not isinstance(leaf, torch.Tensor)
+    }
 
 
 def plain(tensor: Any) -> Any:
@@ -137,9 +177,13 @@ def plain(tensor: Any) -> Any:
 
     if tensor.is_quantized:
         tensor = tensor.dequantize()
-    if tensor.dtype == torch.bfloat16:
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.dtype == torch.complex32:
+        tensor = tensor.to(torch.complex64)
+    elif tensor.is_floating_point() and tensor.element_size() < 4 and tensor.dtype != torch.float16:
         tensor = tensor.float()
-    return tensor.to_dense().contiguous() if tensor.layout != torch.strided else tensor.contiguous()
+    return tensor.resolve_conj().resolve_neg().contiguous()
 
 
 def prepare_inductor(on_cuda: bool) -> None:
@@ -181,16 +225,16 @@ def check(specs: Sequence[TensorSpec], inputs: Arrays) -> None:
         )
     for spec in specs:
         array = inputs[spec.name]
-        if (array.dtype.name, tuple(array.shape)) != (spec.dtype, spec.shape):
+        if (array.dtype.name, tuple(array.shape)) != (spec.array_dtype, spec.shape):
             raise DataError(
                 f"input {spec.name!r} is {array.dtype} {array.shape}, the session has "
-                f"{spec.dtype} {spec.shape}",
+                f"{spec.array_dtype} {spec.shape}",
                 "prepare another session for another type or shape",
             )
 
 
 def line(error: BaseException) -> str:
-    return one_line(error) or type(error).__name__
+    return cause(error) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -82,6 +82,10 @@ class Facts(msgspec.Struct, kw_only=True):
     unseen: Mapping[str, str] = {}  # outputs that could not be looked at, and what they are
     allow_infinite: bool = False
     drawn: bool = False  # the bound inputs are
+    threads_ran: Maybe[int] | None = None  # by the runtime's own word; None: nobody asked it
+    inputs_kept: str = ""  # what the session had to do to keep them
+    # outputs that differ after the window from those of the same inputs bound anew
+    changed_outputs: Maybe[Sequence[str]] | None = None
     resting_share: float | None = None  # of a run that took turns with others
 
 
@@ -106,6 +110,8 @@ def checks(facts: Facts) -> tuple[Check, ...]:
         _sampler(facts),
         _limit("timer", facts.timer_share, TIMER_LIMIT, "reading the clock is {:.2%} of the median",
                "raise --batch-size, or read latencies as upper bounds"),
+        *_threads(facts),
+        *_inputs(facts),
         _finite(facts),
         _precision(facts),
         *_fidelity(facts),
@@ -299,11 +305,46 @@ def _sampler(facts: Facts) -> Check:
     return _check("sampler", good, reason, threshold, "lower --sample-rate")
 
 
+def _threads(facts: Facts) -> tuple[Check, ...]:
+    """A model may set the number itself."""
+    name, threshold, ran = "threads", "as many as asked for", facts.threads_ran
+    if ran is None:
+        return ()
+    if isinstance(ran, Unavailable):
+        return (_unknown(name, ran, threshold),)
+    return (
+        _check(
+            name,
+            ran == facts.threads,
+            f"it ran on {ran} thread{'' if ran == 1 else 's'}, of {facts.threads} asked for",
+            threshold,
+            f"the model sets the number as it runs: take that out, or ask for --threads {ran}",
+        ),
+    )
+
+
+def _inputs(facts: Facts) -> tuple[Check, ...]:
+    """A model may work in place."""
+    name, changed = "inputs unchanged", facts.changed_outputs
+    threshold = "the outputs after the window are those of the same inputs bound anew"
+    if changed is None:
+        return ()
+    if isinstance(changed, Unavailable):
+        return (_unknown(name, changed, threshold),)
+    reason, remedy = "the same outputs after the window as on inputs bound anew", ""
+    if facts.inputs_kept:
+        reason, remedy = facts.inputs_kept, "have forward work on a copy"
+    elif changed:
+        reason = f"{', '.join(changed)} differs after the window from what inputs bound anew give"
+        remedy = "the model changes its inputs, or keeps a state: have forward work on a copy"
+    return (_check(name, not remedy, reason, threshold, remedy),)
+
+
 def _finite(facts: Facts) -> Check:
     name, threshold = "finite outputs", "no NaN, and no infinity but with --allow-infinite"
     if isinstance(facts.nan, Unavailable):
         return _unknown(name, facts.nan, threshold)
-    drawn = " (on drawn inputs; --inputs FILE.npz binds real ones)" * facts.drawn
+    drawn = " (on drawn inputs: --inputs FILE.npz binds real ones)" * facts.drawn
     infinite = f"infinity in {', '.join(facts.infinite)}"
     if facts.nan:
         reason, verdict = f"NaN in {', '.join(facts.nan)}{drawn}", "fail"

@@ -29,6 +29,7 @@ from harness.errors import ModelError, one_line
 
 FACTS = "harness.json"
 _CHANNELS = 32
+_HERE: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever the user's code has set
 _LEVEL = 100  # where the right sum comes out
 
 
@@ -134,10 +135,12 @@ def _scale(products: int) -> float:
 
 
 def _activations(*shape: int) -> Any:
-    return torch.quantize_per_tensor(torch.full(shape, 255.0), 1.0, 0, torch.quint8)
+    full = torch.full(shape, 255.0, **_HERE)
+    return torch.quantize_per_tensor(full, 1.0, 0, torch.quint8)
 
 
 def _weights(*shape: int) -> Any:
-    scales, zeros = torch.ones(shape[0]), torch.zeros(shape[0], dtype=torch.int64)
-    full = torch.full(shape, 127.0)
+    scales = torch.ones(shape[0], **_HERE)
+    zeros = torch.zeros(shape[0], dtype=torch.int64, device="cpu")
+    full = torch.full(shape, 127.0, **_HERE)
     return torch.quantize_per_channel(full, scales, zeros, 0, torch.qint8)

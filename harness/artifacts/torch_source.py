@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from harness.artifacts.pt2 import load_program
+from harness.artifacts.torch_errors import cause
+from harness.artifacts.torch_values import flatten, of_count
 from harness.artifacts.torchscript import load_script
 from harness.errors import ModelError
 from harness.host import here
@@ -35,8 +37,13 @@ class ByName(nn.Module):
         self.inner = inner
         self.names = names
 
-    def forward(self, *args: Tensor) -> Any:
+    def call(self, *args: Tensor) -> Any:
         return self.inner(**dict(zip(self.names, args, strict=True)))
+
+
+def _taking(inner: nn.Module, names: tuple[str, ...]) -> nn.Module:
+    module: nn.Module = of_count(ByName, len(names))(inner, names)
+    return module
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -93,7 +100,7 @@ def _program(path: Path, device: str) -> Loaded:
     plain = len(flat) == len(names) and all(isinstance(value, Tensor) for value in flat)
     module = program.module()
     if kwargs:
-        module = ByName(module, tuple(names)) if not args else module
+        module = _taking(module, tuple(names)) if not args else module
     return Loaded(module, dict(zip(names, flat, strict=True)) if plain else None)
 
 
@@ -101,11 +108,13 @@ def _factory(text: str) -> Loaded:
     """Run the user's code. Whatever it raises is the model's fault, and says so."""
     made = _call(text)
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
+        parts = [type(part).__name__ for part in made] if isinstance(made, tuple) else []
+        what = f"({', '.join(parts)})" if parts else type(made).__name__
         raise ModelError(
-            f"factory {text!r} returned {type(made).__name__}",
+            f"factory {text!r} returned {what}",
             "return (torch module, example inputs), the inputs a tuple or a dict of tensors",
         )
-    module, examples = made[0].eval(), made[1]
+    module, examples = _evaluating(made[0]), made[1]
     if isinstance(examples, Tensor):
         examples = (examples,)
     if isinstance(examples, Mapping):
@@ -114,15 +123,32 @@ def _factory(text: str) -> Loaded:
         named = dict(zip(_positional(module, len(examples)), examples, strict=True))
     else:
         named = {"examples": examples}
+    module, named = flatten(module, named)
     for name, value in named.items():
         if not isinstance(value, Tensor):
             raise ModelError(
-                f"factory {text!r} gives {type(value).__name__} for input {name!r}", "give tensors"
+                f"factory {text!r} gives {type(value).__name__} for input {name!r}",
+                "give tensors, alone or in lists and dicts; numbers, texts and None stay as given",
             )
     if not named:
         raise ModelError(f"factory {text!r} gives no example inputs", "give at least one tensor")
     _make_lazy(text, module, tuple(named.values()))
-    return Loaded(module.eval(), named)
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        raise ModelError(
+            f"the module of factory {text!r} has weights on the meta device, which hold no values",
+            "have it load them (load_state_dict with assign=True)",
+        )
+    return Loaded(_evaluating(module), named)
+
+
+def _evaluating(module: nn.Module) -> nn.Module:
+    """In eval mode; an exported program stays as it was exported, in whatever it stands."""
+    try:
+        return module.eval()
+    except NotImplementedError:
+        for inner in module.modules():
+            inner.training = False
+        return module
 
 
 def _make_lazy(text: str, module: nn.Module, examples: tuple[Tensor, ...]) -> None:
@@ -154,8 +180,12 @@ def _call(text: str) -> Any:
 
 
 def _blame(text: str, error: Exception) -> ModelError:
-    line = next(iter(str(error).strip().splitlines()), "")
-    return ModelError(f"factory {text!r} raised {type(error).__name__}: {line}", "repair it")
+    said = f": {line}" if (line := cause(error)) else ""
+    missing = isinstance(error, ModuleNotFoundError)
+    return ModelError(
+        f"factory {text!r} raised {type(error).__name__}{said}",
+        "install it" if missing else "repair it",
+    )
 
 
 def _positional(module: nn.Module, count: int) -> list[str]:
@@ -180,4 +210,4 @@ def _by_name(module: nn.Module, examples: Mapping[Any, Any]) -> tuple[nn.Module,
     order = [parameter.name for parameter in _parameters(module) if parameter.name in named]
     if len(order) == len(named) and _positional(module, len(named)) == order:
         return module, {name: named[name] for name in order}
-    return ByName(module, tuple(named)).eval(), named
+    return _evaluating(_taking(module, tuple(named))), named

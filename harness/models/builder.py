@@ -57,8 +57,12 @@ def answer(job: Job) -> Answer:
             f"pip install 'hw-harness[{extra}]'" if extra else f"pip install {name}".strip(),
         )
     except SystemExit as error:
-        message = f"the code of {job.spec.model!r} ended the process (exit code {error.code})"
+        number = error.code is None or isinstance(error.code, int)
+        how = f"exit code {error.code or 0}" if number else f"it said: {one_line(error.code)}"
+        message = f"the code of {job.spec.model!r} ended the process ({how})"
         return _failure(message, ENDED)
+    except KeyboardInterrupt:  # no signal's: that one ends the process
+        return _failure(f"the code of {job.spec.model!r} raised KeyboardInterrupt", ENDED)
     except Exception as error:  # a library's or the user's; there is no list of them
         return _unexpected(job.spec, error)
 
@@ -92,5 +96,12 @@ def _die_with_parent() -> None:
     end_with_parent()
 
 
+def start() -> None:
+    """The process's whole life. A thread that a user's code left running does not prolong it."""
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    start()

@@ -28,6 +28,7 @@ import msgspec
 
 from harness.errors import HarnessError, UsageError
 from harness.host.digest import sha256_of
+from harness.maybe import decode
 
 T = TypeVar("T")
 ABANDONED_S = 86_400
@@ -227,7 +228,7 @@ def _seal(folder: Path, record: Any) -> None:
 def _load(folder: Path, record: type[T]) -> Product[T] | None:
     try:
         stored = msgspec.json.decode((folder / "product.json").read_bytes(), type=_Stored)
-        made = msgspec.json.decode(stored.record, type=record)
+        made = decode(stored.record, record)
         if all(_intact(folder / name, stamp) for name, stamp in stored.files.items()):
             return Product(folder, made, stored.files)
     except (OSError, msgspec.DecodeError):

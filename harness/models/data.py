@@ -36,7 +36,7 @@ def draw(
 
 def _draw(spec: TensorSpec, bounds: tuple[int, int] | None, seed: int) -> Array:
     generator = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
-    dtype = np.dtype(spec.dtype)
+    dtype = np.dtype(spec.array_dtype)
     if bounds is not None:
         return _integers(generator, bounds[0], bounds[1], spec.shape, dtype)
     if dtype == np.bool_:
@@ -225,14 +225,14 @@ def _rename(found: dict[str, Array], name: str) -> dict[str, Array]:
 def _checked(where: str, array: Array, spec: TensorSpec, batch_size: int, infinite: bool) -> Array:
     expected = sample_shape(spec.shape, batch_size)
     what = f"{where}: {spec.name!r} is {array.dtype} {show(array.shape)}"
-    wanted = f"expected {spec.dtype} {show(('samples', *expected))}"
+    wanted = f"expected {spec.array_dtype} {show(('samples', *expected))}"
     if len(expected) == len(spec.shape) and batch_size > 1 and len(array) > 1:
         raise DataError(
             f"{where}: input {spec.name!r} has no batch dimension of {batch_size}",
             "use --batch-size 1, or give one array for all samples",
         )
-    if array.dtype != np.dtype(spec.dtype):
-        raise DataError(f"{what}, {wanted}", f"convert it with .astype('{spec.dtype}')")
+    if array.dtype != np.dtype(spec.array_dtype):
+        raise DataError(f"{what}, {wanted}", f"convert it with .astype('{spec.array_dtype}')")
     if array.ndim == 0 or array.shape[1:] != expected:
         raise DataError(f"{what}, {wanted}", "samples lie along the first axis")
     if len(array) == 0:

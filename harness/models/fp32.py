@@ -10,6 +10,7 @@ import msgspec
 
 from harness.errors import ModelError, UsageError
 from harness.host.digest import sha256_of
+from harness.maybe import Maybe, convert
 from harness.models.cache import Cache
 from harness.models.shapes import resolve_output, resolve_shapes, symbol_sizes
 from harness.models.sources import Source, check_external
@@ -24,6 +25,7 @@ Ranges = dict[str, tuple[int, int]]
 _TORCH_CODE = (
     "zoo/*.py",
     "artifacts/torch_source.py",
+    "artifacts/torch_values.py",
     "artifacts/pt2.py",
     "artifacts/torchscript.py",
     "models/torch_build.py",
@@ -39,7 +41,7 @@ class Fp32(msgspec.Struct, frozen=True, kw_only=True):
 
     artifact: Artifact
     sha256: str
-    parameters: int
+    parameters: Maybe[int]
     ranges: Ranges = {}
     size_bytes: dict[str, int] = {}
     examples: str | None = None
@@ -48,7 +50,7 @@ class Fp32(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exported(msgspec.Struct, frozen=True):
-    parameters: int
+    parameters: Maybe[int]
 
 
 def find_fp32(spec: RunSpec, source: Source, format: str, cache: Cache) -> Fp32:
@@ -192,7 +194,7 @@ def _structure(spec: RunSpec, source: Source, path: Path, sha256: str, cache: Ca
 
 def _onnx_file(
     spec: RunSpec, source: Source, cache: Cache
-) -> tuple[Path, str, int | None, str | None]:
+) -> tuple[Path, str, Maybe[int] | None, str | None]:
     """The file, its hash where that is known, the parameters in torch, the source's examples."""
     if source.kind == "onnx":
         return Path(source.path), "", None, None
@@ -231,7 +233,7 @@ def _onnx_file(
 
 def _exported_factory(
     spec: RunSpec, source: Source, cache: Cache
-) -> tuple[Path, str, int | None, str | None]:
+) -> tuple[Path, str, Maybe[int] | None, str | None]:
     """A factory is code, whose result no hash of its file foretells: it runs every time."""
 
     def build(folder: Path) -> Exported:
@@ -249,7 +251,7 @@ def _exported_factory(
 
 def _exported_script(
     spec: RunSpec, source: Source, cache: Cache
-) -> tuple[Path, str, int | None, str | None]:
+) -> tuple[Path, str, Maybe[int] | None, str | None]:
     samples = _own_samples(spec)
 
     def build(folder: Path) -> Exported:
@@ -282,7 +284,7 @@ class _TorchStructure(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    parameters: int
+    parameters: Maybe[int]
     size_bytes: dict[str, int]
     sha256: str
     examples: bool
@@ -300,7 +302,7 @@ def _torch(spec: RunSpec, source: Source, cache: Cache) -> Fp32:
 
         shapes, batch = spec.input_shapes, spec.batch_size
         found = describe(_name(source), spec.seed, inputs, outputs, shapes, batch, folder, samples)
-        return msgspec.convert(msgspec.to_builtins(found), _TorchStructure)
+        return convert(msgspec.to_builtins(found), _TorchStructure)
 
     if source.kind == "factory":
         made = cache.by_content("torch-factory", _TorchStructure, build, source.name)

@@ -69,7 +69,19 @@ def _strip(path: Path) -> None:
         for part in (*graph.node, *graph.initializer, *values):
             del part.metadata_props[:]
             part.doc_string = ""
+    _tell_outputs_apart(model.graph)
     onnx.save(model, path)
+
+
+def _tell_outputs_apart(graph: onnx.GraphProto) -> None:
+    """A module may hand an input through, or give a tensor twice; ONNX wants a name for each."""
+    taken = {value.name for value in (*graph.input, *graph.initializer)}
+    for index, output in enumerate(graph.output):
+        if output.name in taken:
+            name = f"{output.name}_{index}"
+            graph.node.append(onnx.helper.make_node("Identity", [output.name], [name]))
+            output.name = name
+        taken.add(output.name)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from harness.artifacts.pt2 import load_program
+from harness.artifacts.torch_errors import cause
 from harness.artifacts.torch_source import Loaded, load
+from harness.artifacts.torch_values import Flat, is_flat, leaves
 from harness.artifacts.torchscript import constants_of
 from harness.errors import ModelError
+from harness.maybe import Maybe, Unavailable
 from harness.models import data, torchscript_inputs
 from harness.models.onnx_export import export_onnx
 from harness.models.shapes import resolve_shapes, show
@@ -25,10 +31,7 @@ from harness.protocols import Declared, TensorSpec
 
 EXAMPLES = "examples.npz"
 MODEL = "model.onnx"
-DRAWABLE = {
-    torch.float16, torch.float32, torch.float64, torch.bool, torch.uint8,
-    torch.int8, torch.int16, torch.int32, torch.int64,
-}  # fmt: skip
+_KERNELS = re.compile(r"= (?:quantized|onednn)::")
 REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -39,7 +42,7 @@ class TorchStructure(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    parameters: int
+    parameters: Maybe[int]
     size_bytes: dict[str, int]
     sha256: str
     examples: bool
@@ -89,7 +92,9 @@ def describe(
 def example_tensors(
     inputs: Sequence[TensorSpec], arrays: Mapping[str, data.Array]
 ) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(arrays[spec.name]) for spec in inputs)
+    return tuple(
+        torch.from_numpy(arrays[spec.name]).to(getattr(torch, spec.dtype)) for spec in inputs
+    )
 
 
 def export_zoo(
@@ -117,7 +122,7 @@ def export_example(
     batch_size: int,
     folder: Path,
     samples: Path | None = None,
-) -> int:
+) -> Maybe[int]:
     """Write `MODEL` at ``batch_size``, and `EXAMPLES` where the source has its own; the number of
     parameters.
     """
@@ -125,8 +130,23 @@ def export_example(
     specs, arrays = _example(source, loaded, seed, given, batch_size, folder, samples)
     names = [spec.name for spec in specs]
     size = _state_bytes(loaded.module)
-    export_onnx(loaded.module, tuple(arrays.values()), folder / MODEL, names, size_bytes=size)
+    args = tuple(arrays.values())
+    export_onnx(_plain(source, loaded.module, args), args, folder / MODEL, names, size_bytes=size)
     return _parameters(loaded.module)
+
+
+def _plain(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> nn.Module:
+    """With outputs that the exporter takes: no dataclass, no dict of a class of its own."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    with torch.no_grad(), _mapped(source, args):
+        result = module(*(arg.clone() for arg in args))
+    if not any(isinstance(leaf, Tensor) for leaf in leaves(result)):
+        raise ModelError(
+            f"{source} gives no tensor, and an ONNX graph gives nothing else",
+            "run it with --backend pytorch",
+        )
+    return module if is_flat(result) else Flat(module).eval()
 
 
 def export_program(path: Path, folder: Path) -> int:
@@ -158,7 +178,8 @@ def _example(
         )
         return specs, dict(zip(arrays, example_tensors(specs, arrays), strict=True))
     specs, tensors = _fit(source, loaded, given, batch_size)
-    data.save(folder / EXAMPLES, {name: value.numpy() for name, value in tensors.items()})
+    arrays = {s.name: tensors[s.name].to(getattr(torch, s.array_dtype)).numpy() for s in specs}
+    data.save(folder / EXAMPLES, arrays)
     return specs, tensors
 
 
@@ -173,17 +194,7 @@ def _fit(
         )
     examples = {name: value.detach().cpu() for name, value in loaded.examples.items()}
     for name, value in examples.items():
-        if value.dtype == torch.bfloat16:
-            raise ModelError(
-                f"input {name!r} of {source} is bfloat16, which the files that keep inputs have no "
-                "name for",
-                "give float32 examples, and have forward cast them",
-            )
-        if value.dtype not in DRAWABLE:
-            raise ModelError(
-                f"input {name!r} of {source} is {str(value.dtype).removeprefix('torch.')}",
-                "give integers, booleans or floats of 16, 32 or 64 bits",
-            )
+        _check_kept(source, name, value)
     counts = {value.shape[0] if value.ndim else None for value in examples.values()}
     batched = len(counts) == 1 and counts != {None} and counts != {0}
     declared = [
@@ -198,38 +209,78 @@ def _fit(
     fitted = {}
     for name, value in examples.items():
         rows = torch.arange(batch_size) % value.shape[0] if batched else None
-        fitted[name] = (value if rows is None else value[rows]).contiguous()
+        rowed = value if rows is None else value[rows]
+        fitted[name] = rowed.as_subclass(Tensor).resolve_conj().resolve_neg().contiguous()
     return specs, fitted
+
+
+def _check_kept(source: str, name: str, value: Tensor) -> None:
+    """Raises `ModelError` for an example that no file of arrays can hold."""
+    dtype = str(value.dtype).removeprefix("torch.")
+    if value.layout != torch.strided or value.is_nested or value.is_quantized:
+        kind = "nested" if value.is_nested else "quantized" if value.is_quantized else "sparse"
+        raise ModelError(
+            f"input {name!r} of {source} is a {kind} tensor",
+            "give a dense one, and have forward convert it",
+        )
+    try:
+        np.dtype(TensorSpec(name, dtype, ()).array_dtype)
+    except TypeError as error:
+        raise ModelError(
+            f"input {name!r} of {source} is {dtype}, which no file of arrays can hold",
+            "give a type that numpy has, and have forward convert it",
+        ) from error
 
 
 def _run(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> list[TensorSpec]:
     """The tensor outputs of one inference, named by position."""
-    try:
-        with torch.no_grad():
-            leaves = tree_leaves(module(*args))
-    except Exception as error:  # the user's code, which may raise anything
-        lines = str(error).strip().splitlines()
-        # TorchScript's interpreter has a trace first, and what happened last
-        line = next(iter(lines[::-1] if "TorchScript" in str(lines[:1]) else lines), "")
-        shapes = ", ".join(show(tuple(arg.shape)) for arg in args)
-        raise ModelError(
-            f"{source} fails on inputs of {shapes}: {type(error).__name__}: {line}",
-            "give example inputs and a --batch-size that the module takes",
-        ) from error
+    with torch.no_grad(), _mapped(source, args):
+        found = list(leaves(module(*args)))
+    for leaf in found:
+        if isinstance(leaf, Iterator | Awaitable):
+            raise ModelError(
+                f"{source} returns a {type(leaf).__name__}, which computes when it is read, after "
+                "forward",
+                "have forward return a list",
+            )
     return [
         TensorSpec(f"output_{index}", str(leaf.dtype).removeprefix("torch."), tuple(leaf.shape))
-        for index, leaf in enumerate(leaves)
+        for index, leaf in enumerate(found)
         if isinstance(leaf, Tensor)
     ]
 
 
-def _parameters(module: nn.Module) -> int:
+@contextlib.contextmanager
+def _mapped(source: str, args: tuple[Tensor, ...]) -> Iterator[None]:
+    """What the module raises on these inputs, as `ModelError`."""
+    try:
+        yield
+    except Exception as error:  # the user's code, which may raise anything
+        shapes = ", ".join(show(tuple(arg.shape)) for arg in args)
+        said = f": {line}" if (line := cause(error)) else ""
+        memory = isinstance(error, MemoryError) or re.search("allocate memory|out of memory", line)
+        raise ModelError(
+            f"{source} fails on inputs of {shapes}: {type(error).__name__}{said}",
+            "use a smaller batch or model"
+            if memory
+            else "give example inputs and a --batch-size that the module takes",
+        ) from error
+
+
+def _parameters(module: nn.Module) -> Maybe[int]:
     """Of a frozen TorchScript module the weights are constants of its program."""
+    script = isinstance(module, torch.jit.ScriptModule)
+    if _KERNELS.search(str(module.inlined_graph)) if script else _is_quantized(module):
+        return Unavailable(
+            "its weights are packed for integer kernels, which do not say how many there are",
+            "see the model that it was quantized from",
+        )
     tensors = [*module.parameters()]
-    if isinstance(module, torch.jit.ScriptModule):
+    if script:
         constants = constants_of(module).values()
         tensors += [t for t in constants if t.is_floating_point() and t.dim()]
-    return sum(tensor.numel() for tensor in tensors)
+    count: int = sum(tensor.numel() for tensor in tensors)
+    return count
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
@@ -249,14 +300,29 @@ def _script_sizes(path: Path, module: Any) -> dict[str, int]:
 
 def _saved_bytes(state: Mapping[str, Tensor]) -> int:
     counter = _Counter()
-    torch.save(dict(state), counter)
+    try:
+        torch.save(dict(state), counter)
+    except Exception:  # a tensor of a class that cannot be pickled
+        counter = _Counter()
+        torch.save({name: value.as_subclass(Tensor) for name, value in state.items()}, counter)
     return counter.count
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The state without what `torch.nn.Module.get_extra_state` adds, which may be anything."""
-    state = module.state_dict().items()
-    return {name: value for name, value in state if isinstance(value, Tensor)}
+    """Every tensor of the state; packed weights and extra state hold some in nests of their own."""
+    found = {}
+    for name, value in module.state_dict().items():
+        if isinstance(value, Tensor):
+            found[name] = value
+            continue
+        for index, leaf in enumerate(tree_leaves(value)):
+            if isinstance(leaf, Tensor):
+                found[f"{name}.{index}"] = leaf
+    return found
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    return any(value.is_quantized for value in _tensors(module).values())
 
 
 def _cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -267,14 +333,23 @@ def _cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
         if not value.is_floating_point():
             cast[name] = value
             continue
-        same = (value.data_ptr(), value.dtype, value.shape, value.stride())
-        cast[name] = made.setdefault(same if value.numel() else name, value.to(dtype))
+        same = _place(value)
+        cast[name] = made.setdefault(name if same is None else same, value.to(dtype))
     return cast
+
+
+def _place(value: Tensor) -> object | None:
+    """The same for the same weights; None for those that share nothing, or have no one place."""
+    try:
+        place = (value.data_ptr(), value.dtype, value.shape, value.stride())
+    except (RuntimeError, NotImplementedError):  # sparse ones, and classes without a storage
+        return None
+    return place if value.numel() else None
 
 
 def _state_bytes(module: nn.Module) -> int:
     """Tied weights once."""
-    unique = {(t.data_ptr(), t.shape, t.dtype): t for t in _tensors(module).values()}
+    unique = {_place(t) or name: t for name, t in _tensors(module).items()}
     return sum(t.numel() * t.element_size() for t in unique.values())
 
 
@@ -282,8 +357,21 @@ def _state_sha256(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in state.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if tensor.numel():
-            digest.update(
-                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-            )
+        digest.update(_content(tensor))
     return digest.hexdigest()
+
+
+def _content(tensor: Tensor) -> Any:
+    """The bytes of its values."""
+    tensor = tensor.detach().cpu()
+    try:
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
+        if tensor.layout != torch.strided:
+            tensor = tensor.to_dense()
+        dense = tensor.as_subclass(Tensor).resolve_conj().contiguous()
+        return dense.reshape(-1).view(torch.uint8).numpy().data if dense.numel() else b""
+    except (RuntimeError, NotImplementedError, TypeError):  # a class without a storage of its own
+        file = io.BytesIO()
+        torch.save(tensor, file)
+        return file.getbuffer()

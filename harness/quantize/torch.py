@@ -25,6 +25,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import math
+import re
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,10 +38,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.artifacts.torch_errors import cause
 from harness.artifacts.torch_int8 import FACTS, Facts, quiet, using
-from harness.errors import QuantizationError, one_line
+from harness.artifacts.torch_values import Flat, is_flat
+from harness.errors import QuantizationError
 from harness.protocols import Proof, Quantization
 from harness.quantize.job import QuantizeJob
+from harness.quantize.torch_called import unwrapped
 from harness.quantize.torch_engine import Engine, choose
 from harness.quantize.torch_places import Place, places_of
 from harness.quantize.torch_proof import FLOOR_DB, Layer, compare, remember, sqnr_db, worst
@@ -56,6 +61,8 @@ _TRANSPOSED = (
 # at most as many times layers are left out and the rest is proven anew
 _ROUNDS = 5
 _SAME_DB = 30.0
+_FLOATS = (torch.float16, torch.float32, torch.float64)
+_TYPES = re.compile(r"expects a Float Tensor, got (\w+)")
 _REMEDY = "use --backend onnxruntime, or --precision fp32"
 
 
@@ -75,6 +82,7 @@ def quantize(
     if job.precision != "int8":
         raise QuantizationError(f"no torch program is made for {job.precision}", "cast the module")
     _refuse_exported(module)
+    module = unwrapped(module)
     kernels = choose()
     with quiet(), using(kernels.name), torch.no_grad():
         batches = _batches(example_inputs, job, input_names)
@@ -101,7 +109,8 @@ def _proven(
     left: dict[Place, str] = {}
     wrong: dict[Place, str] = {}
     for _ in range(_ROUNDS):
-        graph = _observed(copy.deepcopy(module).eval(), examples, kernels, job, left)
+        graph = _observed(_copy(module, examples), examples, kernels, job, left)
+        _check_trace(module, graph, examples)
         if job.mode == "static":
             _calibrate(graph, batches)
         places = places_of(graph)
@@ -122,6 +131,36 @@ def _proven(
         left |= wrong
     text = "; ".join(f"{place} {why}" for place, why in wrong.items())
     raise QuantizationError(f"layers compute something else in int8: {text}"[:600], _REMEDY)
+
+
+def _check_trace(module: nn.Module, graph: nn.Module, examples: tuple[Tensor, ...]) -> None:
+    """Raises `QuantizationError` where the traced graph is not the model."""
+    with _blamed(module, "cannot be compared with its trace"):
+        found = _sameness(graph, module, examples)
+    if found < _SAME_DB:
+        raise QuantizationError(
+            f"traced, the model computes something else than called (SQNR {found:.1f} dB): it does "
+            "something aside from its forward, or keeps a state",
+            _REMEDY,
+        )
+
+
+def _sameness(made: Any, exact: Any, inputs: tuple[Tensor, ...]) -> float:
+    """SQNR in dB; inf for a model that does not agree with itself, of which nothing can be said."""
+    once, again = exact(*_copies(inputs)), exact(*_copies(inputs))
+    random = sqnr_db(again, once) < _SAME_DB
+    return math.inf if random else sqnr_db(made(*_copies(inputs)), once)
+
+
+def _copy(module: nn.Module, examples: tuple[Tensor, ...]) -> nn.Module:
+    """What hooks computed with gradients is not copied; an inference without them makes it anew."""
+    try:
+        made: nn.Module = copy.deepcopy(module)
+    except Exception:  # whatever the module's own code raises
+        with _blamed(module, "cannot be copied"):
+            module(*_copies(examples))
+            made = copy.deepcopy(module)
+    return made.eval()
 
 
 def _unfit(layer: Layer) -> str:
@@ -284,12 +323,21 @@ def _converted(graph: Any) -> Any:
     from torch.ao.quantization.quantize_fx import convert_fx
 
     with _blamed(graph, "cannot be quantized"):
-        return convert_fx(graph).eval()
+        converted = convert_fx(graph).eval()
+    # integer kernels give channels last, of which not every view can be taken
+    for node in converted.graph.nodes:
+        typed = any(isinstance(arg, torch.dtype) for arg in (*node.args, *node.kwargs.values()))
+        if node.op == "call_method" and node.target == "view" and not typed:
+            node.target = "reshape"
+    converted.recompile()
+    return converted
 
 
 def _program(converted: Any, examples: tuple[Tensor, ...]) -> Any:
     with _blamed(converted, "cannot be compiled"):
-        traced: Any = torch.jit.trace(converted, _copies(examples), check_trace=False, strict=False)
+        plain = is_flat(converted(*_copies(examples)))
+        whole = converted if plain else Flat(converted).eval()
+        traced: Any = torch.jit.trace(whole, _copies(examples), check_trace=False, strict=False)
         return torch.jit.freeze(traced.eval())
 
 
@@ -316,12 +364,18 @@ def _check_kernels(program: Any, job: QuantizeJob, proof: Proof) -> None:
 def _check_program(program: Any, converted: Any, examples: tuple[Tensor, ...]) -> None:
     """Freezing rewrites the graph that was proven; it has to compute the same."""
     with _blamed(converted, "cannot run in int8"):
-        proven, frozen = converted(*_copies(examples)), program(*_copies(examples))
-    if (found := sqnr_db(frozen, proven)) < _SAME_DB:
-        raise QuantizationError(
-            f"TorchScript computes something else than the quantized layers (SQNR {found:.1f} dB)",
-            _REMEDY,
-        )
+        for inputs in (examples, tuple(_other(tensor) for tensor in examples)):
+            if (found := _sameness(program, converted, inputs)) < _SAME_DB:
+                raise QuantizationError(
+                    "TorchScript computes something else than the quantized layers "
+                    f"(SQNR {found:.1f} dB)",
+                    _REMEDY,
+                )
+
+
+def _other(tensor: Tensor) -> Tensor:
+    """Other values of the same kind: a program may have kept what it saw while it was traced."""
+    return tensor.flip(-1) if tensor.dim() and tensor.dtype in _FLOATS else tensor
 
 
 def _copies(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -335,6 +389,12 @@ def _blamed(module: nn.Module, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # tracing runs any code of the model
+        if found := _TYPES.search(str(error)):
+            raise QuantizationError(
+                f"{_culprit(module, error)} has weights of type {found[1].lower()}, and this route "
+                "takes float32 alone",
+                "have the factory return the module in float32 (module.float()), with such inputs",
+            ) from error
         raise QuantizationError(
             f"{_culprit(module, error)} {what}: {_line(error)}", _REMEDY
         ) from error
@@ -353,4 +413,4 @@ def _culprit(module: nn.Module, error: Exception) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return one_line(error) or type(error).__name__
+    return cause(error) or type(error).__name__

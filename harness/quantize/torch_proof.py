@@ -26,6 +26,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
+from harness.artifacts.torch_values import tensors_in
+
 # an error of 18 % of the signal, as on the ONNX side: 8-bit layers in their range have 20 to 45 dB
 FLOOR_DB = 15.0
 _CONVERSIONS = ("quantize_per_tensor", "quantize_per_tensor_dynamic", "dequantize")
@@ -187,15 +189,14 @@ def is_integer(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 def sqnr_db(made: Any, exact: Any) -> float:
     """Of the worst tensor in a nest: 10 log10(|exact|^2 / |made - exact|^2)."""
-    pairs = zip(pytree.tree_leaves(made), pytree.tree_leaves(exact), strict=False)
-    found = [_sqnr_db(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor)]
+    pairs = zip(tensors_in(made), tensors_in(exact), strict=False)
+    found = [_sqnr_db(a, b) for a, b in pairs]
     judged = [value for value in found if not math.isnan(value)]
     return min(judged) if judged else math.nan
 
 
 def _sqnr_db(made: Tensor, exact: Tensor) -> float:
-    ours = (made.dequantize() if made.is_quantized else made).double()
-    theirs = exact.double()
+    ours, theirs = _real(made), _real(exact)
     if ours.shape != theirs.shape:
         return -math.inf
     signal, noise = float(theirs.square().sum()), float((ours - theirs).square().sum())
@@ -204,6 +205,13 @@ def _sqnr_db(made: Tensor, exact: Tensor) -> float:
     if math.isnan(noise):
         return -math.inf
     return 10.0 * math.log10(signal / noise) if noise else math.inf
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """In double precision; complex numbers as pairs."""
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).double()
 
 
 def _steps(

@@ -113,11 +113,22 @@ def open_sweep(plan: Plan, out: Path, label: str | None, new: bool) -> SweepFold
         path = next_free(path)
     refuse_links(path / MANIFEST, path / ATTEMPTS, path / LOGS)
     manifest = _read(path)
+    if manifest is not None:
+        _same(manifest, plan, state)
+    _make_logs(path)  # also where a sweep goes on whose logs somebody has tidied away
     if manifest is None:
         manifest = _create(path, plan, label, state)
-    else:
-        _same(manifest, plan, state)
     return SweepFolder(path, manifest)
+
+
+def _make_logs(path: Path) -> None:
+    try:
+        (path / LOGS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"sweep folder {str(path)!r} cannot be made: {error.strerror}",
+            "name a writable folder with --results",
+        ) from error
 
 
 def _create(path: Path, plan: Plan, label: str, state: dict[str, str]) -> Manifest:
@@ -131,13 +142,6 @@ def _create(path: Path, plan: Plan, label: str, state: dict[str, str]) -> Manife
         cells=tuple(one.cell for one in plan.cells),
         state=state,
     )
-    try:
-        (path / LOGS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultError(
-            f"sweep folder {str(path)!r} cannot be made: {error.strerror}",
-            "name a writable folder with --results",
-        ) from error
     write_atomically(path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     return manifest
 

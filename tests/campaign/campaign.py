@@ -20,7 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 # Each has run(count, seed, seconds, ...), which yields one Summary for each kind of try.
-MODULES = {"kills": "kills", "signals": "signals", "files": "files", "onnx": "onnx_wheel"}
+MODULES = {"kills": "kills", "signals": "signals", "files": "files", "onnx": "onnx_wheel",
+           "factories": "factories"}  # fmt: skip
 
 
 def main(args: list[str] | None = None) -> int:
@@ -42,12 +43,18 @@ def _parser() -> argparse.ArgumentParser:
     signals.add_argument("--count", type=int, default=100, help="tries in all")
     files = parts.add_parser("files", help="mutated files through the commands that read them")
     files.add_argument("--count", type=int, default=5000, help="files in all")
+    files.add_argument("--first", type=int, default=0, help="the number of the first file")
     files.add_argument("--jobs", type=int, default=2, help="so many at a time")
     files.add_argument("--keep", type=Path, metavar="FOLDER", help="for files that did harm")
     onnx = parts.add_parser("onnx", help="the test models of onnx's wheel, in every precision")
     onnx.add_argument("--count", type=int, help="so many models, drawn; without it, all")
     onnx.add_argument("--kind", action="append", metavar="KIND", help="of the wheel; else all")
-    for one in (kills, signals, files, onnx):
+    factories = parts.add_parser("factories", help="odd torch modules and the zoo, in every way")
+    factories.add_argument("--count", type=int, help="so many of them, drawn; without it, all")
+    factories.add_argument("--only", action="append", metavar="MODEL", help="this; else all")
+    factories.add_argument("--verbose", action="store_true", help="what became of each")
+    factories.add_argument("--way", action="append", help="as 'pytorch int8'; else all")
+    for one in (kills, signals, files, onnx, factories):
         one.add_argument("--seed", type=int, default=1)
         one.add_argument("--seconds", type=float, default=3600, help="no new try after so long")
     return parser

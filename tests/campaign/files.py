@@ -1,6 +1,7 @@
 """Mutated files of every kind that is read, each through a command that reads it.
 
     python tests/campaign/campaign.py files [--count 5000] [--seed 1] [--jobs 2] [--keep FOLDER]
+    python tests/campaign/campaign.py files --first 500 --count 500    (the second 500 of a seed)
 
     corpus ──copy──> a folder of its own ──mutate a file──> fork: the command ──> code, CPU, memory
 
@@ -93,14 +94,19 @@ class Outcome(NamedTuple):
 
 
 def run(
-    count: int, seed: int, seconds: float, jobs: int = 2, keep: Path | None = None
+    count: int,
+    seed: int,
+    seconds: float,
+    jobs: int = 2,
+    keep: Path | None = None,
+    first: int = 0,
 ) -> Iterator[Summary]:
-    """So many mutated files, ``jobs`` at a time, no new one after ``seconds``."""
+    """So many mutated files of a seed, ``jobs`` at a time, no new one after ``seconds``."""
     with tempfile.TemporaryDirectory(prefix="mutated-files-") as scratch:
         corpus = Path(scratch) / "corpus"
         corpora.make(corpus)
         began = time.monotonic()
-        outcomes = campaign(corpus, count, seed, jobs, keep, began + seconds)
+        outcomes = campaign(corpus, range(first, first + count), seed, jobs, keep, began + seconds)
         yield summed(outcomes, time.monotonic() - began)
 
 
@@ -121,14 +127,14 @@ def summed(outcomes: list[tuple[str, Outcome]], seconds: float) -> Summary:
 
 
 def campaign(
-    corpus: Path, count: int, seed: int, jobs: int, keep: Path | None, until_s: float
+    corpus: Path, numbers: range, seed: int, jobs: int, keep: Path | None, until_s: float
 ) -> list[tuple[str, Outcome]]:
-    """(kind, outcome) of ``count`` files, ``jobs`` at a time. The kinds take turns."""
+    """(kind, outcome) of these tries, ``jobs`` at a time. The kinds take turns."""
     import_all()
     originals = [(corpus / kind).read_bytes() for kind in KINDS]
     running: dict[int, tuple[str, int, Path, bytes]] = {}
     found: list[tuple[str, Outcome]] = []
-    for number in range(count):
+    for number in numbers:
         if time.monotonic() > until_s:
             break
         if len(running) >= jobs:

@@ -61,6 +61,9 @@ def validity_facts(
         unseen={} if isinstance(looked, Unavailable) else looked.unseen,
         allow_infinite=spec.allow_infinite,
         drawn=model is not None and model.input_data.startswith("drawn"),
+        threads_ran=verified.description.threads if verified else NOT_REACHED,
+        inputs_kept=verified.description.inputs if verified else "",
+        changed_outputs=verified.changed if verified else NOT_REACHED,
         integer_nodes=operators
         if isinstance(operators, Unavailable)
         else sum(counts.get(spec.precision, 0) for counts in operators.values()),

@@ -37,7 +37,7 @@ import msgspec
 from harness.maybe import Maybe, Unavailable, decode
 from harness.protocols import Artifact, Description, SessionOptions
 from harness.records.operators import LaunchOperators
-from harness.records.result import Accuracy, Fidelity
+from harness.records.result import NOT_REACHED, Accuracy, Fidelity
 
 T = TypeVar("T")
 
@@ -127,11 +127,13 @@ class Verified(msgspec.Struct, frozen=True):
     looked: Maybe[Looked]
     fidelity: Maybe[Fidelity] | None = None
     accuracy: Maybe[Accuracy] | None = None
+    # outputs after the window that are others on the same inputs bound anew
+    changed: Maybe[tuple[str, ...]] = NOT_REACHED
 
 
 def unverified(why: Unavailable) -> Verified:
     """What is known where nothing could be found out."""
-    return Verified(Description({}, why), why, why, why)
+    return Verified(Description({}, why, threads=why), why, why, why, why)
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from harness.analysis.accuracy import Scores, accuracy, find_scores
 from harness.analysis.fidelity import fidelity_of
 from harness.engine.wire.messages import Drawn, Job, Looked, Verified
+from harness.engine.worker.repeat import changed_outputs, differing
 from harness.errors import HarnessError
 from harness.maybe import Maybe, Unavailable
 from harness.models.data import LABELS
@@ -25,7 +26,6 @@ from harness.records.result import Accuracy, Fidelity
 Outputs = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
 BATCHES = 8  # that fidelity is over where inputs are drawn, the bound one included
-_REPEATED = 1e-3  # of the largest value: as far apart two runs of one model may be
 _DRAWN_S, _DRAWN_BYTES = 10.0, 256 * 2**20  # no further batch beyond either
 
 
@@ -40,6 +40,12 @@ def verify(backend: Backend, session: Session, job: Job) -> Verified:
     if isinstance(described, Unavailable):
         described = Description({}, described)
     looked = _look(session, outputs)
+    changed: Maybe[tuple[str, ...]]
+    if isinstance(outputs, Unavailable):
+        changed = outputs
+    else:
+        again = partial(changed_outputs, session, outputs, job.inputs_path)
+        changed = _attempt(again, "the bound inputs did not run once more")
     batches = None
     if job.evaluation_path:
         batches = _Batches(job.evaluation_path, job.artifact, job.batch_size)
@@ -58,6 +64,7 @@ def verify(backend: Backend, session: Session, job: Job) -> Verified:
         looked,
         bad or _fidelity(backend, job, session, whole, batches, scores),
         bad or _accuracy(job, scores, batches),
+        changed,
     )
 
 
@@ -206,23 +213,13 @@ def _disagreement(reference: Session) -> Unavailable | None:
         reference.synchronize()
         runs.append(reference.outputs())
     once, again = runs
-    differing = [name for name in once if not _same(once[name], again.get(name))]
-    if not differing:
+    moving = differing(once, again)
+    if not moving:
         return None
     return Unavailable(
-        f"the model is random itself: in FP32 too, {differing[0]!r} is another one each time",
+        f"the model is random itself: in FP32 too, {moving[0]!r} is another one each time",
         "switch off its dropout or sampling, or have it draw from a generator with a fixed seed",
     )
-
-
-def _same(once: NDArray[Any], again: NDArray[Any] | None) -> bool:
-    """But for what the order of a sum over threads may change."""
-    if again is None or once.shape != again.shape:
-        return False
-    if once.dtype.kind not in "fc":
-        return np.array_equal(once, again)
-    scale = float(np.abs(once[np.isfinite(once)]).max(initial=0.0))
-    return np.allclose(once, again, rtol=0.0, atol=_REPEATED * scale, equal_nan=True)
 
 
 def _pairs(

@@ -35,6 +35,8 @@ GOOD = Facts(
     sampler_gap_s=0.1,
     sampler_period_s=0.1,
     timer_share=0.0001,
+    threads_ran=2,
+    changed_outputs=(),
     nan=[],
     integer_nodes=3,
     precision="int8",
@@ -61,7 +63,8 @@ GOOD = Facts(
 )
 NAMES = (
     "steady", "interval", "drift", "foreign load", "steal", "disturbed blocks", "throttled",
-    "clocks", "machine speed", "affinity", "sampler", "timer", "finite outputs", "precision ran",
+    "clocks", "machine speed", "affinity", "sampler", "timer", "threads", "inputs unchanged",
+    "finite outputs", "precision ran",
     "fidelity",
 )  # fmt: skip
 
@@ -148,7 +151,8 @@ def test_one_fact_moves_one_check() -> None:
     """Each evidence that is missing makes its own check unknown and leaves the others alone."""
     fields = (
         "half_width", "drift", "foreign_share", "steal_share", "disturbed_blocks",
-        "throttle_events", "clock_drift", "speed_change", "sampler_gap_s", "timer_share", "nan",
+        "throttle_events", "clock_drift", "speed_change", "sampler_gap_s", "timer_share",
+        "threads_ran", "changed_outputs", "nan",
         "integer_nodes", "fidelity",
     )  # fmt: skip
     moved = []
@@ -177,7 +181,7 @@ def test_a_warning_says_what_was_seen_the_limit_and_what_to_do() -> None:
 
 
 def test_outputs_that_are_not_finite_are_told_apart() -> None:
-    drawn = " (on drawn inputs; --inputs FILE.npz binds real ones)"
+    drawn = " (on drawn inputs: --inputs FILE.npz binds real ones)"
     for facts, reason in (
         ({"nan": ["a", "b"], "infinite": ["c"]}, "NaN in a, b"),
         ({"nan": ["a"], "drawn": True}, f"NaN in a{drawn}"),
@@ -211,3 +215,34 @@ def test_the_worst_verdict_decides_in_any_order(order: tuple[str, ...]) -> None:
 
 def test_no_check_at_all_is_no_doubt() -> None:
     assert worst([]) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("ran", "verdict", "reason"),
+    [
+        (2, "pass", "it ran on 2 threads, of 2 asked for"),
+        (1, "warn", "it ran on 1 thread, of 2 asked for; the model sets the number as it runs: "
+         "take that out, or ask for --threads 1"),
+        (GONE, "unknown", "nobody looked; look"),
+    ],
+)  # fmt: skip
+def test_threads_that_do_not_hold(ran: Any, verdict: str, reason: str) -> None:
+    (check,) = (c for c in checks(msgspec.structs.replace(GOOD, threads_ran=ran))
+                if c.name == "threads")  # fmt: skip
+    assert (check.verdict, check.reason) == (verdict, reason)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept", "verdict", "reason"),
+    [
+        ((), "", "pass", "the same outputs after the window as on inputs bound anew"),
+        (("y", "z"), "", "warn", "y, z differs after the window from what inputs bound anew give; "
+         "the model changes its inputs, or keeps a state: have forward work on a copy"),
+        ((), "copied anew", "warn", "copied anew; have forward work on a copy"),
+        (GONE, "", "unknown", "nobody looked; look"),
+    ],
+)  # fmt: skip
+def test_inputs_that_do_not_stay(changed: Any, kept: str, verdict: str, reason: str) -> None:
+    facts = msgspec.structs.replace(GOOD, changed_outputs=changed, inputs_kept=kept)
+    (check,) = (c for c in checks(facts) if c.name == "inputs unchanged")
+    assert (check.verdict, check.reason) == (verdict, reason)

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 class Outputs(nn.Module):
-    """Nested outputs, one of them no tensor."""
+    """Nested outputs, one of them a number."""
     def forward(self, x):
         return {"sum": x.sum(1), "rest": (x * 2, 3, [x.to(torch.bfloat16)])}
 
@@ -241,17 +241,18 @@ def test_availability_names_the_device(torch: Any) -> None:
     assert "'abacus:0'" in found.reason
 
 
-def test_nested_outputs_are_flattened_and_others_left_out(
+def test_nested_outputs_are_flattened_and_numbers_are_arrays(
     torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = factory("outputs", tmp_path, monkeypatch)
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     session = PyTorchBackend().prepare(artifact, {"x": x}, SessionOptions())
     outputs = infer(session)
-    assert list(outputs) == ["output_0", "output_1", "output_2"]
+    assert list(outputs) == ["output_0", "output_1", "output_2", "output_3"]
     assert outputs["output_0"].tolist() == [3, 12]
     assert outputs["output_1"].tolist() == (2 * x).tolist()
-    assert outputs["output_2"].dtype == np.float32
+    assert outputs["output_2"].tolist() == 3
+    assert outputs["output_3"].dtype == np.float32
     session.close()
     with pytest.raises(MeasurementFailed, match="closed"):
         session.enqueue()

@@ -24,7 +24,7 @@ from harness.engine.sampler.client import SamplerProcess
 from harness.engine.wire.frames import Header, Opened, Reading, Tick
 from harness.engine.wire.frames import pack as frame
 from harness.engine.wire.messages import Looked, Verified
-from harness.errors import ResultError
+from harness.errors import ResultError, UsageError
 from harness.host import scratch
 from harness.models import Prepared
 from harness.protocols import Artifact, Description, TensorSpec
@@ -207,6 +207,20 @@ def test_commands_name_the_one_that_recovers(tmp_path: Path, capsys) -> None:
     assert capsys.readouterr().err == ""
     assert main(["recover", "--results", str(results)]) == 0
     assert capsys.readouterr().out == f"no run in '{results}' was killed\n"
+
+
+def test_the_board_names_killed_runs_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def absent() -> None:
+        raise UsageError("no TensorBoard", "install it")
+
+    monkeypatch.setattr("harness.cli.board._tensorboard", absent)
+    journalled(tmp_path / "r", finished(1))
+    assert main(["board", "--logdir", str(tmp_path / "r")]) == 2
+    told, refused = capsys.readouterr().err.splitlines()
+    assert told.endswith(f"are not shown: 1 killed: harness recover --results {tmp_path / 'r'}")
+    assert refused == "harness: no TensorBoard; install it"
 
 
 # --- what a death leaves in the temporary folder ---

@@ -12,12 +12,13 @@ from onnx import helper
 from onnx_models import floats, measured, prepared, save, value
 
 from harness.engine.wire.messages import Job, Looked
+from harness.engine.worker.repeat import changed_outputs
 from harness.engine.worker.verify import verify
 from harness.errors import DataError, MeasurementFailed, UsageError
 from harness.maybe import Unavailable
 from harness.protocols import Artifact, SessionOptions
 from harness.records.result import Accuracy, Fidelity
-from harness.testing.fake_backend import FakeBackend
+from harness.testing.fake_backend import FakeBackend, FakeSession
 
 X, W = floats(60, 8), floats(8, 3, seed=1)
 # features that point anywhere but at the right class
@@ -243,3 +244,43 @@ def test_outputs_that_nobody_can_look_at_are_told(tmp_path: Path) -> None:
     assert checked(tmp_path, Partly({"y": np.ones((1, 2))})).looked == Looked(
         unseen={"words": "text"}
     )
+
+
+class Counting(FakeSession):
+    """Changes its inputs in place, or gives another output each time."""
+
+    def __init__(self, how: str, inputs: dict[str, Any]) -> None:
+        self.how, self.calls = how, 0
+        self.bind(inputs)
+
+    def bind(self, inputs: Mapping[str, Any]) -> None:
+        self.x = np.array(inputs["x"])
+
+    def enqueue(self) -> None:
+        self.calls += 1
+        if self.how == "in place":
+            self.x *= 0.5
+        self.y = self.x + (self.calls if self.how == "counts" else 0)
+
+    def synchronize(self) -> None:
+        pass
+
+    def outputs(self) -> dict[str, Any]:
+        return {"y": self.y.copy()}
+
+
+@pytest.mark.parametrize(
+    ("how", "right"),
+    [
+        ("", ()),
+        ("in place", ("y",)),
+        ("counts", Unavailable("'y' is another one each time: the model is random or counts")),
+    ],
+)
+def test_inputs_changed_in_place_are_seen(tmp_path: Path, how: str, right: Any) -> None:
+    inputs = {"x": floats(2, 3)}
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    session = Counting(how, inputs)
+    for _ in range(5):
+        session.enqueue()
+    assert changed_outputs(session, session.outputs(), str(tmp_path / "inputs.npz")) == right

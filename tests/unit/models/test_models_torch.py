@@ -266,10 +266,10 @@ def test_a_factory_is_never_taken_from_the_cache(folder: Path) -> None:
     ("factory", "text"),
     [
         ("nothing", r"'factories:nothing' returned int; return \(torch module, example inputs"),
-        ("raises", "'factories:raises' raised ValueError: first line; repair it"),
+        ("raises", "'factories:raises' raised ValueError: first line second line; repair it"),
         (
             "halves",
-            "input 'ids' of factory:factories:halves is bfloat16, which the files that keep",
+            "fails on inputs of 2x3, 2x1: RuntimeError: Expected tensor for argument #1 'indices'",
         ),
         ("lists", "gives list for input 'ids'; give tensors"),
         ("missing", "raised ModuleNotFoundError: No module named 'no_such_library'"),

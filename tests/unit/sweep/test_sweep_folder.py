@@ -43,3 +43,8 @@ def test_a_link_that_comes_later_is_not_written_through_either(plan: Plan, tmp_p
     with pytest.raises(ResultError, match="is a link"):
         opened_to_append(sweep.path / ATTEMPTS)
     assert mine.read_text() == "text"
+
+
+def test_a_sweep_goes_on_whose_logs_were_tidied_away(plan: Plan, tmp_path: Path) -> None:
+    (open_sweep(plan, tmp_path, "x", new=False).path / LOGS).rmdir()
+    assert (open_sweep(plan, tmp_path, "x", new=False).path / LOGS).is_dir()
