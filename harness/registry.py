@@ -47,6 +47,7 @@ PROFILERS: Mapping[str, str] = {
 LOADS: Mapping[str, str] = {
     "latency": "harness.engine.loads.latency:Latency",
     "throughput": "harness.engine.loads.throughput:Throughput",
+    "server": "harness.engine.loads.server:Server",
     "turns": "harness.engine.loads.turns:InTurns",
 }
 

@@ -64,6 +64,7 @@ _NOT_KEPT = {
     "accuracy.macro_f1": "which class was answered is not kept, only whether it was right",
     "precision.file_size_bytes": "the model's file is not kept",
     "precision.fidelity": "outputs are not kept",
+    "serving.achieved_per_s": "when the schedule began and ended is not kept",
 }
 
 
@@ -106,6 +107,8 @@ def _windows(samples: Samples) -> dict[int, Streams]:
         for stream in np.unique(samples.stream[inside]):
             timed = inside & (samples.stream == stream) & (samples.timed == 1)
             streams.append((samples.start_ns[timed], samples.end_ns[timed]))
+        if samples.due_ns is not None:  # one that shares a schedule may have got nothing
+            streams = [(starts, ends) for starts, ends in streams if len(starts)]
         if streams and all(len(starts) for starts, _ in streams):
             found[int(launch)] = streams
     return found
@@ -140,7 +143,8 @@ def _timing(
 
 def _recomputed(result: Result, samples: Samples, windows: dict[int, Streams]) -> dict[str, Any]:
     spec = result.spec
-    latencies = [_latencies(streams) for streams in windows.values()]
+    of = {launch: _latencies(samples, launch) for launch in windows}
+    latencies = list(of.values())
     stats, diagnosis = latency_stats(latencies), diagnose(latencies)
     rate = throughput(list(windows.values()), spec.batch_size, spec.concurrency)
     found: dict[str, Any] = {
@@ -149,27 +153,32 @@ def _recomputed(result: Result, samples: Samples, windows: dict[int, Streams]) -
         **{f"timing.latency_ms.{name}": getattr(stats, name) for name in _STATS},
         **{f"timing.latency_ms.ci95.{name}": value for name, value in stats.ci95.items()},
         **{f"timing.{name}": getattr(diagnosis, name) for name in _DIAGNOSIS},
-        "throughput.inferences_per_s": rate.inferences_per_s,
-        "throughput.ci95": rate.ci95,
     }
+    if not spec.scheduled:
+        found["throughput.inferences_per_s"] = rate.inferences_per_s
+        found["throughput.ci95"] = rate.ci95
     for index, (launch, streams) in enumerate(windows.items()):
-        own = latency_stats([_latencies(streams)])
+        own = latency_stats([of[launch]])
         figures = {
-            "iterations": len(_latencies(streams)),
+            "iterations": len(of[launch]),
             "warmup_iterations": _warm_up(samples, launch),
             "window_s": _seconds(streams),
-            "inferences_per_s": launch_rate(streams, spec.batch_size),
+            **(
+                {}
+                if spec.scheduled
+                else {"inferences_per_s": launch_rate(streams, spec.batch_size)}
+            ),
             **{f"{name}_ms": getattr(own, name) for name in _OF_A_LAUNCH},
         }
         found |= {f"timing.launches.{index}.{name}": value for name, value in figures.items()}
     return found
 
 
-def _latencies(streams: Streams) -> Times:
-    """In the order in which they ended."""
-    ends = np.concatenate([ends for _, ends in streams])
-    times = np.concatenate([ends - starts for starts, ends in streams])
-    ordered: Times = times[np.argsort(ends, kind="stable")]
+def _latencies(samples: Samples, launch: int) -> Times:
+    """Of the timed iterations, stream by stream, then in the order in which they ended."""
+    timed = np.flatnonzero((samples.launch == launch) & (samples.timed == 1))
+    timed = timed[np.argsort(samples.stream[timed], kind="stable")]
+    ordered: Times = samples.latency_ns[timed][np.argsort(samples.end_ns[timed], kind="stable")]
     return ordered
 
 
@@ -185,10 +194,11 @@ def _seconds(streams: Streams) -> float:
 def _warm_up(samples: Samples, launch: int) -> int:
     """Iterations before the first timed one of their stream."""
     inside = samples.launch == launch
-    return sum(
-        int(np.argmax(samples.timed[inside & (samples.stream == stream)] == 1))
-        for stream in np.unique(samples.stream[inside])
-    )
+    count = 0
+    for stream in np.unique(samples.stream[inside]):
+        timed = samples.timed[inside & (samples.stream == stream)] == 1
+        count += int(np.argmax(timed)) if timed.any() else len(timed)
+    return count
 
 
 # --- from the series --------------------------------------------------------------------------

@@ -44,8 +44,15 @@ class Cell(msgspec.Struct, frozen=True, order=True):
 def cell_name(spec: RunSpec) -> str:
     """``model/backend/device/precision/bN/scenario``; a model file by its stem."""
     batch = f"b{spec.batch_size}"
-    parts = (spec.backend, spec.device, spec.precision, batch, spec.scenario)
+    parts = (spec.backend, spec.device, spec.precision, batch, _pace(spec))
     return "/".join((_stem(spec.model), *parts))
+
+
+def _pace(spec: RunSpec) -> str:
+    """``latency``, ``throughput``, ``server@200`` or ``server@trace``."""
+    if not spec.scheduled:
+        return spec.scenario
+    return f"{spec.scenario}@{_stem(spec.trace) if spec.trace else f'{spec.rate:g}'}"
 
 
 def long_name(spec: RunSpec) -> str:
@@ -122,7 +129,7 @@ def model_path(model: str) -> str:
 
 
 def _stem(path: str) -> str:
-    name = path.replace("\\", "/").rsplit("/", 1)[-1]
+    name = path.replace("\\", "/").removeprefix("file:").rsplit("/", 1)[-1]
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
     return name

@@ -135,6 +135,30 @@ FIGURES: dict[str, Metric] = {
             headline="throughput/per_s", column="throughput_per_s",
         ),
         Metric(
+            name="waiting_p99", unit="ms", better="lower", rule="shown",
+            of_run=("serving.waiting_ms.p99",), headline="server/waiting_p99_ms",
+        ),
+        Metric(
+            name="lateness_median", unit="ms", better="lower", rule="shown",
+            of_run=("serving.lateness_ms.median",),
+        ),
+        Metric(
+            name="utilization", unit="", better="lower", rule="shown",
+            of_run=("serving.utilization",), headline="server/utilization",
+        ),
+        Metric(
+            name="queue_mean", unit="", better="lower", rule="shown",
+            of_run=("serving.queue_mean",), headline="server/queue",
+        ),
+        Metric(
+            name="backlog", unit="", better="lower", rule="shown",
+            of_run=("serving.backlog",),
+        ),
+        Metric(
+            name="offered_rate", unit="1/s", better="higher", rule="shown",
+            of_run=("serving.offered_per_s",), headline="server/offered_per_s",
+        ),
+        Metric(
             name="cpu_per_inference", unit="ms", better="lower", minimum_effect=0.03,
             of_run=("timing.cpu_ms",), of_launch="cpu_ms", per_batch=True, by_default=True,
             label="cpu / inference", short="cpu",
@@ -146,6 +170,11 @@ FIGURES: dict[str, Metric] = {
             # the longest, and a table has 80 columns
             label="energy / inference", short="energy",
             headline="energy/joules_per_inference", column="energy_j",
+        ),
+        Metric(
+            name="energy_net_per_inference", unit="J", better="lower", rule="shown",
+            of_run=("energy.sources.*primary.net_j_per_inference.value",),
+            because="energy.joules_per_inference", label="energy / inference, net of idle",
         ),
         Metric(
             name="power_average", unit="W", better="lower", minimum_effect=0.03,

@@ -25,6 +25,7 @@ IN_TURNS = Unavailable(
     "it took turns with others and rested in between; its latency says how fast it is",
     "harness run for a rate of its own",
 )
+NOT_SERVED = Unavailable("requests came as fast as they were done", "--scenario server")
 NOT_KEPT = Unavailable("this result does not say it of each launch", "measure again")
 NOT_REACHED = Unavailable("the run ended before this was measured", "see `error`")
 
@@ -172,7 +173,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     scenario: str
     boundary: str
     clock: str
-    mode: str  # closed_loop
+    mode: str  # closed_loop, or how requests came
     warmup_end: str
     stop_reason: str
     iterations: int
@@ -196,6 +197,32 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int
     concurrency: int
     method: str
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """What requests of a schedule met, over all launches; latency counts from when they were due.
+
+    Where ``stationary`` is false the backlog grew, and quantiles are those of this window alone.
+    """
+
+    arrivals: str  # poisson | constant | gamma:CV | file:PATH
+    rate_per_s: Maybe[float]  # as asked for
+    servers: int
+    batching: str  # 8:2ms; empty: one at a time
+    requests: int  # timed
+    unserved: int  # timed ones that were due, and given up with the backlog
+    offered_per_s: float  # due in the schedule's window, over its length
+    achieved_per_s: float  # ended in it
+    waiting_ms: LatencyStats  # due to start
+    service_ms: LatencyStats  # start to end, once an inference
+    lateness_ms: Maybe[LatencyStats]  # of starts, where a server was free; part of every latency
+    utilization: float  # busy time over servers x time
+    requests_per_inference: float
+    queue_mean: float  # requests that were due and had not started
+    queue_max: int
+    queue: tuple[tuple[float, float], ...]  # (s since the window's start, length), mean of launches
+    backlog: int  # that waited at the window's end; the worst launch's
+    stationary: bool
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
@@ -368,5 +395,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     operators: Maybe[Operators] = NOT_PROFILED
     artifacts: dict[str, str] = {}  # file name in the run folder -> what it holds
     sha256: dict[str, str] = {}  # of those files, when the run was over
+    serving: Maybe[Serving] = NOT_SERVED
     error: ErrorInfo | None = None
     tags: dict[str, str] = {}

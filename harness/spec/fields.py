@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from harness.protocols import Precision
 from harness.spec import parsers
 
-Scenario = Literal["latency", "throughput"]
+Scenario = Literal["latency", "throughput", "server"]
 Boundary = Literal["compute", "transfer"]
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 QuantizationMode = Literal["static", "dynamic"]
@@ -47,6 +47,8 @@ class Field(NamedTuple):
     shown: bool = False  # among the facts of a row in TensorBoard's HPARAMS and in the board
     across: tuple[str, ...] | None = None
     quantizing: bool = False  # of use where the precision is int8, and refused elsewhere
+    scenarios: tuple[str, ...] = ()  # of use in these alone, and refused in others; empty: in all
+    not_in: tuple[str, ...] = ()  # scenarios that have no use for it, and refuse it
 
 
 FIELDS: tuple[Field, ...] = (
@@ -115,12 +117,26 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         "scenario", "--scenario", "SCENARIO",
-        "latency (default: one at a time) or throughput.",
+        "latency (default: one at a time), throughput or server.",
         parsers.choices(Scenario), "value", named=True, shown=True,
     ),
     Field(
+        "rate", "--rate", "PER_SECOND", "Requests a second in the server scenario.",
+        parsers.number(0.001, 1_000_000), "value", later=True, across=(), scenarios=("server",),
+    ),
+    Field(
+        "arrivals", "--arrivals", "PROCESS",
+        "poisson (default), constant, gamma:CV or file:TRACE.csv.",
+        parsers.parse_arrivals, "file", later=True, across=("rate",), scenarios=("server",),
+    ),
+    Field(
+        "batching", "--batching", "N:WAIT",
+        "Up to N due requests at once, waiting for WAIT at most, such as 8:2ms.",
+        parsers.parse_batching, "value", later=True, across=(), scenarios=("server",),
+    ),
+    Field(
         "concurrency", "--concurrency", "N",
-        "Streams at once in the throughput scenario. Default: 1; on a GPU 2.",
+        "Streams at once, or servers on one queue. Default: 1; throughput on a GPU: 2.",
         parsers.integer(1, MAX_STREAMS), "value", shown=True, across=(),
     ),
     Field(
@@ -141,10 +157,11 @@ FIELDS: tuple[Field, ...] = (
         "precision_goal", "--precision-goal", "PERCENT",
         "Stop when the median is known to ± this. Default: 1% in 3 to 30 s.",
         lambda name, text: parsers.parse_percentage(name, text, 0.0001, 1.0),
+        not_in=("server",),
     ),
     Field(
         "max_duration_s", "--max-duration", "SECONDS", "Cap of the timed window.",
-        parsers.number(0.01, 86_400),
+        parsers.number(0.01, 86_400), not_in=("server",),
     ),
     Field(
         "warmup_s", "--warmup", "SECONDS",
@@ -192,7 +209,7 @@ FIELDS: tuple[Field, ...] = (
         parsers.number(0, 3_600),
     ),
     Field(
-        "seed", "--seed", "N", "Seed of drawn inputs and weights. Default: 0.",
+        "seed", "--seed", "N", "Seed of drawn inputs, weights and arrivals. Default: 0.",
         parsers.integer(0, 2**32 - 1), "value",
     ),
     Field(
@@ -216,7 +233,8 @@ FIELDS: tuple[Field, ...] = (
         lambda name, texts: parsers.parse_choices(name, texts, get_args(Requirement)), many=True,
     ),
     Field(
-        "overhead_check", "--overhead-check", "", "Measure what the measuring itself costs.", None
+        "overhead_check", "--overhead-check", "", "Measure what the measuring itself costs.", None,
+        not_in=("server",),
     ),
     Field(
         "operators", "--operators", "",

@@ -98,6 +98,39 @@ def parse_cpus(name: str, text: str) -> tuple[int, ...]:
     return tuple(sorted(cpus))
 
 
+def parse_arrivals(name: str, text: str) -> str:
+    """``poisson``, ``constant``, ``gamma:CV`` or ``file:PATH``. Raises `UsageError`."""
+    kind, colon, rest = text.partition(":")
+    if kind in ("poisson", "constant") and not colon:
+        return text
+    if kind == "gamma" and colon:
+        return f"gamma:{parse_number(f'{name} gamma', rest, 0.01, 100):g}"
+    if kind == "file" and rest:
+        return f"file:{parse_text(name, rest)}"
+    raise UsageError(
+        f"{name} is {text!r}",
+        "give poisson, constant, gamma:CV (such as gamma:2) or file:TRACE.csv",
+    )
+
+
+MOST_BATCHED = 64
+_WAIT_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def parse_batching(name: str, text: str) -> str:
+    """``8:2ms``: so many at once, and the longest wait for it, in its plain form.
+
+    Raises `UsageError`.
+    """
+    size, _, wait = text.replace(" ", "").partition(":")
+    found = re.fullmatch(r"([0-9.]+)(us|µs|ms|s)", wait)
+    if not found:
+        raise UsageError(f"{name} is {text!r}", "give a batch size and a wait, such as 8:2ms")
+    most = parse_int(f"{name} {text}: the batch", size, 2, MOST_BATCHED)
+    wait_ms = parse_number(f"{name} {text}: the wait", found[1], 0, 60_000) * _WAIT_MS[found[2]]
+    return f"{most}:{parse_number(name, str(wait_ms), 0, 60_000):g}ms"
+
+
 def parse_device(name: str, text: str) -> str:
     """``cpu``, ``cuda`` or ``cuda:N`` in its long form. Raises `UsageError`."""
     if text == "cuda":

@@ -25,6 +25,8 @@ from harness.spec.fields import (
 DEFAULT_GOAL = 0.01
 DEFAULT_FLOOR_S = 3.0
 DEFAULT_CAP_S = 30.0
+DEFAULT_SCHEDULE_S = 10.0  # of requests as they come
+MOST_REQUESTS = 1 << 22  # of a launch
 CUDA_MAX_WARMUP_S = 30.0  # clocks and temperature take longer to settle than latencies
 CUDA_TIMEOUT_S = 600.0  # compilers and engine builders work in silence
 # files that are models whether they exist or not; in the order in which names lose them
@@ -51,6 +53,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     calibration_method: CalibrationMethod = "minmax"
     quantization: QuantizationMode = "static"
     scenario: Scenario = "latency"
+    rate: float | None = None  # requests a second, of the server scenario
+    arrivals: str | None = None  # how they come; poisson there
+    batching: str | None = None  # how many at once, and how long one waits for that: 8:2ms
     concurrency: int = 1
     boundary: Boundary = "compute"
     # The window: ``duration_s`` alone is exact; with a goal or a cap it is the floor.
@@ -87,16 +92,39 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """The interval goal in force, or None for an exact duration or count."""
         if self.precision_goal is not None:
             return self.precision_goal
+        if self.scheduled:
+            return None
         fixed = self.iterations is not None or (
             self.duration_s is not None and self.max_duration_s is None
         )
         return None if fixed else DEFAULT_GOAL
 
     @property
+    def scheduled(self) -> bool:
+        """Whether a schedule says when inferences start, and ends the window."""
+        return self.scenario == "server"
+
+    @property
+    def trace(self) -> str | None:
+        """The file that says when requests come."""
+        kind, _, path = (self.arrivals or "").partition(":")
+        return path if kind == "file" else None
+
+    @property
+    def batch_rule(self) -> tuple[int, float] | None:
+        """How many due requests are taken at once, and how long the first waits for that, in s."""
+        if self.batching is None:
+            return None
+        most, _, wait = self.batching.partition(":")
+        return int(most), float(wait.removesuffix("ms")) / 1e3
+
+    @property
     def floor_s(self) -> float:
         """The window lasts at least this long, unless a fixed count ends it."""
         if self.duration_s is not None:
             return self.duration_s
+        if self.scheduled:
+            return DEFAULT_SCHEDULE_S
         return min(DEFAULT_FLOOR_S, self.cap_s)
 
     @property
@@ -104,8 +132,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """The window ends here whatever the interval; infinite for a fixed count without a cap."""
         if self.max_duration_s is not None:
             return self.max_duration_s
-        if self.iterations is not None:
+        if self.iterations is not None or self.trace is not None:
             return math.inf
+        if self.scheduled:
+            return self.floor_s
         if self.duration_s is not None:
             return self.duration_s if self.goal is None else max(self.duration_s, DEFAULT_CAP_S)
         return DEFAULT_CAP_S
@@ -136,6 +166,8 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
         parsed["device"] = _parsed(BY_NAME["device"], device)
     if parsed.get("device", "cpu") != "cpu":
         parsed = _cuda_defaults(parsed.get("scenario", "latency")) | parsed
+    if parsed.get("scenario") == "server":
+        parsed.setdefault("arrivals", "poisson")
     return _consistent(RunSpec(**parsed))
 
 
@@ -258,6 +290,7 @@ def _consistent(spec: RunSpec) -> RunSpec:
             f"--concurrency {spec.concurrency} in the latency scenario, which runs one at a time",
             "add --scenario throughput",
         )
+    _suits_scenario(spec)
     if spec.reference is not None and spec.precision == "fp32":
         raise UsageError(
             f"--reference {spec.reference} with --precision fp32, which is the reference itself",
@@ -267,6 +300,37 @@ def _consistent(spec: RunSpec) -> RunSpec:
         if field.quantizing and getattr(spec, field.name) != getattr(_STANDARD, field.name):
             raise _quantizes_nothing(spec, field)
     return spec
+
+
+def _suits_scenario(spec: RunSpec) -> None:
+    """Raises `UsageError` for flags that the scenario has no use for, or lacks."""
+    for field in FIELDS:
+        value = getattr(spec, field.name)
+        useless = spec.scenario in field.not_in
+        if field.scenarios and spec.scenario not in field.scenarios:
+            useless = True
+        if useless and value != getattr(_STANDARD, field.name):
+            given = field.flag if value is True else f"{field.flag} {value}"
+            remedy = f"add --scenario {field.scenarios[0]}" if field.scenarios else "leave it out"
+            raise UsageError(f"{given} in the {spec.scenario} scenario", remedy)
+    if not spec.scheduled:
+        return
+    if spec.trace is None and spec.rate is None:
+        raise UsageError("--scenario server without --rate", "give --rate, in requests a second")
+    if spec.trace is not None and spec.rate is not None:
+        raise UsageError(
+            f"--rate {spec.rate:g} with --arrivals {spec.arrivals}, which says when requests come",
+            "leave one out",
+        )
+    if spec.batching is not None and spec.batch_size != 1:
+        raise UsageError(
+            f"--batching {spec.batching} with --batch-size {spec.batch_size}", "leave one out"
+        )
+    asked = spec.iterations or (spec.rate or 0.0) * spec.floor_s
+    if asked > MOST_REQUESTS:
+        raise UsageError(
+            f"{asked:,.0f} requests are too many", f"lower --rate or --duration: {MOST_REQUESTS:,}"
+        )
 
 
 def _quantizes_nothing(spec: RunSpec, field: Field) -> UsageError:

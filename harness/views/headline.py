@@ -11,6 +11,7 @@ _MOST_CHARACTERS = 600  # of a runtime's message; the record has it whole
 # section -> the rows of it that are shown by default; None: each of them
 _SHOWN: dict[str, frozenset[str] | None] = {
     "Latency": frozenset({"", "median", "p99", "gpu median"}),
+    "Requests": frozenset({"", "served", "waiting", "busy", "queue"}),
     "Throughput": None,
     "Energy": frozenset({"", "per inf."}),
     "Memory": frozenset({"", "peak", "gpu_used"}),
@@ -68,7 +69,7 @@ def _conditions(result: Result) -> str:
     spec = result.spec
     parts = [f"batch {spec.batch_size}"]
     if spec.scenario != "latency":
-        parts.append(spec.scenario)
+        parts.append(spec.scenario if spec.rate is None else f"{spec.scenario} at {spec.rate:g} /s")
     if spec.boundary != "compute":
         parts.append(f"{spec.boundary} boundary")
     if spec.concurrency > 1:

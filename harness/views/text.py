@@ -15,6 +15,7 @@ from harness.protocols import Proof
 from harness.records.result import (
     NOT_ASKED,
     NOT_REACHED,
+    NOT_SERVED,
     Accuracy,
     Check,
     Energy,
@@ -25,6 +26,7 @@ from harness.records.result import (
     OutputFidelity,
     PrecisionInfo,
     Result,
+    Serving,
     Spread,
     Throughput,
     Timing,
@@ -98,6 +100,7 @@ def all_rows(result: Result) -> list[Line]:
     """As `rows`, with the section in every row and every remedy."""
     sections: list[tuple[str, Maybe[Any], Callable[[Any], Iterable[tuple[str, str, str]]]]] = [
         ("Latency", result.timing, _timing),
+        *([] if result.serving == NOT_SERVED else [("Requests", result.serving, _serving)]),
         ("Throughput", result.throughput, _throughput),
         ("Energy", result.energy, _energy),
         ("Memory", result.memory, _memory),
@@ -199,6 +202,37 @@ def _latency(stats: LatencyStats) -> Iterator[tuple[str, str, str]]:
         value, note = _maybe(getattr(stats, name), lambda v: f"{scaled(v)} {unit}", note)
         yield name.replace("_", "."), value, note
     yield "std", f"{scaled(stats.std)} {unit}", f"min {scaled(stats.min)}, max {scaled(stats.max)}"
+
+
+def _serving(serving: Serving) -> Iterator[tuple[str, str, str]]:
+    came = f"{number(serving.offered_per_s)} /s came, {serving.arrivals}"
+    came += f", batching {serving.batching}" if serving.batching else ""
+    yield "served", f"{number(serving.achieved_per_s)} /s", came
+    for name, stats in (("waiting", serving.waiting_ms), ("service", serving.service_ms)):
+        yield name, *_median_and_p99(stats)
+    if isinstance(serving.lateness_ms, Unavailable):
+        yield "lateness", "n/a", why(serving.lateness_ms)
+    else:
+        value, note = _median_and_p99(serving.lateness_ms)
+        yield "lateness", value, f"{note}; of starts with a free server, part of every latency"
+    several = f" of {serving.servers} servers" if serving.servers > 1 else ""
+    yield "busy", f"{serving.utilization:.1%}", f"{several} of the time".strip()
+    if serving.batching:
+        yield "batch", number(serving.requests_per_inference, 3), "requests an inference, mean"
+    left = f", {serving.unserved} of them for good" if serving.unserved else ""
+    note = f"most {serving.queue_max}; {serving.backlog} at the end{left}"
+    yield (
+        "queue",
+        number(serving.queue_mean, 3),
+        note + ("" if serving.stationary else "; it grows"),
+    )
+
+
+def _median_and_p99(stats: LatencyStats) -> tuple[str, str]:
+    value, p99 = quantity(stats.median, "ms"), stats.p99
+    return value, "median" + (
+        "" if isinstance(p99, Unavailable) else f"; p99 {quantity(p99, 'ms')}"
+    )
 
 
 def _throughput(throughput: Throughput) -> Iterator[tuple[str, str, str]]:

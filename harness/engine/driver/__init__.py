@@ -20,10 +20,12 @@ def run(spec: RunSpec, sinks: Callable[[Path], Sequence[Sink]] = lambda folder: 
     A worker that fails still leaves a result, with status ``failed``. Raises a `HarnessError` for
     what is wrong before anything can be measured. What cannot be written is told by the outcome.
     """
+    from harness import registry
     from harness.engine.driver.placement import boot, place
     from harness.engine.driver.process import WorkerProcess
     from harness.engine.driver.signals import Interrupt, interruptible
 
+    registry.load(spec.scenario).refuse(spec)
     interrupt = Interrupt()
     with interruptible(interrupt), WorkerProcess() as first:
         placement = place(spec)

@@ -18,13 +18,14 @@ from harness.engine.driver.placement import booted, stand_aside
 from harness.engine.driver.process import WorkerProcess
 from harness.engine.driver.signals import Interrupt
 from harness.engine.driver.sinks import Sink
+from harness.engine.loads.load import Load
 from harness.engine.outcome.evidence import Evidence, Placement
 from harness.engine.wire.messages import Drawn, Job
-from harness.errors import BackendUnavailable, MeasurementFailed
+from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed, UsageError
 from harness.host import scratch
 from harness.maybe import Maybe, Unavailable, explain
 from harness.models import Prepared
-from harness.protocols import SessionOptions
+from harness.protocols import Artifact, SessionOptions
 from harness.records.result import Result
 from harness.records.store import RunFolder
 from harness.spec import MODEL_SUFFIXES, RunSpec
@@ -72,6 +73,7 @@ class Conductor:
             placement=self.placement,
         )
 
+        self._larger: tuple[tuple[Artifact, str], ...] = ()
         self.journal = RunJournal(self.folder.path)
         self.observer: RunObserver
 
@@ -118,9 +120,26 @@ class Conductor:
         self.observer.preparing()
         evidence = self.evidence
         prepared = evidence.prepared = models.prepare(self.spec, self.wanted)
+        self._larger = self._prepare_larger()
         evidence.machine = machine.fingerprint(device=self.spec.device)
         self.journal.append(Ready(prepared=prepared, machine=evidence.machine))
         return prepared
+
+    def _prepare_larger(self) -> tuple[tuple[Artifact, str], ...]:
+        """The model at the batch sizes of ``--batching``. Raises `HarnessError`."""
+        most, _ = self.spec.batch_rule or (1, 0.0)
+        found = []
+        for size in range(2, most + 1):
+            spec = msgspec.structs.replace(self.spec, batch_size=size, dataset=None)
+            try:
+                made = models.prepare(spec, self.wanted)
+            except HarnessError as error:
+                raise UsageError(
+                    f"--batching {self.spec.batching}: no batch of {size}: {error.message}",
+                    error.remedy or "leave out --batching",
+                ) from error
+            found.append((made.artifact, made.inputs_path))
+        return tuple(found)
 
     def refuse_what_never_began(self) -> None:
         """No runtime or no such device: an error of the command line's, and not a failed run."""
@@ -135,20 +154,24 @@ class Conductor:
         launch = Launch(self.spec, worker, self.observer, self.interrupt, index)
         self.evidence.launches.append(launch.record)
         try:
-            launch.run(self.job(prepared), verify=index == 0)
+            launch.run(self.job(prepared, index), verify=index == 0)
         finally:
             self.observer.launch_over(launch.tick(whole=True))
         return launch.record.error is None
 
-    def job(self, prepared: Prepared) -> Job:
-        """What a worker is told."""
+    def job(self, prepared: Prepared, index: int = 0) -> Job:
+        """What the worker of a launch is told."""
+        load: Load = registry.load(self.spec.scenario)
         return Job(
             artifact=prepared.artifact,
             inputs_path=prepared.inputs_path,
             options=self.options,
             batch_size=self.spec.batch_size,
             load=self.spec.scenario,
-            device_iterations=self.spec.iterations or MOST_ITERATIONS,
+            requests=load.requests(self.spec, index),
+            larger=self._larger,
+            # sessions of several batch sizes on a stream have no device time in common
+            device_iterations=0 if self._larger else self.spec.iterations or MOST_ITERATIONS,
             reference=prepared.reference,
             evaluation_path=prepared.evaluation_path,
             evaluation_name=prepared.evaluation_name,

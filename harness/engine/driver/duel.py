@@ -73,6 +73,10 @@ class DuelOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def rules_of(spec: RunSpec, launches: int | None) -> Rules:
     """Those that ``spec`` asks for; ``launches``: exactly so many. Raises `UsageError`."""
+    if spec.scheduled:
+        raise UsageError(
+            "--scenario server in a duel, whose variants take turns", "harness compare two runs"
+        )
     if spec.iterations is not None:
         raise UsageError(
             f"--iterations {spec.iterations} in a duel, which counts rounds",

@@ -67,6 +67,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):
     device_ms: tuple[tuple[float, ...], ...]
     device_untimed: Unavailable | None
     spent: Spent | None = None
+    load_facts: dict[str, int] = {}
     yardstick_ns: tuple[int, int] = (0, 0)
     pipelined: bool
     verified: Verified | None

@@ -203,8 +203,8 @@ class Launch(Watch):
         from harness.engine.driver.recorder import Recorder
 
         self.tracker = IntervalTracker()
-        counts_from = self.load.counts_from
-        self.recorders = [Recorder(one, counts_from) for one in self.worker.timeline.streams]
+        load, streams = self.load, self.worker.timeline.streams
+        self.recorders = [Recorder(s, load.counts_from, shared=load.shared) for s in streams]
         self.record.recorders = list(self.recorders)
 
     def _window(self) -> None:
@@ -232,7 +232,7 @@ class Launch(Watch):
             if spec.overhead_check and all(stream.window_end >= 0 for stream in streams):
                 self._check_overhead()
         self._snapshot("window", timed)
-        self.record.spent = timed.spent
+        self.record.spent, self.record.load_facts = timed.spent, timed.load_facts
         self.record.yardstick_ns = (self.record.yardstick_ns[0], timed.yardstick_ns)
         self._await_sampler()
         self.record.stop_reason = self.record.stop_reason or self._natural_end()

@@ -11,8 +11,8 @@ from harness.engine.wire.timeline import Stream
 class Recorder(Iterations):
     """The iterations of one stream, as they come."""
 
-    def __init__(self, stream: Stream, counts_from: str = "start") -> None:
-        super().__init__(counts_from)
+    def __init__(self, stream: Stream, counts_from: str = "start", *, shared: bool = False) -> None:
+        super().__init__(counts_from, shared=shared)
         self._stream = stream
 
     def drain(self) -> tuple[Rows, slice]:

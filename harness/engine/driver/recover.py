@@ -16,6 +16,7 @@ from harness import registry
 from harness.analysis.sampled import Sampled
 from harness.engine.driver.journal import Begun, Line, Ready, RunJournal, Seen, read_lines
 from harness.engine.driver.saving import Saving
+from harness.engine.loads.load import Load
 from harness.engine.outcome.evidence import Evidence, Installed, LaunchRecord, window_bounds
 from harness.engine.outcome.iterations import Iterations
 from harness.engine.sampler.client import SamplerProcess
@@ -97,9 +98,9 @@ def _record(index: int, seen: Seen | None, blocks: list[Stretch], spec: RunSpec)
     mine = [block for block in blocks if block.launch == index]
     if not mine:
         return record
-    counts_from = registry.load(spec.scenario).counts_from
+    load = registry.load(spec.scenario)
     record.recorders = [
-        _iterations([block for block in mine if block.stream == stream], counts_from)
+        _iterations([block for block in mine if block.stream == stream], load)
         for stream in range(spec.concurrency)
     ]
     if record.window_ns is None:
@@ -108,7 +109,7 @@ def _record(index: int, seen: Seen | None, blocks: list[Stretch], spec: RunSpec)
     return record
 
 
-def _iterations(blocks: list[Stretch], counts_from: str) -> Iterations:
+def _iterations(blocks: list[Stretch], load: Load) -> Iterations:
     lengths = [len(block.start_ns) for block in blocks]
     bounds = np.cumsum([0, *lengths])
     timed = [index for index, block in enumerate(blocks) if block.timed]
@@ -121,7 +122,7 @@ def _iterations(blocks: list[Stretch], counts_from: str) -> Iterations:
         name: np.concatenate([block.others.get(name, block.start_ns) for block in blocks])
         for name in names
     }
-    return Iterations.of(starts, ends, window, others, counts_from)
+    return Iterations.of(starts, ends, window, others, load.counts_from, shared=load.shared)
 
 
 def _sampled(folder: Path, index: int, seen: Seen | None, spec: RunSpec) -> Sampled | None:

@@ -67,6 +67,7 @@ class Watch:
         self._tick = tick
         self._interrupt = interrupt
         self._interrupted_ns = 0
+        self._beat_ns = 0
         self._clock = clock
         self._events: list[Event] = []
         self._last_progress_ns = clock()
@@ -109,6 +110,8 @@ class Watch:
 
     def _drain(self) -> None:
         self.fresh = []
+        if self.recorders and (beat := self.worker.timeline.beat_ns) != self._beat_ns:
+            self._beat_ns, self._last_progress_ns = beat, self._clock()
         for index, recorder in enumerate(self.recorders):
             rows, timed = recorder.drain()
             count = len(rows["start"])

@@ -146,6 +146,7 @@ class InFlight:
     """A `harness.engine.loads.load.Drive` of sessions that only start work in ``enqueue``."""
 
     def __init__(self, timeline: Timeline, sessions: Sequence[Session]) -> None:
+        self.facts: dict[str, int] = {}
         self._streams = timeline.streams
         self._loop = PipelinedLoop(timeline, self._lanes(sessions))
 

@@ -17,6 +17,7 @@ class Threads:
     """A `harness.engine.loads.load.Drive` of closed loops."""
 
     def __init__(self, timeline: Timeline, sessions: Sequence[Session]) -> None:
+        self.facts: dict[str, int] = {}
         self._timeline = timeline
         self.loops = [
             StreamLoop(timeline, stream, session.enqueue, session.synchronize)

@@ -24,7 +24,7 @@ from harness.analysis.profiles import merge
 from harness.analysis.roofline import roof_check
 from harness.analysis.sampled import Sampled
 from harness.analysis.sampled import profiles as summaries
-from harness.analysis.throughput import launch_rate, throughput
+from harness.analysis.throughput import throughput
 from harness.analysis.validity import checks, lacking, worst
 from harness.engine.outcome.device_figures import (
     device_median_ms,
@@ -83,14 +83,7 @@ def assemble(evidence: Evidence) -> Result:
             runtime=verified.description.runtime if verified else _facts_of(evidence),
         ),
         timing=timing,
-        throughput=throughput(
-            _bounds(timed),
-            spec.batch_size,
-            spec.concurrency,
-            pipelined=any(record.pipelined for record, _ in timed),
-        )
-        if windows and not _in_turns(evidence)
-        else (IN_TURNS if windows else NOT_REACHED),
+        throughput=_throughput(evidence, timed),
         energy=pool(energies) if timed else NOT_REACHED,
         memory=_memory(evidence),
         profiles=profiles,
@@ -100,8 +93,19 @@ def assemble(evidence: Evidence) -> Result:
         error=_error(evidence),
         tags=spec.tags,
     )
-    own = load.figures(spec, windows_taken) if windows else {}
+    own = load.figures(spec, windows_taken) if windows_taken else {}
     return with_files(msgspec.structs.replace(result, **own), evidence)
+
+
+def _throughput(evidence: Evidence, timed: Sequence[Pair]) -> Maybe[records.Throughput]:
+    """Of loads whose streams go their own ways; others state it themselves."""
+    spec, launches = evidence.spec, [record for record, _ in timed]
+    if not timed or load_of(spec, launches).shared:
+        return NOT_REACHED
+    if _in_turns(evidence):
+        return IN_TURNS
+    pipelined = any(record.pipelined for record in launches)
+    return throughput(_bounds(timed), spec.batch_size, spec.concurrency, pipelined=pipelined)
 
 
 def with_files(result: Result, evidence: Evidence) -> Result:
@@ -221,7 +225,7 @@ def _launch(
         device_memory_peak_bytes=device_peak_bytes(record, spec.device),
         inferences_per_s=IN_TURNS
         if record.turns
-        else launch_rate(_streams(record), spec.batch_size),
+        else load_of(spec, [record]).rate(spec, taken([record])[0]),
         cpu_ms=_cpu_ms([record]),
         yardstick_ms=processor.yardstick_ms(record.yardstick_ns),
     )
@@ -303,7 +307,7 @@ def _launch_energy(
             silent[name] for name in ("power",) if name in silent
         ]
         return reasons[0] if reasons else Unavailable("no power meter was found", "harness doctor")
-    starts, ends = record.recorders[0].all()
+    starts, _ = record.recorders[0].all()
     spec = evidence.spec
     window = joules.Window(
         start_ns,
@@ -312,7 +316,8 @@ def _launch_energy(
         batch_size=spec.batch_size,
         concurrency=spec.concurrency,
         guard_before_s=(start_ns - int(starts[0])) / 1e9,
-        guard_after_s=(int(ends[-1]) - end_ns) / 1e9,
+        guard_after_s=(max(int(r.all()[1][-1]) for r in record.recorders if r.count) - end_ns)
+        / 1e9,
         idle_before=record.idle.get("before"),
         idle_after=record.idle.get("after"),
         load=(int(starts[0]), start_ns),

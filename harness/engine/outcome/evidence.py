@@ -87,6 +87,7 @@ class LaunchRecord:
     device_untimed: Unavailable | None = None  # why that is empty, where it should not be
     spent: Spent | None = None  # of the processor, from the window's beginning on
     yardstick_ns: tuple[int, int] = (0, 0)  # before the window and after it; 0: not timed
+    load_facts: dict[str, int] = field(default_factory=dict)  # see `harness.engine.loads.load`
     pipelined: bool = False  # one thread kept an inference in flight on each stream
     verified: Verified | None = None
     operators: Maybe[LaunchOperators] | None = None  # None: not asked for, or not reached
@@ -128,6 +129,8 @@ def taken(records: Sequence[LaunchRecord]) -> list[Taken]:
     return [
         Taken(
             [recorder.timed() for recorder in record.recorders],
+            [recorder.rows() for recorder in record.recorders],
+            record.load_facts,
             record.turns.resting_share if record.turns else None,
         )
         for record in records
@@ -135,8 +138,10 @@ def taken(records: Sequence[LaunchRecord]) -> list[Taken]:
 
 
 def window_bounds(recorders: Sequence[Iterations]) -> tuple[int, int] | None:
-    """First start and last end over all streams; None unless each of them timed something."""
+    """First start and last end over all streams; None unless each of them timed something, or one
+    of those that share a schedule."""
     windows = [recorder.window() for recorder in recorders]
-    if not windows or not all(len(starts) for starts, _ in windows):
+    found = [(starts, ends) for starts, ends in windows if len(starts)]
+    if not found or (len(found) < len(windows) and not all(one.shared for one in recorders)):
         return None
-    return min(int(s[0]) for s, _ in windows), max(int(e[-1]) for _, e in windows)
+    return min(int(s[0]) for s, _ in found), max(int(e[-1]) for _, e in found)

@@ -17,10 +17,12 @@ class Iterations:
     """All rows so far: start, end, and what else the load records, in ns.
 
     8 bytes a column and iteration; `all` and what builds on it take 8 more while they join what
-    came since. ``counts_from``: the column from which latency counts.
+    came since. ``counts_from``: the column from which latency counts. ``shared``: streams take from
+    one schedule, of which this one may have got nothing.
     """
 
-    def __init__(self, counts_from: str = "start") -> None:
+    def __init__(self, counts_from: str = "start", *, shared: bool = False) -> None:
+        self.shared = shared
         self._parts: dict[str, list[Times]] = {name: [] for name in _ALWAYS}
         self.counts_from = counts_from
         self.count = 0
@@ -36,9 +38,11 @@ class Iterations:
         window: tuple[int, int],
         others: Mapping[str, Times] | None = None,
         counts_from: str = "start",
+        *,
+        shared: bool = False,
     ) -> Iterations:
         """Those recorded before. ``window``: indices, -1 and -1 where there was none."""
-        iterations = Iterations(counts_from)
+        iterations = Iterations(counts_from, shared=shared)
         iterations.add(starts, ends, others)
         iterations.window_start, iterations.window_end = window
         return iterations

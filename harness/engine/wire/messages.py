@@ -69,6 +69,24 @@ class Turns(msgspec.Struct, frozen=True):
     cpus: tuple[int, ...]
 
 
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
+    """When requests come, see `harness.stats.arrivals`; ``trace`` is a file that says it.
+
+    Up to ``most`` are served at once, for which the first waits for ``wait_ns`` at most.
+    """
+
+    arrivals: str
+    trace: str | None
+    rate_per_s: float
+    seed: int
+    launch: int
+    lead_s: float
+    duration_s: float | None  # None: as long as the trace
+    count: int | None
+    most: int = 1
+    wait_ns: int = 0
+
+
 class Job(msgspec.Struct, frozen=True):
     artifact: Artifact
     inputs_path: str
@@ -84,6 +102,9 @@ class Job(msgspec.Struct, frozen=True):
     scores: str | None = None  # the output that accuracy is of
     turns: Turns | None = None
     operators: bool = False  # profile them after the window
+    requests: Requests | None = None
+    # of batches of 2, 3, ...: artifact and inputs
+    larger: tuple[tuple[Artifact, str], ...] = ()
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -166,6 +187,7 @@ class Event(msgspec.Struct, frozen=True):
     )
     device_untimed: Unavailable | None = None  # why there is none, where it should have been
     spent: Spent | None = None  # of `timed`
+    load_facts: dict[str, int] = {}  # of `timed`: what the load's own figures need
     yardstick_ns: int = 0  # of `steady` and `timed`: see `harness.engine.worker.yardstick`
     rested: Rested | None = None
     operators: Maybe[LaunchOperators] | None = None  # of `profiled`

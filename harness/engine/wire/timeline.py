@@ -4,7 +4,7 @@ One block of anonymous shared memory, pre-touched by the driver so that the loop
 fault, and inherited by the worker as a file descriptor. It is not a mapping of a file on disk: the
 write-back of such pages lands in timed regions.
 
-    words 0..7          commands, driver to worker
+    words 0..7          commands, driver to worker, and its heartbeat
     per stream s        counters, then a ring of CAPACITY words for each column: start, end, and
                         what else the load names (`harness.engine.loads`)
 
@@ -28,7 +28,7 @@ FOREVER = 1 << 62
 
 WARM_UP, WINDOW, STOP, ABORT = 0, 1, 2, 3
 
-_COMMAND, _DEADLINE_NS, _GUARD_NS, _PAUSE_NS, _HEADER_WORDS = 0, 1, 2, 3, 8
+_COMMAND, _DEADLINE_NS, _GUARD_NS, _PAUSE_NS, _BEAT_NS, _HEADER_WORDS = 0, 1, 2, 3, 4, 8
 _WRITTEN, _CONSUMED, _WINDOW_START, _WINDOW_END, _LIMIT, _STREAM_HEADER = 0, 1, 2, 3, 4, 8
 
 
@@ -120,6 +120,15 @@ class Timeline:
     @pause_ns.setter
     def pause_ns(self, value: int) -> None:
         self._words[_PAUSE_NS] = value
+
+    @property
+    def beat_ns(self) -> int:
+        """When a worker that waits for a request last said that it lives."""
+        return self._words[_BEAT_NS]
+
+    @beat_ns.setter
+    def beat_ns(self, value: int) -> None:
+        self._words[_BEAT_NS] = value
 
     def close(self) -> None:
         """Unmap and close. Idempotent."""

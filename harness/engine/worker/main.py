@@ -28,7 +28,7 @@ from harness.engine.wire.messages import (
     Spent,
     unverified,
 )
-from harness.engine.wire.timeline import Stream, Timeline
+from harness.engine.wire.timeline import Timeline
 from harness.engine.worker.yardstick import yardstick_ns
 from harness.errors import BackendUnavailable, HarnessError, one_line
 from harness.host.lifetime import end_with_parent
@@ -89,11 +89,14 @@ class Worker:
     def _load(self, backend: Backend, job: Job, streams: int) -> None:
         import numpy as np
 
-        with np.load(job.inputs_path, allow_pickle=False) as arrays:
-            inputs = dict(arrays)
+        made = []
+        for artifact, path in ((job.artifact, job.inputs_path), *job.larger):
+            with np.load(path, allow_pickle=False) as arrays:
+                made.append((artifact, dict(arrays)))
         began = time.perf_counter()
         for _ in range(streams):
-            self._sessions.append(backend.prepare(job.artifact, inputs, job.options))
+            for artifact, inputs in made:
+                self._sessions.append(backend.prepare(artifact, inputs, job.options))
         seconds = time.perf_counter() - began
         pipelined = is_pipelined(self._sessions)
         self._pause(
@@ -125,12 +128,22 @@ class Worker:
         )
         if isinstance(self._sessions[0], DeviceMemory):
             self._sessions[0].reset_device_peak()
+        before = [stream.written for stream in timeline.streams]
         cpu_ns = time.process_time_ns()
         drive.window()
-        spent = Spent(time.process_time_ns() - cpu_ns, sum(map(_since_warm_up, timeline.streams)))
+        cpu_ns = time.process_time_ns() - cpu_ns
+        spent = Spent(cpu_ns, sum(one.written for one in timeline.streams) - sum(before))
         # The window is over: from here on, what fails costs itself alone.
         memory = self._device_memory_if_it_tells()
-        self._pause(Event("timed", device_memory=memory, spent=spent, yardstick_ns=yardstick_ns()))
+        self._pause(
+            Event(
+                "timed",
+                device_memory=memory,
+                spent=spent,
+                load_facts=dict(drive.facts),
+                yardstick_ns=yardstick_ns(),
+            )
+        )
 
     def _device_times(self, timeline: Timeline, job: Job) -> tuple[str, Unavailable | None]:
         """The file that holds them, or why there is none where there should have been one."""
@@ -178,10 +191,6 @@ class Worker:
                 Unavailable(f"the outputs could not be verified: {_in_words(error)}")
             )
         self._peer.send(Event("verified", verified=verified))
-
-
-def _since_warm_up(stream: Stream) -> int:
-    return stream.written - stream.window_start
 
 
 def _in_words(error: Exception) -> str:

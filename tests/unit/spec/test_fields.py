@@ -47,6 +47,7 @@ OTHER = {
     "batch_size": 2, "input_shapes": {"x": (1, 2)}, "batch_dim": "n", "inputs": "i.npz",
     "dataset": "d.npz", "scores": "s", "calibration": "c.npz", "calibration_method": "entropy",
     "quantization": "dynamic", "scenario": "throughput", "concurrency": 2,
+    "rate": 10.0, "arrivals": "constant", "batching": "8:2ms",
     "boundary": "transfer", "threads": 2, "inter_threads": 2, "seed": 1, "options": {"a": "b"},
 }  # fmt: skip
 

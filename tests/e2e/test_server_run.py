@@ -1,0 +1,64 @@
+"""``harness run --scenario server``: requests from a schedule, by the real command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.records.samples import read_samples
+
+FAKE = ("--backend", "harness.testing.fake_backend:FakeBackend", "--option", "latency_us=2000")
+
+
+def harness(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *args],
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_every_request_of_a_trace_is_served_once_and_counts_from_due(tmp_path: Path) -> None:
+    """Two servers of 2 ms and more; pairs of requests, 20 ms from pair to pair."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_s\n" + "".join(f"{0.02 * (index // 2)}\n" for index in range(60)))
+    ran = harness(
+        tmp_path, "run", *FAKE, "--scenario", "server", "--arrivals", f"file:{trace}",
+        "--concurrency", "2", "--warmup", "0.05", "--sample-rate", "0", "--json",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    result: dict[str, Any] = json.loads(ran.stdout)
+    samples = read_samples(tmp_path / "results" / result["id"])
+    timed = samples.timed == 1
+    assert samples.due_ns is not None
+    due = np.sort(samples.due_ns[timed])
+    assert len(due) == result["serving"]["requests"] == 60
+    assert np.round((due - due[0]) / 1e6).tolist() == [20 * (index // 2) for index in range(60)]
+    assert (samples.start_ns[timed] >= samples.due_ns[timed]).all()
+    latencies = (samples.end_ns - samples.due_ns)[timed] / 1e6
+    assert result["timing"]["latency_ms"]["median"] == pytest.approx(np.median(latencies))
+    assert result["timing"]["latency_ms"]["min"] >= 2
+    assert harness(tmp_path, "verify", "latest").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--scenario", "server"), "without --rate"),
+        (("--scenario", "server", "--rate", "nan"), "--rate is 'nan'"),
+        (("--scenario", "server", "--arrivals", "file:none.csv"), "'none.csv' cannot be read"),
+        (("--rate", "5"), "--rate 5.0 in the latency scenario; add --scenario server"),
+    ],
+)
+def test_what_makes_no_schedule_is_one_line(
+    tmp_path: Path, args: tuple[str, ...], told: str
+) -> None:
+    ran = harness(tmp_path, "run", *args)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert told in ran.stderr and len(ran.stderr.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
