@@ -46,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _step_aside() -> None:
     """Unless somebody else has imported more of us by now, and means us."""
     ours = {name for name in sys.modules if name.partition(".")[0] == "harness"}
-    if ours == {"harness", __name__, f"{__name__}.options"}:
+    if ours == {"harness", "harness.version", __name__, f"{__name__}.options"}:
         for name in ours:
             del sys.modules[name]
 
