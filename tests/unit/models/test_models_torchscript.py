@@ -15,6 +15,7 @@ import torch
 from harness.artifacts.torchscript import load_script
 from harness.backends.pytorch.backend import PyTorchBackend
 from harness.errors import DataError, ModelError, QuantizationError, UsageError
+from harness.maybe import Unavailable
 from harness.models.builder import answer
 from harness.models.builder_client import Job
 from harness.models.cache import Cache
@@ -206,6 +207,17 @@ def test_weights_of_a_frozen_module_are_counted(tmp_path: Path) -> None:
     torch.jit.freeze(torch.jit.script(net())).save(str(path))
     made = prepared(path, "torch", tmp_path / "cache", input_shapes={"input": (1, 3)})
     assert made.model.parameters == NET_PARAMETERS
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_packed_for_integer_kernels_are_not_counted_as_none(tmp_path: Path) -> None:
+    linear = torch.nn.Sequential(torch.nn.Linear(8, 4)).eval()
+    quantized = torch.ao.quantization.quantize_dynamic(linear, dtype=torch.qint8)
+    torch.jit.save(torch.jit.trace(quantized, torch.zeros(1, 8)), str(tmp_path / "q.pt"))
+
+    found = prepared(tmp_path / "q.pt", "torch", tmp_path / "cache").model.parameters
+
+    assert isinstance(found, Unavailable) and found.reason.startswith("its weights are packed")
 
 
 def test_int8_is_refused_in_one_line_by_torch(traced: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'hw-h
 
 import torch
 
+from harness.artifacts.torch_errors import cause
 from harness.artifacts.torch_source import load_module
 from harness.artifacts.torch_values import Flat, leaves, tensors_in
 from harness.backends.pytorch.backend import PyTorchBackend
@@ -245,3 +246,14 @@ def test_warnings_are_no_failure(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert ran(made("warns", tmp_path))[0]
+
+
+def test_torchscripts_interpreter_says_last_what_happened() -> None:
+    text = (
+        "The following operation failed in the TorchScript interpreter.\n"
+        "Traceback of TorchScript (most recent call last):\n    x.view(3)\n    ~~~~~~ <--- HERE\n"
+        "RuntimeError: shape '[3]' is invalid for input of size 8\n"
+    )
+    assert cause(RuntimeError(text)) == "RuntimeError: shape '[3]' is invalid for input of size 8"
+    assert cause(ValueError("a\nb")) == "a b"
+    assert cause(ValueError()) == ""
