@@ -5,12 +5,15 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.bisect_package import FIELDS
+from harness.cli.bisect_package import bisect as bisect_package
 from harness.cli.output import json_option, print_json, results_option
 from harness.cli.tell import tell
+from harness.spec import BY_NAME, flag
 
 if TYPE_CHECKING:
     from harness.compare.culprit import Suspects
@@ -22,8 +25,22 @@ _ROUNDS = 4
 _OUT = ".harness-bisect"
 
 
+def _of_a_run(command: Any) -> Any:
+    """With --package: what is measured, by the flags of a run."""
+    for name in reversed(FIELDS):
+        field = BY_NAME[name]
+        text = f"With --package; {field.help[:1].lower()}{field.help[1:]}"
+        flags = (field.flag, field.name)
+        command = click.option(*flags, metavar=field.metavar, multiple=field.many, help=text)(
+            command
+        )
+    return command
+
+
 @click.command("bisect")
-@click.argument("cell")
+@click.argument("cell", metavar="CELL|LOW..HIGH")
+@click.option("--package", metavar="DISTRIBUTION", help="Bisect its versions from LOW to HIGH.")
+@_of_a_run
 @click.option("--metric", default="latency_median", show_default=True)
 @click.option("--good", metavar="REF", help="Runs that were good. Default: from the history.")
 @click.option("--bad", metavar="REF", help="Runs that were bad. Default: from the history.")
@@ -57,6 +74,8 @@ def command(
     out: str,
     results: str,
     as_json: bool,
+    package: str | None,
+    **values: Any,
 ) -> int:
     """Since when is CELL worse, what changed then, and how to find the commit.
 
@@ -69,9 +88,23 @@ def command(
       harness bisect digits/onnxruntime/cpu/int8/b1/latency
       git bisect start BAD_COMMIT GOOD_COMMIT
       git bisect run harness bisect CELL --good RUN --bad RUN --run
+
+    With --package, versions of a distribution take turns (see harness duel), each installed by pip
+    into a folder of its own, which is kept; the one that made the change is named.
+
+    \b
+      harness bisect --package onnxruntime 1.20.1..1.23.0 --model net.onnx
     """
     from harness.errors import UsageError
     from harness.records.metric import metric as metric_named
+
+    given = [name for name, value in values.items() if value]
+    if package is not None:
+        if good or bad or machine or measure:
+            raise UsageError("--package takes no runs", "give LOW..HIGH and --model")
+        return bisect_package(package, cell, values, results, as_json)
+    if given:
+        raise UsageError(f"{flag(given[0])} without --package", "give --package DISTRIBUTION")
 
     def look() -> Suspects:
         if (good is None) != (bad is None):

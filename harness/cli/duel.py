@@ -15,6 +15,7 @@ from harness.cli.tell import tell
 
 if TYPE_CHECKING:
     from harness.engine.driver.duel import DuelOutcome, Standing
+    from harness.engine.driver.homes import Home
     from harness.engine.driver.sinks import Sink
     from harness.spec import RunSpec
     from harness.spec.variants import Variants
@@ -67,6 +68,7 @@ def command(
       harness duel --model resnet18 --across precision=fp32,int8
       harness duel --model net.onnx --across threads=1,2,4
       harness duel --model digits --against-itself
+      harness duel --model net.onnx --across python=old/bin/python,new/bin/python
     """
     from harness.engine.driver.duel import duel, rules_of
 
@@ -81,6 +83,7 @@ def command(
             rules_of(spec, spec.launches if values.get("launches") is not None else None),
             lambda folder, spec: _events(folder, spec, wanted=not no_tensorboard),
             following.update,
+            _homes(asked),
         )
     _show(outcome, as_json, quiet)
     for text in [*outcome.problems, *following.problems]:
@@ -103,6 +106,15 @@ def _variants(values: dict[str, Any], across: str | None, against_itself: bool) 
         if values.get(name):
             raise UsageError(f"{flag(name)} in a duel: {why}", "leave it out, or use harness run")
     return twins(values) if across is None else variants(values, across)
+
+
+def _homes(asked: Variants) -> list[Home]:
+    from harness.engine.driver.homes import home
+    from harness.spec.variants import PYTHON
+
+    if asked.field != PYTHON:
+        return []
+    return [home(name, asked.specs[0].backend) for name in asked.names]
 
 
 def _events(folder: Path, spec: RunSpec, *, wanted: bool) -> list[Sink]:

@@ -28,6 +28,7 @@ from harness.compare.match import (
     same_night,
 )
 from harness.compare.paired import Paired
+from harness.compare.second_opinion import with_second_opinion
 from harness.compare.verdicts import MetricVerdict, Pairing, Settings, drafts, judge_all
 from harness.maybe import Unavailable
 from harness.records.cell import cell_of
@@ -209,7 +210,7 @@ def _verdicts(
     found = [drafts(_pairing(m), settings, always) if not m.apart else [] for m in matches]
     family = judge_all([one for drafted in found for one in drafted], settings.alpha)
     rest = iter(family)
-    rows = [[next(rest) for _ in drafted] for drafted in found]
+    rows = [with_second_opinion([next(rest) for _ in drafted]) for drafted in found]
     for index, m in enumerate(matches):
         if other_hardware and m.apart == "other hardware":
             alone = judge_all(drafts(_pairing(m), settings, always), settings.alpha)

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from harness.compare.second_opinion import disagreement
 from harness.compare.verdicts import Verdict
 from harness.errors import NothingComparable
 from harness.maybe import Maybe, Unavailable
@@ -185,7 +186,7 @@ class _Pair:
                 for one in self.ratio.launches
             ),
             cpu_ratio=cpu_ratio, cpu_interval=cpu_interval,
-            doubt=_disagreement(interval, cpu_ratio, cpu_interval),
+            doubt=disagreement(interval, cpu_ratio, cpu_interval),
         )  # fmt: skip
 
 
@@ -193,24 +194,6 @@ def _shown(found: Maybe[PairedRatio]) -> tuple[Maybe[float], Maybe[tuple[float, 
     if isinstance(found, Unavailable):
         return found, found
     return math.exp(found.log_ratio), interval_of(found)
-
-
-def _disagreement(
-    interval: Maybe[tuple[float, float]],
-    cpu_ratio: Maybe[float],
-    cpu_interval: Maybe[tuple[float, float]],
-) -> str:
-    """Where latency and processor time are both certain, and of opposite directions."""
-    if isinstance(interval, Unavailable) or isinstance(cpu_interval, Unavailable):
-        return ""
-    slower, costlier = interval[0] > 1.0, cpu_interval[0] > 1.0
-    faster, cheaper = interval[1] < 1.0, cpu_interval[1] < 1.0
-    if not ((slower and cheaper) or (faster and costlier)):
-        return ""
-    word = "less" if cheaper else "more"
-    return (
-        f"it takes {word} processor time an inference ({cpu_ratio:.4g} of A's), not the other way"
-    )
 
 
 def _variant(name: str, run: str, index: int, launches: Sequence[Rounds]) -> Variant:

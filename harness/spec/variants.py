@@ -11,6 +11,7 @@ from harness.spec.spec import RunSpec, parse
 
 # Both sides of a round are as warm as each other, and there are many launches.
 WARMUP = "0.2"
+PYTHON = "python"  # no field of a run: the interpreters of other environments
 _SINGULAR = {"option": "options", "input_shape": "input_shapes"}
 
 
@@ -27,6 +28,9 @@ def variants(values: Mapping[str, Any], across: str) -> Variants:
 
     Raises `UsageError`.
     """
+    if across.partition("=")[0].strip() == PYTHON:
+        texts = _values(across, "python=/old/bin/python,/new/bin/python")
+        return Variants(PYTHON, tuple(texts), (parse(_brief(values)),) * len(texts))
     field, texts = _parsed(across)
     specs = [parse(_with(_brief(values), field, text)) for text in texts]
     named = [getattr(spec, field.name) for spec in specs]
@@ -52,17 +56,22 @@ def _brief(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(across: str) -> tuple[Field, list[str]]:
-    name, equals, rest = across.partition("=")
+    name = across.partition("=")[0]
     name = name.strip().lstrip("-").replace("-", "_")
     field = BY_NAME.get(_SINGULAR.get(name, name))
     if field is None or field not in DEFINING:
-        choices = ", ".join(one.name for one in DEFINING)
+        choices = ", ".join([*(one.name for one in DEFINING), PYTHON])
         raise UsageError(f"--across is {across!r}", f"name one of {choices}")
-    texts = [text.strip() for text in rest.split(",")]
-    if not equals or len(texts) < 2 or not all(texts):
-        example = "precision=fp32,int8"
+    return field, _values(across, "precision=fp32,int8")
+
+
+def _values(across: str, example: str) -> list[str]:
+    texts = [text.strip() for text in across.partition("=")[2].split(",")]
+    if len(texts) < 2 or not all(texts):
         raise UsageError(f"--across is {across!r}", f"give two values or more, such as {example}")
-    return field, texts
+    if len(set(texts)) < len(texts) and example.startswith(PYTHON):
+        raise UsageError(f"--across is {across!r}", "name each once, or give --against-itself")
+    return texts
 
 
 def _with(values: Mapping[str, Any], field: Field, text: str) -> dict[str, Any]:

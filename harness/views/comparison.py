@@ -21,7 +21,7 @@ from harness.views.text import count, number, plain, quantity, subtitle, title
 VERDICTS = ("regressed", "inconclusive", "improved", "unchanged", "not comparable")
 READ_AS = (
     "A, B: as the run states it; of several runs, the median of their launches. "
-    "B / A: Hodges-Lehmann, the median of all quotients of launches."
+    "ratio: Hodges-Lehmann, the median of all quotients of a launch of B and one of A."
 )
 _MOST_DIFFERENCES = 12
 
@@ -135,8 +135,10 @@ def _launches(report: CellComparison) -> str:
 
 def _table(rows: Sequence[MetricVerdict]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for name in ("", "A", "B", "B / A", "95 % interval", "verdict"):
-        right = name in ("A", "B", "B / A")
+    # of several launches it is no quotient of the A and B beside it
+    ratio = "ratio" if any(max(row.launches) > 1 for row in rows) else "B / A"
+    for name in ("", "A", "B", ratio, "95 % interval", "verdict"):
+        right = name in ("A", "B", ratio)
         wraps = name.endswith("interval")
         table.add_column(name, no_wrap=not wraps, justify="right" if right else "left")
     for row in rows:

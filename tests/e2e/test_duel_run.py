@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -102,6 +103,25 @@ def test_a_model_against_itself_in_words(harness: Harness, tmp_path: Path) -> No
     assert not cell["apart"]
 
 
+def test_environments_take_turns(harness: Harness, tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    ran = harness(
+        *QUICK, "--option", "latency_us=500", "--across", f"python={sys.executable},{other}"
+    )
+
+    assert ran.code == 0, ran.err
+    (verdict,) = comparison(tmp_path)["paired"]["verdicts"]
+    assert (verdict["a"], verdict["b"]) == (sys.executable, str(other))
+    versions = [read_result(path).software.versions["python"] for path in runs(tmp_path)]
+    assert versions[0] == versions[1]
+    missing = harness(*QUICK, "--across", f"python={sys.executable},{tmp_path / 'none'}")
+    assert missing.code == 2
+    assert missing.err.count("\n") == 1
+    assert "name an interpreter" in missing.err
+
+
 @pytest.mark.parametrize("arguments", [(), ("--across", "precision=fp32,int8", "--against-itself"),
                                        ("--against-itself", "--sample-rate", "5"),
                                        ("--against-itself", "--scenario", "throughput",
@@ -191,9 +211,16 @@ def test_a_driver_that_is_killed_leaves_the_ratio_so_far_and_runs_to_recover(
     assert_no_orphans(tmp_path)
     found = comparison(tmp_path)["paired"]
     assert found["ended"] == "going on"
-    assert found["launches"] == 1
+    assert found["launches"] >= 1  # and the rounds of the second, where it had got so far
     assert found["verdicts"][0]["ratio"] > 1
     for journal in the_duel(tmp_path).glob("*/run.journal"):
         assert harness("recover", str(journal.parent)).code == 0
     assert len(runs(tmp_path)) == 2
+    left_out = found["design"]["left_out"]
+    for path in runs(tmp_path):
+        samples, rounds = read_samples(path), read_rounds(path)
+        assert rounds is not None
+        first = (samples.launch == 0) & (rounds == 0)
+        assert not samples.timed[first][:left_out].any()
+        assert samples.timed[first][left_out:].all()
     assert {read_result(path).status for path in runs(tmp_path)} == {"interrupted"}

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from harness import machine, models, registry
+from harness.engine.driver.homes import Home
 from harness.engine.driver.journal import Begun, Ready, RunJournal
 from harness.engine.driver.launch import Launch
 from harness.engine.driver.observer import RunObserver
@@ -49,8 +50,14 @@ class Conductor:
     """Conducts the launches of one run. See `harness.engine.driver.run`."""
 
     def __init__(
-        self, spec: RunSpec, sinks: Sinks, placement: Placement, interrupt: Interrupt
+        self,
+        spec: RunSpec,
+        sinks: Sinks,
+        placement: Placement,
+        interrupt: Interrupt,
+        home: Home | None = None,
     ) -> None:
+        self.home = home
         self.spec = spec
         self._sinks = sinks
         self.placement = placement
@@ -118,6 +125,7 @@ class Conductor:
             self.spec, self.folder, self._sinks(self.folder.path), self.journal, self.placement.rest
         )
         self.observer.preparing()
+        self.observer.versions = self.home.versions if self.home else {}
         evidence = self.evidence
         prepared = evidence.prepared = models.prepare(self.spec, self.wanted)
         self._larger = self._prepare_larger()

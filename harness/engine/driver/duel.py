@@ -11,6 +11,7 @@ leaves a run folder of its own inside the duel's, which also holds ``comparison.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -24,6 +25,7 @@ from harness.compare.duel import COMPARISON_NAME, of_duel
 from harness.compare.paired import Design, Ended, Paired, Rounds, paired, ratio_of
 from harness.engine.driver.ahead import Ahead
 from harness.engine.driver.conductor import INTERRUPTED_EXIT, Conductor, Outcome, short
+from harness.engine.driver.homes import Home
 from harness.engine.driver.placement import booted, place, stand_aside
 from harness.engine.driver.process import WorkerProcess
 from harness.engine.driver.rounds import Rules, SideFailed, Taking, Turned, orders
@@ -38,6 +40,7 @@ from harness.maybe import Unavailable
 from harness.models import Prepared
 from harness.records.store import RunFolder
 from harness.spec import DEFAULT_GOAL, RunSpec
+from harness.stats.paired import MIN_ROUNDS
 
 
 class RunSinks(Protocol):
@@ -47,6 +50,7 @@ class RunSinks(Protocol):
 
 
 LEAST_LAUNCHES, MOST_LAUNCHES = 5, 15
+WRITE_EVERY_S = 2.0
 FLOOR_S, CAP_S = 1.0, 8.0  # of the turns of one launch, all variants together
 
 
@@ -67,6 +71,7 @@ class DuelOutcome(msgspec.Struct, frozen=True, kw_only=True):
     paired: Paired
     comparison: Comparison  # what ``comparison.json`` holds
     runs: tuple[Outcome, ...]
+    launches: tuple[Rounds, ...]
     exit_code: int
     problems: tuple[str, ...] = ()
 
@@ -100,10 +105,12 @@ def duel(
     rules: Rules,
     sinks: RunSinks = lambda folder, spec: (),
     follow: Callable[[Path, Standing], None] = lambda folder, standing: None,
+    homes: Sequence[Home | None] = (),
 ) -> DuelOutcome:
     """Measure ``specs``, called ``names``, in turns; the first is the reference.
 
-    ``follow`` is told how the duel stands, between two turns. Raises a `HarnessError` for what is
+    ``follow`` is told how the duel stands, between two turns. ``homes``: the environments of the
+    variants' workers, where they are not of this one. Raises a `HarnessError` for what is
     wrong before anything can be measured; afterwards what failed stands in the outcome.
     """
     for spec in specs:
@@ -114,7 +121,7 @@ def duel(
             )
     interrupt = Interrupt()
     with interruptible(interrupt):
-        going = _Duel(specs, names, rules, sinks, follow, interrupt)
+        going = _Duel(specs, names, rules, sinks, follow, interrupt, homes)
         try:
             return going.execute()
         except BaseException:
@@ -131,6 +138,7 @@ class _Duel:
         sinks: RunSinks,
         follow: Callable[[Path, Standing], None],
         interrupt: Interrupt,
+        homes: Sequence[Home | None],
     ) -> None:
         self._names, self._rules, self._interrupt = tuple(names), rules, interrupt
         self._tell = follow
@@ -144,11 +152,12 @@ class _Duel:
         self._turned: Turned | None = None  # from the first launch on
         self._order = orders(len(specs), self._seed)
         self._problem = ""
+        self._written_s = time.monotonic()
         try:
-            for spec, name in zip(specs, names, strict=True):
+            for spec, name, home in zip(specs, names, homes or [None] * len(specs), strict=True):
                 mine = self._of_this_duel(spec, name)
                 own = partial(sinks, spec=mine)
-                self._conductors.append(Conductor(mine, own, place(mine), interrupt))
+                self._conductors.append(Conductor(mine, own, place(mine), interrupt, home))
         except HarnessError:
             self.discard()
             raise
@@ -168,7 +177,7 @@ class _Duel:
         """Workers that import side by side; a job tells each where it runs from then on."""
         asked = self._conductors[0].spec.cpus if self._asked_for_cpus else None
         return [
-            booted(one.spec, msgspec.structs.replace(one.placement, cpus=asked))
+            booted(one.spec, msgspec.structs.replace(one.placement, cpus=asked), one.home)
             for one in self._conductors
         ]
 
@@ -236,7 +245,7 @@ class _Duel:
             sides,
             self._order,
             self._interrupt,
-            lambda rounds: self._follow(index, "taking turns", rounds),
+            partial(self._so_far, index),
         )
         try:
             for number, side in enumerate(sides):
@@ -296,7 +305,14 @@ class _Duel:
         )
         self._tell(self.folder.path, standing)
 
-    def _record(self, ended: Ended) -> Paired:
+    def _so_far(self, index: int, current: Rounds) -> None:
+        """Between two turns; now and then what a kill of this process would leave is written."""
+        self._follow(index, "taking turns", current)
+        enough = len(current.latency[0]) >= MIN_ROUNDS
+        if enough and time.monotonic() - self._written_s >= WRITE_EVERY_S:
+            self._write("going on", current)
+
+    def _record(self, ended: Ended, *current: Rounds) -> Paired:
         turned = self._turned or Turned(0, 0)
         design = Design(
             block_ms=turned.block_ns / 1e6,
@@ -306,11 +322,13 @@ class _Duel:
             cpus=self._cpus or (),
         )
         runs = [conductor.folder.id for conductor in self._conductors]
-        return paired(self._names, runs, design, self._launches, ended, self._problem)
+        launches = [*self._launches, *current]
+        return paired(self._names, runs, design, launches, ended, self._problem)
 
-    def _write(self, ended: Ended) -> None:
+    def _write(self, ended: Ended, *current: Rounds) -> None:
         """What is known so far, so that a kill leaves it."""
-        found = of_duel(self._record(ended), ())
+        self._written_s = time.monotonic()
+        found = of_duel(self._record(ended, *current), ())
         write_atomically(self.folder.path / COMPARISON_NAME, _encoded(found))
 
     def _refuse_what_never_began(self) -> None:
@@ -342,6 +360,7 @@ class _Duel:
             paired=found,
             comparison=comparison,
             runs=runs,
+            launches=tuple(self._launches),
             exit_code=code,
             problems=tuple(dict.fromkeys(text for run in runs for text in run.problems)),
         )

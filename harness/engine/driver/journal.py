@@ -19,7 +19,13 @@ from pathlib import Path
 
 import msgspec
 
-from harness.engine.outcome.evidence import Block, Installed, LaunchRecord, Placement
+from harness.engine.outcome.evidence import (
+    Block,
+    Installed,
+    LaunchRecord,
+    Placement,
+    TurnsTaken,
+)
 from harness.engine.wire.messages import Spent, Verified
 from harness.errors import ResultError
 from harness.host import lock
@@ -68,6 +74,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):
     device_untimed: Unavailable | None
     spent: Spent | None = None
     load_facts: dict[str, int] = {}
+    turns: TurnsTaken | None = None
     yardstick_ns: tuple[int, int] = (0, 0)
     pipelined: bool
     verified: Verified | None

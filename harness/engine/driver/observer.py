@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from harness import machine, registry
 from harness.engine.driver.journal import RunJournal
 from harness.engine.driver.outlook import Left, Outlook
@@ -66,6 +68,7 @@ class RunObserver:
         self._folder = folder
         self._cpus = cpus
         self.installed: Installed | None = None  # from the first warm-up on
+        self.versions: dict[str, str] = {}  # of a worker that has an environment of its own
         self._run_journal = run_journal
         self._journal: SamplesJournal | None = None  # from the first iterations on
         self._pending: list[Stretch] = []
@@ -211,8 +214,10 @@ class RunObserver:
         if tick.phase == "warm-up" and self.installed is None:
             from harness.engine.outcome.facts import clock_cost_ms
 
+            software = machine.software(backends=[self.spec.backend])
+            versions = {**software.versions, **self.versions}
             self.installed = Installed(
-                software=machine.software(backends=[self.spec.backend]),
+                software=msgspec.structs.replace(software, versions=versions),
                 clock_cost_ms=clock_cost_ms(),
             )
             self._run_journal.append(self.installed)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness import registry
+from harness.engine.driver.homes import Home
 from harness.engine.driver.process import WorkerProcess
 from harness.engine.outcome.evidence import Placement
 from harness.engine.wire.timeline import capacity_for
@@ -56,9 +57,9 @@ def boot(worker: WorkerProcess, spec: RunSpec, placement: Placement) -> None:
     )
 
 
-def booted(spec: RunSpec, placement: Placement) -> WorkerProcess:
-    """A fresh worker, importing its runtime."""
-    worker = WorkerProcess()
+def booted(spec: RunSpec, placement: Placement, home: Home | None = None) -> WorkerProcess:
+    """A fresh worker, importing its runtime in ``home``."""
+    worker = WorkerProcess(home)
     boot(worker, spec, placement)
     return worker
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from harness import errors
 from harness.engine.driver.spawn import take
@@ -20,6 +21,9 @@ from harness.host.scratch import Scratch
 from harness.maybe import decode
 from harness.records.result import ErrorInfo
 
+if TYPE_CHECKING:
+    from harness.engine.driver.homes import Home
+
 _STDERR_TAIL_CHUNKS = 64
 _EXIT_WAIT_S = 5.0
 _CPU_CLOCK = 2  # with a process id's complement, Linux's number of that process's clock
@@ -28,10 +32,11 @@ _CPU_CLOCK = 2  # with a process id's complement, Linux's number of that process
 class WorkerProcess:
     """An interpreter that has been started; `boot` tells it what for."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Home | None = None) -> None:
+        """``home``: the environment it is of; None: this one."""
         self._oom_kills = _oom_kills()
         self._timeline: Timeline | None = None
-        interpreter = take()
+        interpreter = take() if home is None else home.interpreter()
         self._process = interpreter.process
         self.peer = Peer(interpreter.sock)
         assert self._process.stdout is not None

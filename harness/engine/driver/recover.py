@@ -8,6 +8,7 @@ had not been found out yet is absent.
 from __future__ import annotations
 
 import contextlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,9 @@ def _record(index: int, seen: Seen | None, blocks: list[Stretch], spec: RunSpec)
         _iterations([block for block in mine if block.stream == stream], load)
         for stream in range(spec.concurrency)
     ]
+    if record.turns is not None:
+        for iterations in record.recorders:
+            _add_turns(iterations, mine, record.turns.left_out)
     if record.window_ns is None:
         record.window_ns = window_bounds(record.recorders)
         record.stop_reason = record.stop_reason or "interrupted"
@@ -123,6 +127,18 @@ def _iterations(blocks: list[Stretch], load: Load) -> Iterations:
         for name in names
     }
     return Iterations.of(starts, ends, window, others, load.counts_from, shared=load.shared)
+
+
+def _add_turns(iterations: Iterations, blocks: list[Stretch], left_out: int) -> None:
+    """A turn is a timed stretch, and of the one before it the iterations that were left out."""
+    end = number = 0
+    for before, block in pairwise([None, *blocks]):
+        assert block is not None
+        first, end = end, end + len(block.start_ns)
+        if block.timed:
+            cold = 0 if before is None else min(left_out, len(before.start_ns))
+            iterations.add_turn(first - cold, end, cold, number)
+            number += 1
 
 
 def _sampled(folder: Path, index: int, seen: Seen | None, spec: RunSpec) -> Sampled | None:

@@ -17,17 +17,20 @@ _CODE = "import gc; gc.disable(); from harness.engine.worker.main import start; 
 class Interpreter:
     """A fresh process that runs `harness.engine.worker.main`, and our end of the socket to it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, python: str = sys.executable, environment: dict[str, str] | None = None
+    ) -> None:
         self.sock, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
                 # -P: a file in the user's folder must not shadow a module of the runtime.
-                [sys.executable, "-P", "-c", _CODE, str(theirs.fileno())],
+                [python, "-P", "-c", _CODE, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
+                env=environment,
             )
 
 

@@ -80,8 +80,10 @@ class TurnLaunch(Launch):
         self.worker.carry_on()
 
     def begin(self, block_ns: int, left_out: int) -> None:
-        """From now on turns count."""
+        """From now on turns count, which the journal has to know to read them."""
         self.record.turns = TurnsTaken(block_ns, left_out)
+        self._told_phase = ""
+        self._tick()
 
     def turn(self, block_ns: int, at_least: int, round_: int = -1) -> Taken:
         """Have the turn; of the window where ``round_`` is one of it. Raises `Ended`."""

@@ -40,6 +40,7 @@ from harness.records.operators import LaunchOperators
 from harness.records.result import NOT_REACHED, Accuracy, Fidelity
 
 T = TypeVar("T")
+PROTOCOL = 1  # raised with every change that a worker of another release would misread
 
 
 class Boot(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from harness.engine.driver.journal import Begun, Ready, RunJournal, Seen
 from harness.engine.driver.recover import recover
 from harness.engine.driver.saving import stretches
 from harness.engine.outcome.assemble import assemble
-from harness.engine.outcome.evidence import Evidence, Installed, LaunchRecord
+from harness.engine.outcome.evidence import Evidence, Installed, LaunchRecord, TurnsTaken
 from harness.engine.sampler.client import SamplerProcess
 from harness.engine.wire.frames import Header, Opened, Reading, Tick
 from harness.engine.wire.frames import pack as frame
@@ -29,7 +29,7 @@ from harness.host import scratch
 from harness.models import Prepared
 from harness.protocols import Artifact, Description, TensorSpec
 from harness.records.result import Machine, ModelInfo, Result, Software
-from harness.records.samples import SamplesJournal, read_samples
+from harness.records.samples import SamplesJournal, read_rounds, read_samples
 from harness.records.store import RunFolder, killed_runs, read_result
 
 IMAGE = TensorSpec(name="x", dtype="float32", shape=(1, 4))
@@ -135,6 +135,43 @@ def test_of_a_launch_that_was_cut_short_what_was_measured_stands(tmp_path: Path)
     assert result.timing.latency_ms == assemble(found).timing.latency_ms
     assert [launch.stop_reason for launch in result.timing.launches] == ["duration", "interrupted"]
     assert result.timing.launches[1].load_s == 0.25
+
+
+def test_of_a_run_that_took_turns_the_iterations_after_each_rest_do_not_count(
+    tmp_path: Path,
+) -> None:
+    """Two turns of four, of each the first one left out, and a third that the kill has cut short;
+    the warm-up before them was journalled together with the first turn's first iteration."""
+    found = finished(1)
+    folder = RunFolder.create(tmp_path / "r", ("m", "b", "fp32"))
+    found.id = folder.id
+    journal = RunJournal(folder.path)
+    journal.open()
+    journal.append(
+        Begun(id=found.id, started_at=found.started_at, began_ns=found.began_ns, spec=found.spec,
+              placement=found.placement)
+    )  # fmt: skip
+    journal.append(Ready(prepared=PREPARED, machine=found.machine))
+    journal.append(INSTALLED)
+    record = LaunchRecord(turns=TurnsTaken(20_000_000, left_out=1))
+    journal.append(Seen.of(record, launch=0, doing="resting", at_ns=10**6, lost=None))
+    journal.close()
+    samples, now = SamplesJournal(folder.path), 0
+    for count, timed in ((6, False), (3, True), (1, False), (3, True), (1, False)):
+        starts = now + 1000 * np.arange(count)
+        samples.append(0, starts, starts + (100 if timed else 900), timed=timed)
+        now = int(starts[-1]) + 1000
+    samples.close()
+
+    result, problems = recover(folder.path)
+
+    assert problems == []
+    assert result.timing.iterations == 6
+    assert result.timing.latency_ms.median == pytest.approx(1e-4)
+    assert read_samples(folder.path).timed.tolist() == [0] * 6 + [1] * 3 + [0] + [1] * 3 + [0]
+    rounds = read_rounds(folder.path)
+    assert rounds is not None
+    assert rounds.tolist() == [-1] * 5 + [0] * 4 + [1] * 4 + [-1]
 
 
 def test_a_run_that_was_killed_before_it_measured(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""``harness bisect --package``: which version of a distribution changed what a model takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.output import print_json
+from harness.cli.tell import tell
+
+if TYPE_CHECKING:
+    from harness.compare.package_search import PackageCulprit
+    from harness.stats.paired import PairedRatio
+
+# of a run, what a bisection of versions takes
+FIELDS = (
+    "model", "backend", "precision", "batch_size", "batch_dim", "threads", "input_shapes",
+    "inputs", "options", "cpus", "precision_goal",
+)  # fmt: skip
+
+
+def bisect(
+    distribution: str, versions: str, values: dict[str, Any], results: str, as_json: bool
+) -> int:
+    """The exit code: 0, with or without a culprit. ``values``: of `FIELDS`, as flags give them."""
+    from harness.compare.package_search import search
+    from harness.sweep.packages import parse_range, versions_between
+
+    low, high = parse_range(distribution, versions)
+    between = versions_between(distribution, low, high)
+    if not as_json:
+        tell(f"{len(between)} versions: {', '.join(between)}", prefix="")
+    duels = _Duels(distribution, {**values, "out": results})
+    found = search(distribution, between, duels)
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+        click.echo(f"Files: {len(duels.folders)} duels in {Path(results)}")
+    return 0
+
+
+class _Duels:
+    """Runs versions against each other, each in its own folder of packages."""
+
+    def __init__(self, distribution: str, values: dict[str, Any]) -> None:
+        from harness.spec.variants import twins
+
+        self._distribution = distribution
+        self._spec = twins(values).specs[0]
+        self.folders: list[Path] = []
+
+    def __call__(self, versions: Sequence[str]) -> Sequence[PairedRatio]:
+        from harness.compare.paired import ratio_of
+        from harness.engine.driver.duel import duel, rules_of
+        from harness.engine.driver.homes import home
+        from harness.errors import MeasurementFailed
+        from harness.maybe import Unavailable
+        from harness.sweep.packages import folder_of
+
+        tell(f"{self._distribution} {', '.join(versions)}: taking turns", prefix="")
+        homes = [
+            home(sys.executable, self._spec.backend, [str(folder_of(self._distribution, one))])
+            for one in versions
+        ]
+        outcome = duel([self._spec] * len(versions), versions, rules_of(self._spec, None),
+                       homes=homes)  # fmt: skip
+        self.folders.append(outcome.folder)
+        if outcome.paired.ended == "interrupted":
+            raise KeyboardInterrupt
+        if outcome.exit_code:
+            raise MeasurementFailed(
+                outcome.paired.problem or "a version could not be measured",
+                f"see {outcome.folder}; leave that version out of the range",
+            )
+        ratios = [ratio_of(outcome.launches, index) for index in range(1, len(versions))]
+        return [one for one in ratios if not isinstance(one, Unavailable)]
+
+
+def _show(found: PackageCulprit) -> None:
+    from harness.views.package_search import render_package
+    from harness.views.terminal import print_out
+
+    print_out(render_package(found), 100)
