@@ -211,12 +211,12 @@ def _drive(
 ) -> None:
     from harness.fleet.driver import Driver
     from harness.fleet.shown import LiveTable
-    from harness.sweep.runner import ended_like_ctrl_c
+    from harness.fleet.stay import stoppable
 
     table = LiveTable(say) if live else None
     driver: Driver = Driver(plan, ledger, me, where, table.say if table else say)
     try:
-        with ended_like_ctrl_c():
+        with stoppable():
             driver.run(table.show if table else _ignore, limit_s)
     except KeyboardInterrupt:
         if table:

@@ -17,6 +17,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -30,6 +31,7 @@ LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 6379
 _OBJECT_STORE_BYTES = 256 << 20
 _REACH_S = 5.0
+_LONGEST_FOLDER = 41  # characters
 # Before Ray is imported. A measured process inherits what Ray sets for its workers: that they are
 # nice, and the first to be killed when memory runs out.
 _SETTINGS = {
@@ -149,10 +151,13 @@ def start(
     labels: Mapping[str, str],
     resources: Mapping[str, float],
     variables: Mapping[str, str] | None = None,
+    folder: str | None = None,
 ) -> Any:
     """Ray's processes of one node of the cluster at ``host``; a head measures nothing itself.
 
-    ``own``: this node's address. Raises `BackendUnavailable` where they do not start.
+    ``own``: this node's address. ``folder``: a head's, for logs and sockets.
+
+    Raises `BackendUnavailable` where they do not start.
     """
     ray_for(host)
     parameter, node = import_module("ray._private.parameter"), import_module("ray._private.node")
@@ -172,12 +177,24 @@ def start(
         no_monitor=True,
         dashboard_agent_listen_port=0,
         object_store_memory=_OBJECT_STORE_BYTES,
-        temp_dir=str(Path(tempfile.gettempdir()) / "harness-ray") if head else None,
+        temp_dir=(folder or session_folder()) if head else None,
         env_vars=dict(variables or {}),
         **where,
     )
     with mapped(host, port):
         return node.Node(params, head=head, shutdown_at_exit=True, spawn_reaper=True)
+
+
+def session_folder(own: str = "") -> str:
+    """For Ray's logs and sockets: ``own``, if the path of a socket there is short enough.
+
+    It has 107 characters at most, of which Ray takes 65.
+    """
+    base = tempfile.gettempdir()
+    if own and len(own) <= _LONGEST_FOLDER:
+        return own
+    name = f"harness-ray-{os.getuid()}"
+    return f"{base if len(base) + len(name) < _LONGEST_FOLDER else '/tmp'}/{name}"
 
 
 def connect(host: str, port: int) -> Any:
@@ -201,13 +218,37 @@ def connect(host: str, port: int) -> Any:
 
 @contextlib.contextmanager
 def mapped(host: str, port: int) -> Iterator[None]:
-    """Maps what Ray raises while it starts or connects to one line."""
-    try:
-        yield
-    except Exception as error:
-        text = one_line(error, 300)
-        remedy = f"is {host}:{port} a head of the same version? see docs/fleet.md"
-        if "token" in text.lower() or "unauthenticated" in text.lower():
-            text = "it does not take our token"
-            remedy = "copy ~/.ray/auth_token from the head, or set RAY_AUTH_TOKEN"
-        raise BackendUnavailable(f"Ray at {host}:{port}: {text}", remedy) from error
+    """Maps what Ray raises while it starts or connects to one line.
+
+    Its C++ part says the cause on stderr alone, so that is held back and read.
+    """
+    with _held_back() as said:
+        try:
+            yield
+            return
+        except Exception as error:
+            raised = error
+    text = one_line(raised, 300)
+    remedy = f"is {host}:{port} a head of the same version? see docs/fleet.md"
+    if "InvalidAuthToken" in said[0] + text or "token" in text.lower():
+        text = "it does not take our token"
+        remedy = "copy ~/.ray/auth_token from the head, or set RAY_AUTH_TOKEN"
+    raise BackendUnavailable(f"Ray at {host}:{port}: {text}", remedy) from raised
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[list[str]]:
+    """What is written to the descriptor of stderr until the end, which nobody sees."""
+    said = [""]
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            said[0] = file.read().decode(errors="replace")

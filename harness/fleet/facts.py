@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 import socket
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -134,12 +133,11 @@ def resources(facts: NodeFacts) -> dict[str, float]:
     return {MACHINE_RESOURCE: 1.0, **gpus}
 
 
-def write(facts: NodeFacts) -> Path:
-    """Into a file of this user's alone, for the node's workers to find by `NODE_VARIABLE`."""
-    descriptor, path = tempfile.mkstemp(prefix=f"harness-node-{facts.name}-", suffix=".json")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(facts))
-    return Path(path)
+def write(facts: NodeFacts, folder: Path) -> Path:
+    """Into a file in a folder of this user's alone, for the node's workers (`NODE_VARIABLE`)."""
+    path = folder / "node.json"
+    path.write_bytes(msgspec.json.encode(facts))
+    return path
 
 
 def read() -> NodeFacts:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from harness.errors import BackendUnavailable, UsageError
 from harness.fleet import cluster, facts
 from harness.fleet.cluster import LOOPBACK
 from harness.fleet.facts import NODE_VARIABLE, PREFIX, NodeFacts
+from harness.host import scratch
 from harness.sweep.needs import Offers
 
 _LOOK_S = 1.0
 _AGAIN_S = 5.0
+_SETTLED_S = 10.0  # then Ray has started all that it starts
 _HEAD = "head"
 
 
-def start_head(host: str, port: int) -> Any:
-    """Ray's processes of a head. Raises `BackendUnavailable`."""
+def start_head(host: str, port: int, folder: str | None = None) -> Any:
+    """Ray's processes of a head, with logs in ``folder``. Raises `BackendUnavailable`."""
     from harness import __version__
 
     labels = {
@@ -32,25 +37,23 @@ def start_head(host: str, port: int) -> Any:
         f"{PREFIX}version": __version__,
         f"{PREFIX}code": facts.code_sha256()[:16],
     }
-    return cluster.start(host, port, head=True, labels=labels, resources={})
+    return cluster.start(host, port, head=True, labels=labels, resources={}, folder=folder)
 
 
 def start_node(host: str, port: int, me: NodeFacts, own: str | None = None) -> Any:
     """Ray's processes of a node that measures. Raises `BackendUnavailable`."""
-    path = facts.write(me)
-    try:
-        return cluster.start(
-            host,
-            port,
-            head=False,
-            own=own or _own_address(host, port),
-            labels=facts.labels(me),
-            resources=facts.resources(me),
-            variables={NODE_VARIABLE: str(path)},
-        )
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    scratch.sweep()
+    folder = scratch.Scratch()  # held for as long as this process lives
+    atexit.register(folder.remove)
+    return cluster.start(
+        host,
+        port,
+        head=False,
+        own=own or _own_address(host, port),
+        labels=facts.labels(me),
+        resources=facts.resources(me),
+        variables={NODE_VARIABLE: str(facts.write(me, Path(folder.path)))},
+    )
 
 
 def _own_address(host: str, port: int) -> str:
@@ -63,22 +66,28 @@ def _own_address(host: str, port: int) -> str:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """``kill`` and a closed terminal end us as Ctrl-C does. Ray's own handlers come later."""
+def stoppable() -> Iterator[None]:
+    """``kill`` and a closed terminal end us as Ctrl-C does, whatever handlers Ray has put there;
+    what is ignored (``nohup``) stays so."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     yield
 
 
 def until_ended(node: Any, why: str) -> int:
     """Wait for an interruption. Raises `BackendUnavailable` where Ray's processes end first."""
-    with _stoppable():
+    below: list[psutil.Process] = []
+    settled_s = time.monotonic() + _SETTLED_S
+    with stoppable():
         try:
             while not node.dead_processes():
                 time.sleep(_LOOK_S)
+                if not below and time.monotonic() > settled_s:
+                    below = _below()  # once: it reads all of /proc
         finally:
-            node.kill_all_processes(check_alive=False, allow_graceful=False)
-    raise BackendUnavailable(why, "see the logs in TMPDIR/harness-ray/session_latest/logs")
+            _end([node], below)
+    raise BackendUnavailable(why, "see Ray's logs in TMPDIR/harness-ray-UID/session_latest/logs")
 
 
 def join(host: str, port: int, me: NodeFacts, own: str | None, say: Callable[[str], None]) -> int:
@@ -169,19 +178,36 @@ def cluster_for(
     me = facts.gather()
     say(f"starting Ray with {local} node{'s' * (local > 1)} on this machine")
     with contextlib.ExitStack() as stack:
-        nodes = [start_head(*where)]
+        folder = stack.enter_context(scratch.Scratch())
+        nodes: list[Any] = []
         stack.callback(_end, nodes)
+        nodes.append(start_head(*where, cluster.session_folder(folder.path)))
         for number in range(1, local + 1):
             offers = msgspec.structs.replace(me.offers, machine=f"local-{number}")
             nodes.append(start_node(*where, msgspec.structs.replace(me, offers=offers)))
         yield where
 
 
-def _end(nodes: list[Any]) -> None:
-    import ray
-
+def _end(nodes: list[Any], known: Sequence[psutil.Process] = ()) -> None:
+    """End Ray's processes: also its agents, which would take their time to notice."""
+    ray = import_module("ray")
     with contextlib.suppress(Exception):
         ray.shutdown()
+    below = {*known, *_below()}
     for node in reversed(nodes):
         with contextlib.suppress(Exception):
             node.kill_all_processes(check_alive=False, allow_graceful=False)
+    for process in below:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _below() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children(recursive=True) if _is_rays(one)]
+
+
+def _is_rays(process: psutil.Process) -> bool:
+    """Not a run that a worker has started, which ends by itself, with its result."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()).startswith("ray::")
+    return False

@@ -184,7 +184,7 @@ def process(
     Whoever ends us ends the run, too, and is told by `KeyboardInterrupt`. Where we are killed, a
     run of ours is stopped by the kernel, and leaves a result marked as interrupted.
     """
-    with opened_to_append(log) as stderr, ended_like_ctrl_c():
+    with opened_to_append(log) as stderr, _ended_like_ctrl_c():
         child = subprocess.Popen(
             command,
             cwd=code,
@@ -214,7 +214,7 @@ def _environment(code: Path | None) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def ended_like_ctrl_c() -> Iterator[None]:
+def _ended_like_ctrl_c() -> Iterator[None]:
     """For ``kill`` and a terminal that is closed; what is ignored (``nohup``) stays so."""
     here = threading.current_thread() is threading.main_thread()
     numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]

@@ -4,6 +4,7 @@
     python tests/campaign/campaign.py signals --count 100 --seed 1
     python tests/campaign/campaign.py files --count 5000 --seed 1 --keep harmful
     python tests/campaign/campaign.py onnx --seconds 600
+    python tests/campaign/campaign.py fleet --count 40 --seed 1
 
 Prints a line of figures for each kind of try, and every fault with what repeats it. Exit code 1
 where there was one. Each part is bounded, in tries and in time, and draws the same tries for the
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 # Each has run(count, seed, seconds, ...), which yields one Summary for each kind of try.
 MODULES = {"kills": "kills", "signals": "signals", "files": "files", "onnx": "onnx_wheel",
-           "factories": "factories"}  # fmt: skip
+           "factories": "factories", "fleet": "fleet"}  # fmt: skip
 
 
 def main(args: list[str] | None = None) -> int:
@@ -54,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     factories.add_argument("--only", action="append", metavar="MODEL", help="this; else all")
     factories.add_argument("--verbose", action="store_true", help="what became of each")
     factories.add_argument("--way", action="append", help="as 'pytorch int8'; else all")
-    for one in (kills, signals, files, onnx, factories):
+    fleet = parts.add_parser("fleet", help="kills in a fleet of three nodes on Ray (extra fleet)")
+    fleet.add_argument("--count", type=int, default=40, help="kills and pauses in all")
+    for one in (kills, signals, files, onnx, factories, fleet):
         one.add_argument("--seed", type=int, default=1)
         one.add_argument("--seconds", type=float, default=3600, help="no new try after so long")
     return parser
