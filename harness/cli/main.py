@@ -25,6 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "harness.cli.profile:command",
         "Say where an inference's time goes, operator by operator.",
     ),
+    "ledger": (
+        "harness.cli.ledger:command",
+        "Say which layers to leave in FP32, and prove it.",
+    ),
     "sweep": (
         "harness.cli.sweep:command",
         "Measure a matrix of cells, continued where it stopped.",

@@ -192,6 +192,13 @@ def _check_scores(spec: RunSpec, fp32: Fp32) -> None:
         )
 
 
+def has_samples(spec: RunSpec) -> bool:
+    """Whether there are samples beside the bound inputs: the user's, or the model's own."""
+    source = find_source(spec.model)
+    own = source.kind == "zoo" and source.name == "digits"
+    return own or spec.dataset is not None or spec.inputs is not None
+
+
 def _labelled(spec: RunSpec, source: Source, fp32: Fp32, cache: Cache) -> _Data | None:
     if spec.dataset is not None:
         return _samples(spec, fp32, "--dataset", spec.dataset, cache)

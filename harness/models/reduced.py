@@ -9,8 +9,8 @@ import msgspec
 from harness.errors import ModelError, QuantizationError
 from harness.host.digest import sha256_of
 from harness.models.cache import Cache
-from harness.models.fp32 import Fp32, code_sha256, library_versions
-from harness.models.sources import Source, check_file
+from harness.models.fp32 import Fp32, code_sha256, find_fp32, library_versions
+from harness.models.sources import Source, check_file, find_source
 from harness.protocols import Artifact, Quantization, Wanted
 from harness.quantize.job import CalibrationSource, QuantizeJob
 from harness.quantize.onnx_session import DISTRIBUTIONS
@@ -47,8 +47,21 @@ def reduce(
         raise QuantizationError("there is no bf16 route from ONNX", "use --precision fp16 or int8")
     if format == "torch-int8-linear":
         return _torch_linear(spec, source, fp32, inputs_path, cache)
+    job = _job(spec, source, fp32, wanted, cache)
+    if format == "onnx":
+        return _onnx(spec, fp32, job, wanted.symmetric, cache)
+    return _torch_int8(spec, source, fp32, job, inputs_path, cache)
+
+
+def job_of(spec: RunSpec, wanted: Wanted, cache: Cache) -> QuantizeJob:
+    """What the quantizer is asked for ``spec``, whose products are in ``cache`` already."""
+    source = find_source(spec.model)
+    return _job(spec, source, find_fp32(spec, source, wanted.format, cache), wanted, cache)
+
+
+def _job(spec: RunSpec, source: Source, fp32: Fp32, wanted: Wanted, cache: Cache) -> QuantizeJob:
     calibration = _calibration(spec, source, fp32, cache)
-    job = QuantizeJob(
+    return QuantizeJob(
         precision=spec.precision if spec.precision != "fp32" else "int8",
         mode=spec.quantization,
         method=spec.calibration_method,
@@ -60,9 +73,6 @@ def reduce(
         seed=spec.seed,
         libraries=_libraries(wanted),
     )
-    if format == "onnx":
-        return _onnx(spec, fp32, job, wanted.symmetric, cache)
-    return _torch_int8(spec, source, fp32, job, inputs_path, cache)
 
 
 def _libraries(wanted: Wanted) -> tuple[str, ...]:

@@ -40,12 +40,20 @@ from harness.quantize.onnx_prepare import prepare
 from harness.quantize.onnx_proof import FLOOR_DB, Findings, Prover, decibels, powers
 from harness.quantize.onnx_session import reason, start
 
-__all__ = ["convert_float", "quantize", "saturates", "saturates_here"]
+__all__ = [
+    "PROOF_SAMPLES",
+    "boundary",
+    "convert_float",
+    "proven",
+    "quantize",
+    "saturates",
+    "saturates_here",
+]
 
 _PIP = "pip install 'hw-harness[onnxruntime]'"
 _FP16_MAX = 65504.0
 _ROUNDS = 20  # of leaving out what fails the proof
-_PROOF_SAMPLES = 8
+PROOF_SAMPLES = 8
 _SAME_DB = 40.0  # what folding a constant costs in FP32 is 100 dB and more
 _SHOWN = 3
 
@@ -67,23 +75,24 @@ def quantize(
         )
     _need_libraries()
     with (
-        _boundary(source, job.libraries),
+        boundary(source, job.libraries),
         tempfile.TemporaryDirectory(prefix="harness-quantize-") as folder,
     ):
         prepared = Path(folder, "prepared.onnx")
         prepare(source, prepared)
-        samples = list(islice(feeds_of(prepared, job), max(1, _PROOF_SAMPLES // job.batch_size)))
+        samples = list(islice(feeds_of(prepared, job), max(1, PROOF_SAMPLES // job.batch_size)))
         _check_prepared(source, prepared, samples[0])
         maker = (Dynamic if job.mode == "dynamic" else Static)(prepared, job, symmetric=symmetric)
         # TensorRT's kernels are not here to be run: its artifacts are held as they are written
         prover = Prover(prepared, samples, job.batch_size, fused=not symmetric)
-        model, proof = _proven(source, maker, prover)
+        model, findings = proven(source, maker, prover)
+        proof = _proof(findings.sqnr_db, maker, prover.samples)
         save(model, target)
         _check_target(target, samples[0], fused=not symmetric)
     return _quantization(job, maker, proof)
 
 
-def _proven(source: Path, maker: Static | Dynamic, prover: Prover) -> tuple[Any, Proof]:
+def proven(source: Path, maker: Static | Dynamic, prover: Prover) -> tuple[Any, Findings]:
     """The model without what fails the proof, made anew until nothing fails.
 
     Raises `QuantizationError` where nothing is left to quantize, or nothing more to leave out.
@@ -94,7 +103,7 @@ def _proven(source: Path, maker: Static | Dynamic, prover: Prover) -> tuple[Any,
         _refuse_unquantized(source, model, maker)
         findings = prover.prove(model)
         if not findings.faults:
-            return model, _proof(findings.sqnr_db, maker, prover.samples)
+            return model, findings
         # all of them at once, since each round makes the model anew
         if not maker.left.add(findings.faults):
             break
@@ -130,7 +139,7 @@ def convert_float(source: Path, target: Path, precision: str) -> Quantization:
             f"there is no route from ONNX to {precision}", "use --precision fp16 or int8"
         )
     _need_libraries()
-    with _boundary(source):
+    with boundary(source):
         import onnx
         from onnxruntime.transformers.float16 import (
             DEFAULT_OP_BLOCK_LIST,
@@ -160,7 +169,7 @@ def _need_libraries() -> None:
 
 
 @contextlib.contextmanager
-def _boundary(source: Path, libraries: Sequence[str] = ()) -> Iterator[None]:
+def boundary(source: Path, libraries: Sequence[str] = ()) -> Iterator[None]:
     """Keep the libraries quiet and turn what they raise into a `QuantizationError`.
 
     ``libraries`` of custom operators are known to every session that is made meanwhile.

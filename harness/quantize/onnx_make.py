@@ -26,7 +26,7 @@ from harness.quantize.onnx_graph import Graph, is_large
 from harness.quantize.onnx_prepare import removes_wrongly
 from harness.quantize.onnx_proof import Fault
 
-_WEIGHTED: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+WEIGHTED: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 class Left:
@@ -60,7 +60,7 @@ class Left:
     def leave_tensor(self, name: str, why: str) -> None:
         self.tensors.setdefault(name, why)
         maker = self.graph.makers.get(name)
-        if maker is not None and maker.op_type not in _WEIGHTED:
+        if maker is not None and maker.op_type not in WEIGHTED:
             self.nodes.setdefault(maker.name, why)
         source = f"input {name}" if maker is None else f"the output of {maker.name}"
         for node in self._nodes.values():
@@ -97,7 +97,7 @@ class Static:
         self._symmetric = symmetric
         self._narrow = saturates_here() and not symmetric
         everything = {*QDQRegistry, *QLinearOpsRegistry}
-        self._operators = list(_WEIGHTED) if symmetric else sorted(everything)
+        self._operators = list(WEIGHTED) if symmetric else sorted(everything)
         model = onnx.load(str(prepared), load_external_data=False)
         self.left = Left(Graph(model), self._operators)
         self._ranges, infinite = calibrate(prepared, self._operators, job, _is_external(model))
@@ -146,7 +146,7 @@ class Static:
                 "WeightSymmetric": True,
                 "QuantizeBias": not self._symmetric,
                 "TensorQuantOverrides": self._whole,
-                "OpTypesToExcludeOutputQuantization": list(_WEIGHTED) if self._symmetric else [],
+                "OpTypesToExcludeOutputQuantization": list(WEIGHTED) if self._symmetric else [],
             },
         )
         takes = quantizer._is_tensor_quantizable  # there is no option to leave out a tensor

@@ -129,6 +129,16 @@ class Prover:
             self._compare(graph, chunk, cut, list(self._run_exact(names)), findings)
         return findings
 
+    def parts(self, made: Any) -> dict[str, tuple[str, ...]]:
+        """The FP32 nodes that each layer of the model ``made`` does the work of, by layer."""
+        graph = Graph(made)
+        cut = self._cut(graph)
+        found: dict[str, tuple[str, ...]] = {}
+        for layer in self._layers(graph, cut):
+            segment = self._exact.segment([layer.origin], set(cut.values()) - {layer.origin})
+            found[layer.name] = tuple(node.name for node in segment.nodes)
+        return {name: nodes for name, nodes in found.items() if nodes}
+
     def _cut(self, graph: Graph) -> Cut:
         """Where layers begin and end."""
         cut = {}

@@ -27,6 +27,7 @@ LAYERS = (
     ("harness.fleet",),  # a sweep over several machines, which says what each has
     (
         "harness.sweep",
+        "harness.ledger",
         "harness.training",
         "harness.inspect",
         "harness.testing",

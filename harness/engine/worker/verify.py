@@ -48,7 +48,7 @@ def verify(backend: Backend, session: Session, job: Job) -> Verified:
         changed = _attempt(again, "the bound inputs did not run once more")
     batches = None
     if job.evaluation_path:
-        batches = _Batches(job.evaluation_path, job.artifact, job.batch_size)
+        batches = Batches(job.evaluation_path, job.artifact, job.batch_size)
     by_row, whole = outputs, outputs
     if batches is not None and not isinstance(looked, Unavailable) and not looked.nan:
         ran = _attempt(partial(batches.run, session), "the samples did not run")
@@ -117,7 +117,7 @@ def _unfit(outputs: Maybe[Outputs], looked: Maybe[Looked]) -> Unavailable | None
     return Unavailable(f"NaN in {', '.join(looked.nan)}") if looked.nan else None
 
 
-class _Batches:
+class Batches:
     """Samples, cut to the model's batch; the last batch wraps around to stay full.
 
     An input without a batch axis takes the first sample of each batch. ``labels``: None where the
@@ -155,6 +155,10 @@ class _Batches:
         by_row = {n: np.concatenate(arrays) for n, arrays in parts.items() if n not in others}
         return by_row, flat
 
+    def first(self, name: str, samples: NDArray[Any]) -> NDArray[Any]:
+        """The first batch of one input."""
+        return self._feed(name, np.arange(self._size) % len(samples))
+
     def _has_batch(self, name: str) -> bool:
         return bool(self._inputs[name].ndim == len(self._shapes[name]))
 
@@ -168,7 +172,7 @@ def _fidelity(
     job: Job,
     session: Session,
     outputs: Maybe[Outputs],
-    batches: _Batches | None,
+    batches: Batches | None,
     scores: Maybe[Scores],
 ) -> Maybe[Fidelity]:
     """Over all samples, or over the bound inputs and some that are drawn."""
@@ -227,7 +231,7 @@ def _pairs(
     reference: Session,
     job: Job,
     outputs: Outputs,
-    batches: _Batches | None,
+    batches: Batches | None,
 ) -> list[tuple[Outputs, Outputs]]:
     """Ours and the reference's outputs on the same inputs."""
     if batches is not None:
@@ -283,7 +287,7 @@ def _bytes(pair: tuple[Outputs, Outputs]) -> int:
     return sum(array.nbytes for side in pair for array in side.values())
 
 
-def _scores(job: Job, outputs: Maybe[Outputs], batches: _Batches | None) -> Maybe[Scores]:
+def _scores(job: Job, outputs: Maybe[Outputs], batches: Batches | None) -> Maybe[Scores]:
     """The class scores of labelled samples, or of those that the user names."""
     if isinstance(outputs, Unavailable):
         return outputs
@@ -297,7 +301,7 @@ def _class_scores(scores: Maybe[Scores]) -> str | None:
     return None if isinstance(scores, Unavailable) or scores.single else scores.output
 
 
-def _accuracy(job: Job, scores: Maybe[Scores], batches: _Batches | None) -> Maybe[Accuracy]:
+def _accuracy(job: Job, scores: Maybe[Scores], batches: Batches | None) -> Maybe[Accuracy]:
     labels = batches.labels if batches is not None else None
     if labels is None:
         return Unavailable("no labelled data for this model", "give --dataset FILE.npz with labels")
