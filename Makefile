@@ -12,9 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE
 run: $(VENV)/.run  ## benchmark the built-in model: FP32 and INT8 take turns
 	$(BIN)/harness duel --model digits --backend onnxruntime --across precision=fp32,int8 --launches 5
 
-test: $(VENV)/.dev  ## the whole suite: side by side what measures nothing, then the rest; PYTEST_ARGS="-k gate"
-	$(BIN)/python -m pytest tests/unit tests/contract -n 2 $(PYTEST_ARGS)
-	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
+test: $(VENV)/.dev  ## the whole suite: side by side what judges no figure, then the rest; PYTEST_ARGS="-x"
+	$(BIN)/python -m pytest tests/e2e tests/contract tests/unit -n 2 --dist loadgroup -m "not measures" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/e2e -m measures $(PYTEST_ARGS)
 
 test-long:  ## the same, with simulated error rates ten times as exact
 	$(MAKE) test PYTEST_ARGS="--long $(PYTEST_ARGS)"

@@ -32,7 +32,8 @@ Harness = Callable[..., Ran]
 def environment(cache: Path, *path: Path) -> dict[str, str]:
     """Of the command: ``path`` comes to ``sys.path``."""
     folders = os.pathsep.join(map(str, (HERE, *path)))
-    return {**os.environ, "PYTHONPATH": folders, "HARNESS_CACHE": str(cache)}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**own, "PYTHONPATH": folders, "HARNESS_CACHE": str(cache)}
 
 
 def helpers(folder: Path) -> list[psutil.Process]:

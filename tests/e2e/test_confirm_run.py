@@ -10,6 +10,8 @@ import builds
 import pytest
 from running import Harness
 
+pytestmark = pytest.mark.measures
+
 CELL = "digits/ours:Ours/cpu/fp32/b1/latency"
 JUDGED = """
 minimum_launches = 3

@@ -19,6 +19,8 @@ from running import Harness, assert_no_orphans, helpers
 from harness.records.samples import read_rounds, read_samples
 from harness.records.store import read_result
 
+pytestmark = pytest.mark.measures
+
 FAKE = ("duel", "--backend", "fakes:Fake", "--warmup", "0", "--max-warmup", "0.2")
 QUICK = (*FAKE, "--launches", "1", "--duration", "0.1")
 SLOWER = ("--across", "option=latency_us=1000,latency_us=10000")

@@ -25,6 +25,8 @@ from harness.records.store import read_result
 from harness.views.markdown import render_markdown
 from harness.views.terminal import render_result, to_text
 
+pytestmark = pytest.mark.measures
+
 IDLE_W, LOAD_W = 30.0, 50.0
 RUN = ("run", "--backend", "fakes:Fake", "--option", "latency_us=2000", "--sample-rate", "40",
        "--warmup", "0.3", "--max-warmup", "1.5")  # fmt: skip

@@ -18,6 +18,8 @@ import time
 
 from harness.testing.fake_backend import FakeBackend
 
+pytestmark = pytest.mark.measures
+
 SPIN_NS = {spin_ns}
 
 

@@ -105,6 +105,7 @@ def test_the_hint_names_what_changed_and_how_to_go_on(lab: Path, harness: Harnes
     assert "--good nightly-019 --bad nightly-020 --run" in shown  # all launches of the nights
 
 
+@pytest.mark.measures
 def test_git_bisect_finds_the_commit(tmp_path: Path, harness: Harness, cache: Path) -> None:
     """Six commits, of which the fourth made the backend sleep for half as long again."""
     builds.git(tmp_path, "init", "-q")

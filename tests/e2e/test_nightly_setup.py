@@ -16,6 +16,8 @@ from running import environment
 from harness.spec import RunSpec
 from harness.sweep.locks import held, needs
 
+pytestmark = pytest.mark.measures
+
 SETUP = Path(__file__).parents[2] / "examples" / "nightly"
 SWEEP = """
 launches = 5

@@ -18,6 +18,8 @@ from running import Harness, Ran
 
 from harness.machine import usable_cpus
 
+pytestmark = pytest.mark.measures
+
 AT_ONCE = ("run", "--backend", "fakes:Fake", "--warmup", "0.3", "--max-warmup", "1",
            "--duration", "2", "--power-source", "none", "--json")  # fmt: skip
 FAKE = (*AT_ONCE, "--option", "latency_us=2000")
