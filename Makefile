@@ -19,6 +19,9 @@ test: $(VENV)/.dev  ## the whole suite: side by side what judges no figure, then
 test-long:  ## the same, with simulated error rates ten times as exact
 	$(MAKE) test PYTEST_ARGS="--long $(PYTEST_ARGS)"
 
+goldens: $(VENV)/.dev  ## writes tests/data/goldens anew; read the diff like code
+	$(BIN)/python -m pytest tests/unit/test_goldens.py tests/unit/views/test_terminal.py --update-goldens
+
 campaign: $(VENV)/.dev  ## kills, signals, mutated files, models of onnx's wheel and torch; CAMPAIGN_ARGS="--count 30 --seed 2"
 	$(BIN)/python tests/campaign/campaign.py kills $(CAMPAIGN_ARGS)
 	$(BIN)/python tests/campaign/campaign.py signals $(CAMPAIGN_ARGS)

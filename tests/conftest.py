@@ -15,6 +15,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="simulated error rates at full length")
+    parser.addoption("--update-goldens", action="store_true", help="write tests/data/goldens anew")
 
 
 @pytest.fixture

@@ -31,18 +31,6 @@ from harness.views.terminal import (
 )
 from harness.views.text import number, plain, quantity, rows
 
-DATA = Path(__file__).parents[2] / "data" / "renderings"
-
-
-def check(name: str, text: str) -> None:
-    """``text`` is what the file says. To accept a change, delete the file and run twice."""
-    path = DATA / name
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
-        pytest.fail(f"{path} was missing and has been written: look at it")
-    assert text + "\n" == path.read_text(encoding="utf-8")
-
 
 def zoo_run():
     """A plain FP32 run of a model with random weights, on a GPU."""
@@ -106,11 +94,11 @@ RUNS = [
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize(("name", "result"), RUNS)
-def test_the_table_of_a_run(name: str, result, whole: bool) -> None:
+def test_the_table_of_a_run(name: str, result, whole: bool, golden) -> None:
     text = to_text(render_result(result, Path("results") / result.id, whole=whole))
     *above, _, _, _ = text.splitlines()
     assert max(map(len, above)) <= 80 and "\x1b" not in text
-    check(f"{'result' if whole else 'brief'}-{name}.txt", text)
+    golden(f"{'result' if whole else 'brief'}-{name}.txt", text + "\n")
 
 
 @pytest.mark.parametrize(("name", "result"), RUNS)
@@ -162,11 +150,11 @@ def test_a_path_is_never_cut_or_wrapped(folder: str) -> None:
     assert path in to_text(render_table(("Channel", ""), [("energy", f"see {path}")]), 40).split()
 
 
-def test_the_markdown_of_a_run() -> None:
-    check("result-degraded.md", render_markdown(fake_result()).rstrip("\n"))
+def test_the_markdown_of_a_run(golden) -> None:
+    golden("result-degraded.md", render_markdown(fake_result()).rstrip("\n") + "\n")
 
 
-def test_two_runs_side_by_side() -> None:
+def test_two_runs_side_by_side(golden) -> None:
     a, b = slower_run(), slower_run()
     twice = msgspec.structs.replace(b.throughput, inferences_per_s=13333.0)
     b = msgspec.structs.replace(
@@ -174,7 +162,7 @@ def test_two_runs_side_by_side() -> None:
     )
     text = to_text(render_pair(compare_runs(a, b).cells[0], a, b))
     assert "\x1b" not in text
-    check("pair.txt", text)
+    golden("pair.txt", text + "\n")
 
 
 def _faster(timing):
