@@ -13,6 +13,7 @@ import pytest
 
 from harness.records.samples import read_samples
 
+pytestmark = pytest.mark.measures
 FAKE = ("--backend", "harness.testing.fake_backend:FakeBackend", "--option", "latency_us=2000")
 
 
