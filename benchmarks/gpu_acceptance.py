@@ -423,6 +423,7 @@ LINES: dict[str, Callable[[Bench], Line]] = {
         "int8 linear", "bert_base", "--precision", "int8", "--option", "compile=inductor"
     ),
     "throughput": option("throughput", "resnet50", "--scenario", "throughput"),
+    "server": option("server", "resnet50", "--scenario", "server", "--rate", "100"),
     "profilers": beside("profilers", "--only", "profilers"),
 }  # fmt: skip
 
