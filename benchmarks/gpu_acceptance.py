@@ -360,11 +360,11 @@ def traces(bench: Bench) -> Line:
     """What NVML answers idle, under load, and where a load begins and ends."""
     folder = bench.folder / "traces"
     folder.mkdir(exist_ok=True)
-    said = [_recorded(bench, folder / "idle.json", 8, "idle")]
+    said = [_recorded(bench, folder / "idle.json", 5, "idle")]
     load = _load(bench, 60)
     try:
         time.sleep(10)
-        said.append(_recorded(bench, folder / "load.json", 10, f"{bench.model}, batch 32, pytorch"))
+        said.append(_recorded(bench, folder / "load.json", 6, f"{bench.model}, batch 32, pytorch"))
     finally:
         recorder = _recorder(bench, folder / "edge.json", 6, "the end of a load, then idle")
         time.sleep(3)
