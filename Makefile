@@ -29,8 +29,8 @@ campaign: $(VENV)/.dev  ## kills, signals, mutated files, models of onnx's wheel
 	$(BIN)/python tests/campaign/campaign.py onnx $(CAMPAIGN_ARGS)
 	$(BIN)/python tests/campaign/campaign.py factories $(CAMPAIGN_ARGS)
 
-gpu-acceptance:  ## on a machine with a GPU: each line with its verdict; BIN=DIR for the environment, SECONDS_=240 for a part
-	$(BIN)/python benchmarks/gpu_acceptance.py -o results/gpu-acceptance --seconds $(or $(SECONDS_),480)
+gpu-acceptance:  ## on a machine with a GPU: each line with its verdict; BIN=DIR for the environment, PART_S=240 for a part
+	$(BIN)/python benchmarks/gpu_acceptance.py -o results/gpu-acceptance --seconds $(or $(PART_S),480)
 
 test-fleet: $(VENV)/.dev  ## the fleet on a real Ray cluster; brings Ray, some 240 MB
 	$(PIP) -c constraints.txt -e '.[dev,fleet]'

@@ -20,6 +20,18 @@ def cpu_ms(spent: Sequence[Spent | None]) -> Maybe[float]:
     return sum(ns for ns, _ in known) / sum(count for _, count in known) / _NS_PER_MS
 
 
+def busy_cpus(windows: Sequence[tuple[Spent | None, tuple[int, int] | None]]) -> Maybe[float]:
+    """How many processors the worker kept busy in its windows, on average."""
+    known = [
+        (spent[0], window[1] - window[0])
+        for spent, window in windows
+        if spent is not None and window is not None and window[1] > window[0]
+    ]
+    if not known:
+        return _UNSAID
+    return sum(ns for ns, _ in known) / sum(length for _, length in known)
+
+
 def yardstick_ms(yardstick: Yardstick) -> Maybe[tuple[float, float]]:
     """(before, after), in ms."""
     before, after = yardstick

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from harness.analysis import channels as shares
 from harness.analysis.drift import Diagnosis
-from harness.analysis.processor import speed_change, yardstick_ms
+from harness.analysis.processor import busy_cpus, speed_change, yardstick_ms
 from harness.analysis.sampled import Sampled
 from harness.analysis.sensor_facts import Window, cpu_clock_drift, gpu_facts
 from harness.analysis.validity import Facts
@@ -50,6 +50,7 @@ def validity_facts(
         threads=evidence.placement.threads,
         concurrency=spec.concurrency,
         usable_cpus=evidence.placement.usable,
+        busy_cpus=busy_cpus([_processor(record) for record, _ in timed]),
         sampler_cpu_share=sampled if isinstance(sampled, Unavailable) else sampled.cpu_share,
         sampler_gap_s=sampled if isinstance(sampled, Unavailable) else sampled.gap_max_s,
         sampler_period_s=0.0 if isinstance(sampled, Unavailable) else 1 / sampled.requested_rate_hz,
@@ -76,6 +77,14 @@ def validity_facts(
             (record.turns.resting_share for record, _ in timed if record.turns), default=None
         ),
     )
+
+
+def _processor(record: LaunchRecord) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """What the worker spent, and in which time; of turns that time is not the window's."""
+    spent = record.spent
+    if spent is None or record.turns is not None:
+        return None, None
+    return (spent.cpu_ns, spent.iterations), record.window_ns
 
 
 def _fidelity(evidence: Evidence, verified: Verified | None) -> Maybe[records.Fidelity] | None:

@@ -31,6 +31,7 @@ GOOD = Facts(
     threads=2,
     concurrency=1,
     usable_cpus=2,
+    busy_cpus=1.5,
     sampler_cpu_share=0.005,
     sampler_gap_s=0.1,
     sampler_period_s=0.1,
@@ -121,6 +122,9 @@ def test_a_run_that_is_its_own_reference_has_no_fidelity_to_check() -> None:
         ("affinity", {"threads": 2, "concurrency": 2}, "warn"),
         ("sampler", {"sampler_cpu_share": 0.02}, "pass"),
         ("sampler", {"sampler_cpu_share": 0.0201}, "warn"),
+        ("sampler", {"sampler_cpu_share": 0.1, "busy_cpus": 1.0}, "pass"),  # one is free for it
+        ("sampler", {"sampler_cpu_share": 0.1001, "busy_cpus": 1.0}, "warn"),
+        ("sampler", {"sampler_cpu_share": 0.0201, "busy_cpus": GONE}, "warn"),
         ("sampler", {"sampler_gap_s": 0.5}, "pass"),
         ("sampler", {"sampler_gap_s": 0.501}, "warn"),
         ("sampler", {"sampler_cpu_share": GONE}, "unknown"),

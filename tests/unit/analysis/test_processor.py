@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate, count
 
-from harness.analysis.processor import cpu_ms, speed_change, yardstick_ms
+from harness.analysis.processor import busy_cpus, cpu_ms, speed_change, yardstick_ms
 from harness.engine.worker.yardstick import yardstick_ns
 from harness.maybe import Unavailable
 
@@ -41,3 +41,9 @@ def test_a_yardstick_gives_up_on_a_machine_that_is_too_busy() -> None:
     left = iter(readings)
     assert yardstick_ns(lambda: next(left)) == 15_000_000
     assert list(left) == []
+
+
+def test_how_many_processors_a_worker_kept_busy() -> None:
+    windows = [((3_000, 5), (0, 2_000)), (None, (0, 9)), ((1_000, 1), None), ((0, 0), (7, 2_007))]
+    assert busy_cpus(windows) == 3_000 / 4_000
+    assert isinstance(busy_cpus([(None, None), ((5, 1), (3, 3))]), Unavailable)

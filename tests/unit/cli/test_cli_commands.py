@@ -8,6 +8,7 @@ import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -203,11 +204,16 @@ def test_a_runs_age(began: str, age: str) -> None:
 
 
 def test_what_a_listed_run_says_of_its_cell() -> None:
-    def told(cell: str, **values: float) -> str:
-        return list_._told(SimpleNamespace(cell=SimpleNamespace(name=cell), values=values))
+    def told(cell: str, median: str = "", setting: str = "", launches: int = 1) -> str:
+        run: Any = SimpleNamespace(id="a run", cell=SimpleNamespace(name=cell))
+        return list_._told([run] * launches, {"a run": (median, setting)})
 
-    assert told("net/onnxruntime/cpu/fp32/b1/latency", latency_median=0.5) == "500.0 µs"
+    assert told("net/onnxruntime/cpu/fp32/b1/latency", "500.0 µs") == "500.0 µs"
+    assert told("net/onnxruntime/cpu/fp32/b1/latency", "1 ms", launches=5) == "1 ms, 5 launches"
     assert told("a/b/onnxruntime/cuda:0/fp32/b8/throughput") == "cuda:0, b8, throughput"
+    assert (
+        told("a/onnxruntime/cpu/int8/b8/latency", "1 ms", "dynamic, batch 8") == "1 ms, b8, dynamic"
+    )
 
 
 @pytest.mark.parametrize(
