@@ -36,6 +36,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "compare":
+        import_module(f"{__name__}.views.notebook")  # by which a comparison shows itself
         return import_module(f"{__name__}.compare")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)

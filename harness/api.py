@@ -9,6 +9,7 @@ from harness import spec as specs
 from harness.errors import MeasurementFailed
 from harness.records.refs import resolve_one
 from harness.records.result import Result
+from harness.views import notebook as notebook  # by which results and comparisons show themselves
 
 if TYPE_CHECKING:
     from harness.engine.driver.conductor import Outcome

@@ -118,6 +118,15 @@ class Proof(msgspec.Struct, frozen=True):
     samples: int | None = None  # how many inputs the layers were compared on
 
 
+class QuantizationCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What making it took: wall time, processor time, and the peak of the process's resident set,
+    with the libraries and the FP32 model that it had loaded."""
+
+    duration_s: float
+    cpu_s: float
+    peak_rss_bytes: Maybe[int]
+
+
 class Quantization(msgspec.Struct, frozen=True):
     """How a reduced-precision artifact was made."""
 
@@ -128,6 +137,7 @@ class Quantization(msgspec.Struct, frozen=True):
     calibration_sha256: str
     calibration_samples: int
     proof: Proof | None = None  # None: made without one
+    cost: QuantizationCost | None = None  # None: nothing was to be made, or nobody looked
 
 
 class Artifact(msgspec.Struct, frozen=True):

@@ -9,8 +9,11 @@ _KINDS = {
     ".css": "text/css",
     ".svg": "image/svg+xml",
 }
-PAGE = ("index.js", "main.js", "state.js", "table.js", "charts.js", "cards.js", "format.js",
-        "dom.js", "download.js", "toolbar.js", "style.css", "vendor/echarts.min.js")  # fmt: skip
+PAGE = (
+    "index.js", "main.js", "state.js", "address.js", "table.js", "charts.js", "cards.js",
+    "verdict.js", "links.js", "format.js", "dom.js", "download.js", "toolbar.js", "style.css",
+    "vendor/echarts.min.js",
+)  # fmt: skip
 
 
 def read(name: str) -> bytes:

@@ -7,7 +7,6 @@ short ends its file, and what cannot be decoded is named.
 from __future__ import annotations
 
 import os
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +17,7 @@ from harness.board.source import wanted_of
 from harness.compression.model import Board
 from harness.errors import DataError
 from harness.records.store import RESULT_NAME, to_recover
-from harness.tensorboard.events import part
-
-_MARK = ".tfevents."
-_GREATEST_RECORD = 64 * 1024 * 1024
-_HEAD, _TAIL = 12, 4  # bytes: a record's length and its checksum; the checksum of its content
+from harness.tensorboard.read import MARK, values
 
 
 class Logged(NamedTuple):
@@ -56,7 +51,7 @@ def _event_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Without those of runs of ours, done or not, whose results speak for them."""
     for place, folders, names in os.walk(root):
         folders.sort()
-        files = [Path(place, name) for name in sorted(names) if _MARK in name]
+        files = [Path(place, name) for name in sorted(names) if MARK in name]
         if files and RESULT_NAME not in names and not to_recover(place):
             yield Path(place), [file for file in files if file.is_file()]
 
@@ -64,42 +59,22 @@ def _event_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 def _read(files: list[Path]) -> Run:
     """The newest value of each tag. Raises `DataError`."""
     run = Run()
-    try:
-        event_type = part("proto.event_pb2").Event
-        for file in files:
-            for data in _records(file):
-                _add(run, event_type.FromString(data))
-    except OSError as error:
-        raise DataError(f"its events cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # whatever protobuf calls bytes that are no message
-        raise DataError(f"its events cannot be read: {type(error).__name__}: {error}") from error
+    for event, value in values(files):
+        run.seen_s = max(run.seen_s, event.wall_time)
+        _add(run, value)
     return run
 
 
-def _records(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as stream:
-        while len(head := stream.read(_HEAD)) == _HEAD:
-            (length,) = struct.unpack("<Q", head[:8])
-            if length > _GREATEST_RECORD:
-                raise DataError(f"{file.name} is damaged: a record of {length} bytes")
-            data = stream.read(length)
-            if len(data) < length or len(stream.read(_TAIL)) < _TAIL:
-                return  # cut short, or being written
-            yield data
-
-
-def _add(run: Run, event: Any) -> None:
-    run.seen_s = max(run.seen_s, event.wall_time)
-    for value in event.summary.value:
-        kind = value.WhichOneof("value")
-        if kind == "simple_value":
-            run.scalars[value.tag] = value.simple_value
-        elif kind == "histo":
-            run.histograms[value.tag] = _rows(value.histo)
-        elif kind == "tensor" and value.tensor.string_val:
-            run.texts[value.tag] = value.tensor.string_val[0].decode("utf-8", "replace")
-        elif kind == "tensor" and value.tensor.float_val:
-            run.scalars[value.tag] = value.tensor.float_val[0]
+def _add(run: Run, value: Any) -> None:
+    kind = value.WhichOneof("value")
+    if kind == "simple_value":
+        run.scalars[value.tag] = value.simple_value
+    elif kind == "histo":
+        run.histograms[value.tag] = _rows(value.histo)
+    elif kind == "tensor" and value.tensor.string_val:
+        run.texts[value.tag] = value.tensor.string_val[0].decode("utf-8", "replace")
+    elif kind == "tensor" and value.tensor.float_val:
+        run.scalars[value.tag] = value.tensor.float_val[0]
 
 
 def _rows(histogram: Any) -> list[list[float]]:

@@ -20,7 +20,11 @@ from harness.records.store import owed
 _PIP = "pip install 'hw-harness[board]'"
 
 
-@click.command("board", short_help="Compare models at several precisions in TensorBoard.")
+@click.command(
+    "board",
+    short_help="Compare models at several precisions in TensorBoard.",
+    context_settings={"ignore_unknown_options": True},
+)
 @results_folder("Where the runs lie.", "--logdir", name="logdir")
 @click.option(
     "--port", default=6006, show_default=True, metavar="N", type=click.IntRange(0, 65535),
@@ -30,22 +34,38 @@ _PIP = "pip install 'hw-harness[board]'"
     "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
     help="Anything but loopback lets the network read your results.",
 )  # fmt: skip
-def command(logdir: str, port: int, host: str) -> None:
+@click.argument("arguments", metavar="[TENSORBOARD'S OWN]...", nargs=-1, type=click.UNPROCESSED)
+def command(logdir: str, port: int, host: str, arguments: tuple[str, ...]) -> None:
     """Start TensorBoard on a folder of runs, and print the address of its COMPRESSION tab.
 
     The tab compares FP32 with INT8 over many models: a table, Pareto charts, latency distributions
     and a card per model. It follows runs while they go. Ctrl-C ends it.
+
+    Other arguments go to TensorBoard: --samples_per_plugin images=100, --reload_interval 2.
     """
     _check_folder(Path(logdir))
     if killed := owed(logdir):
         tell(f"runs in {logdir!r} that are not shown: {killed}")
     tensorboard = _tensorboard()
-    tensorboard.configure(argv=[None, "--logdir", logdir, "--port", str(port), "--host", host])
+    _configure(tensorboard, ["--logdir", logdir, "--port", str(port), "--host", host, *arguments])
     url = _launch(tensorboard, port, host)
     click.echo(f"Compression Board: {url}#compression   (Ctrl-C ends it)")
     sys.stdout.flush()
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it, so nothing was interrupted
         signal.pause()
+
+
+def _configure(tensorboard: Any, arguments: list[str]) -> None:
+    """Raises `UsageError` for what TensorBoard does not take."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            tensorboard.configure(argv=[None, *arguments])
+    except (SystemExit, ValueError) as error:
+        lines = [*said.getvalue().strip().splitlines(), str(error)]
+        told = next((line for line in lines if "error:" in line), lines[-1])
+        why = told.partition("error: ")[2] or told
+        raise UsageError(f"TensorBoard says: {why:.200}", "tensorboard --helpfull") from error
 
 
 def console() -> None:

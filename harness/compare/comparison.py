@@ -31,6 +31,7 @@ from harness.compare.paired import Paired
 from harness.compare.second_opinion import with_second_opinion
 from harness.compare.verdicts import MetricVerdict, Pairing, Settings, drafts, judge_all
 from harness.maybe import Unavailable
+from harness.records import notebook
 from harness.records.cell import cell_of
 from harness.records.figures import single
 from harness.records.metric import FIGURES, METRICS
@@ -86,6 +87,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     design: str = "separate launches"
     paired: Paired | None = None  # of a duel
+
+    def _repr_html_(self) -> str | None:
+        """For a notebook."""
+        return notebook.html(self)
 
 
 def compare_runs(

@@ -79,6 +79,7 @@ def _result_info(result: Result) -> dict[str, str]:
     machine, accuracy = result.machine, result.accuracy
     interval = lookup(result, "timing.method.median")
     quantized = lookup(result, "precision.quantization.route")
+    took_s = lookup(result, "precision.quantization.cost.duration_s")
     info = {
         "model_sha256": content_of(result) or "",
         "machine": machine.fingerprint,
@@ -86,6 +87,7 @@ def _result_info(result: Result) -> dict[str, str]:
         "started_at": result.started_at,
         "intervals": "" if isinstance(interval, Unavailable) else interval,
         "quantized_by": "" if isinstance(quantized, Unavailable) else quantized,
+        "quantized_in": "" if isinstance(took_s, Unavailable) else f"{took_s:.3g} s",
         "accuracy_on": ""
         if isinstance(accuracy, Unavailable)
         else f"{accuracy.dataset}, {accuracy.samples} samples",

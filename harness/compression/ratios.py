@@ -9,7 +9,8 @@ Here R is the reference (FP32 unless told otherwise) and C the compressed model.
     accuracy_drop            R - C                in the accuracy's own unit; above 0: C is worse
     accuracy_retention_pct   100 C / R            percent; 100: nothing was lost
     energy_ratio             R / C of joules      above 1: C needs less per inference
-    energy_reduction         1 - C / R            share of the joules saved, at most 1
+    energy_reduction         R - C                joules per inference; above 0: C needs less
+    energy_saving_share      1 - C / R            of the joules, at most 1
 
 A size, latency or energy of zero is a quantity that nobody measured, so no ratio comes of it.
 Joules per inference are those measured, or else derived by `with_energy`.
@@ -25,17 +26,16 @@ import msgspec
 
 from harness.compare.verdicts import ONE_FIGURE
 from harness.compression.model import METRICS, PAIRED_BY, Aurora, Entry, Figure, Judgement
-from harness.compression.settings import ALIKE
+from harness.compression.settings import ALIKE, OF_RUNS
 from harness.errors import UsageError
 from harness.records.metric import FIGURES
 
 RATIOS = (
     "size_ratio", "size_reduction_pct", "speedup", "memory_reduction_mb", "accuracy_drop",
-    "accuracy_retention_pct", "energy_ratio", "energy_reduction",
+    "accuracy_retention_pct", "energy_ratio", "energy_reduction", "energy_saving_share",
 )  # fmt: skip
 
 _PAIRED = (*PAIRED_BY, *(name for name in ALIKE if name not in PAIRED_BY))
-_OF_RUNS = "launches"  # a fact of every run of ours
 
 # What was kept counts as much as any two gains; the three gains count alike.
 AURORA_WEIGHTS: dict[str, float] = {
@@ -63,7 +63,9 @@ def ratios(reference: Entry, entry: Entry) -> dict[str, float]:
         if accuracy[0] > 0:
             found["accuracy_retention_pct"] = 100 * accuracy[1] / accuracy[0]
     if (energy := _gain(reference, entry, "energy_j")) is not None:
-        found |= {"energy_ratio": energy, "energy_reduction": 1 - 1 / energy}
+        found |= {"energy_ratio": energy, "energy_saving_share": 1 - 1 / energy}
+    if energy is not None and (joules := _values(reference, entry, "energy_j")) is not None:
+        found["energy_reduction"] = joules[0] - joules[1]
     return {name: found[name] for name in RATIOS if name in found and math.isfinite(found[name])}
 
 
@@ -136,9 +138,9 @@ def with_ratios(entries: Sequence[Entry], reference: str = "fp32") -> tuple[Entr
     """The entries, each with its ratios and score against the same model at ``reference``.
 
     An entry that names its own ``reference`` is compared with that instead. Partners agree in
-    everything of `PAIRED_BY` that both give. Of several, the one from the same run is taken, or
-    else the last. An entry that is the reference itself, or has no partner, has no ratios;
-    ``missing["aurora"]`` says why there is no score.
+    everything of `PAIRED_BY` that both give. Of several, the one from the same run is taken, then
+    one of the same kind (a run of ours, or not), or else the last. An entry that is the reference
+    itself, or has no partner, has no ratios; ``missing["aurora"]`` says why there is no score.
     """
     entries = [with_energy(entry) for entry in entries]
     partners: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
@@ -183,7 +185,9 @@ def _compared(entry: Entry, references: Sequence[Entry], wanted: str) -> Entry:
     alike = [other for other in references if _comparable(entry, other)]
     if not alike:
         return _without_partner(entry, references, wanted)
-    partner = next((other for other in reversed(alike) if other.run == entry.run), alike[-1])
+    ours = OF_RUNS in entry.info  # whose conditions are known: such are set against each other
+    alike.sort(key=lambda other: (other.run == entry.run, (OF_RUNS in other.info) == ours))
+    partner = alike[-1]
     found = ratios(partner, entry)
     score = aurora(found)
     missing = {name: why for name, why in entry.missing.items() if name != "aurora"}
@@ -242,7 +246,7 @@ def _comparable(a: Entry, b: Entry) -> bool:
 
 def _agree(a: Entry, b: Entry, key: str) -> bool:
     """Runs of ours give whatever is not as by default; who is silent elsewhere is not known."""
-    if key not in PAIRED_BY and _OF_RUNS in a.info and _OF_RUNS in b.info:
+    if key not in PAIRED_BY and OF_RUNS in a.info and OF_RUNS in b.info:
         return a.info.get(key) == b.info.get(key)
     return key not in a.info or key not in b.info or a.info[key] == b.info[key]
 

@@ -21,6 +21,7 @@ from harness.spec import BY_NAME, DEFINING, RunSpec
 
 # goes by the name or has a column of its own
 _TOLD = ("model", "precision")
+OF_RUNS = "launches"  # a fact of every run of ours, and of nobody else's entry
 # how, and then on what
 QUANTIZING = ("quantization", "calibration_method", "calibration", "reference")
 # what two measurements must share to be set against each other in precision
@@ -100,9 +101,9 @@ def _settings(alike: Sequence[Entry]) -> list[tuple[Entry, str]]:
 
 
 def _differs(entries: Sequence[Entry], key: str) -> bool:
-    """An entry that says nothing differs from none, where it is one of the sources' own facts."""
-    found = {entry.info.get(key) for entry in entries}
-    if key in _OTHERS or key == "backend":
+    """Runs of ours give whatever is not as by default; others may be silent, and differ not."""
+    found = {entry.info.get(key) for entry in entries if OF_RUNS in entry.info or key in entry.info}
+    if key in _OTHERS:
         found.discard(None)
     return len(found) > 1
 

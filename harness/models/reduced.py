@@ -12,6 +12,7 @@ from harness.models.cache import Cache
 from harness.models.fp32 import Fp32, code_sha256, find_fp32, library_versions
 from harness.models.sources import Source, check_file, find_source
 from harness.protocols import Artifact, Quantization, Wanted
+from harness.quantize.cost import metered
 from harness.quantize.job import CalibrationSource, QuantizeJob
 from harness.quantize.onnx_session import DISTRIBUTIONS
 from harness.spec import RunSpec
@@ -196,7 +197,7 @@ def _onnx(spec: RunSpec, fp32: Fp32, job: QuantizeJob, symmetric: bool, cache: C
         from harness.quantize.onnx import quantize
 
         source = Path(fp32.artifact.path)
-        return quantize(source, folder / target, job, symmetric=symmetric)
+        return metered(lambda: quantize(source, folder / target, job, symmetric=symmetric))
 
     key = {
         **_key(spec, fp32, job, *DISTRIBUTIONS),
@@ -233,7 +234,7 @@ def _torch_int8(
         with np.load(inputs_path, allow_pickle=False) as arrays:
             example = example_tensors(fp32.artifact.inputs, arrays)
         names = [spec.name for spec in fp32.artifact.inputs]
-        return quantize(module, example, folder / target, job, names)
+        return metered(lambda: quantize(module, example, folder / target, job, names))
 
     if source.kind == "factory":
         made = cache.by_content("torch-quantized", Quantization, build, source.name)

@@ -13,6 +13,7 @@ import msgspec
 
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import NO_LAYERS, Layers, Quantization, TensorSpec
+from harness.records import notebook
 from harness.records.operators import NOT_PROFILED, Operators
 from harness.spec import RunSpec
 
@@ -398,3 +399,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     serving: Maybe[Serving] = NOT_SERVED
     error: ErrorInfo | None = None
     tags: dict[str, str] = {}
+
+    def _repr_html_(self) -> str | None:
+        """For a notebook."""
+        return notebook.html(self)

@@ -13,9 +13,9 @@ from harness.records.metric import FIGURES
 from harness.records.result import Check, CheckVerdict, Machine, Result
 from harness.report import gather as reports
 from harness.report.gather import Judged, Report
-from harness.report.markup import Html, h, join
 from harness.report.sections import chip, table, td
 from harness.views.compression import missing_lines, setting_of
+from harness.views.markup import Html, h, join
 from harness.views.text import Line, number, plain, rows, title
 from harness.views.text import subtitle as conditions
 

@@ -1,6 +1,6 @@
 """A report as one HTML file: nothing is fetched, and without JavaScript only the charts are gone.
 
-Every text from a result is escaped where it enters the markup (`harness.report.markup`). The page's
+Every text from a result is escaped where it enters the markup (`harness.views.markup`). The page's
 own policy allows its two scripts, by their hashes, and no network.
 """
 
@@ -19,8 +19,8 @@ from harness.report import evidence
 from harness.report import sections as parts
 from harness.report.bundle import bundle
 from harness.report.gather import Report
-from harness.report.markup import Html, h, json_block, raw, script
 from harness.version import __version__
+from harness.views.markup import Html, h, json_block, raw, script
 
 _SECTIONS = (
     ("glance", "At a glance", parts.glance),

@@ -13,8 +13,8 @@ from harness.compression.ratios import AURORA_TOLERANCE, AURORA_WEIGHTS
 from harness.records.result import Machine
 from harness.report import gather as reports
 from harness.report.gather import Judged, Report
-from harness.report.markup import Html, h, join
 from harness.views.compression import HEADER, Cell, cell, cells, setting_of, value_text
+from harness.views.markup import Html, h, join
 from harness.views.text import count, number, plain
 
 _COMPONENTS = tuple(name.replace("_", " ") for name in AURORA_WEIGHTS)

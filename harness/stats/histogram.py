@@ -14,6 +14,7 @@ BIN_GROWTH = 1.01
 CUT_MEDIANS = 3.0  # slower iterations than this share the last bin
 # Slower iterations than the cut share the last bin; but never more than one in twenty of them.
 _CUT_QUANTILE = 0.95
+_TAIL_QUANTILE = 0.999
 
 
 def histogram_of(values_ms: Sequence[float]) -> dict[str, Any]:
@@ -44,8 +45,28 @@ def histogram_fields(values_ms: Sequence[float], cut_ms: float) -> dict[str, Any
     }
 
 
+def equal_bins(values: Sequence[float], number: int = 30) -> dict[str, Any] | None:
+    """The fields of a histogram of any finite numbers, in bins of equal width, thirty of which
+    TensorBoard draws; None without a value."""
+    import numpy as np
+
+    if not len(values):
+        return None
+    flat = np.asarray(values, dtype=np.float64)
+    low, high = float(flat.min()), float(flat.max())
+    if high - low <= abs(low) * 1e-12:  # too narrow to divide
+        limits, counts = [low, high + max(abs(high), 1.0) * 1e-6], [0, len(flat)]
+    else:
+        found, edges = np.histogram(flat, bins=number, range=(low, high))
+        limits, counts = edges.tolist(), [0, *found.tolist()]
+    with np.errstate(over="ignore"):
+        total, squares = float(flat.sum()), float(np.square(flat).sum())
+    return {"min": low, "max": high, "num": len(flat), "sum": total, "sum_squares": squares,
+            "bucket_limits": limits, "bucket_counts": counts}  # fmt: skip
+
+
 class Distribution:
-    """All latencies of a run, counted as they come; nothing is cut."""
+    """All latencies of a run, counted as they come."""
 
     def __init__(self) -> None:
         self._bins: Counter[int] = Counter()
@@ -66,17 +87,34 @@ class Distribution:
         self._squares += float(np.square(values).sum())
 
     def fields(self) -> dict[str, Any] | None:
-        """The fields of a histogram event; None where nothing was counted."""
+        """The fields of a histogram event; None where nothing was counted.
+
+        The last bin holds everything beyond the 99.9th percentile: TensorBoard's thirty equal bins
+        would show nothing else. ``sum`` and ``num`` are of the true values.
+        """
         if not self._bins:
             return None
+        last = self._bin_of(_TAIL_QUANTILE)
+        bins = Counter({b: n for b, n in self._bins.items() if b <= last})
+        cut = self._bins.total() - bins.total()
+        bins[last] += cut
         return {
             "min": self._min_ms,
-            "max": self._max_ms,
+            "max": BIN_GROWTH ** (last + 1) if cut else self._max_ms,
             "num": self._bins.total(),
             "sum": self._sum,
             "sum_squares": self._squares,
-            **_buckets(self._bins),
+            **_buckets(bins),
         }
+
+    def _bin_of(self, quantile: float) -> int:
+        """The first bin by which that share is counted."""
+        seen, wanted = 0, quantile * self._bins.total()
+        for place in sorted(self._bins):
+            seen += self._bins[place]
+            if seen >= wanted:
+                return place
+        return max(self._bins)
 
 
 def _counted(values: Any) -> dict[int, int]:

@@ -115,15 +115,15 @@ class Feed:
     def scalar(self, tag: str, value: float | None) -> None:
         """Nothing where ``value`` is None. TensorBoard keeps 32 bits of it."""
         if value is not None:
-            self._add(tag, value)
+            self.add(tag, value)
 
     def histogram(self, tag: str, fields: Mapping[str, Any]) -> None:
         """``fields`` as `harness.stats.histogram.histogram_fields` gives them."""
-        self._add(tag, histogram(fields))
+        self.add(tag, histogram(fields))
 
     def text(self, tag: str, markdown: str) -> None:
         """For TensorBoard's TEXT tab."""
-        self._add(tag, text(markdown))
+        self.add(tag, text(markdown))
 
     def hparams(
         self, values: Mapping[str, str | bool | float], metrics: Mapping[str, float]
@@ -132,12 +132,21 @@ class Feed:
 
         tensorboardX can only say that a session succeeded: write none for one that failed.
         """
-        make = part("summary").hparams
-        for value in (v for summary in make(dict(values), dict(metrics)) for v in summary.value):
-            self._add(value.tag, {"metadata": value.metadata})
+        for tag, value in hparams(values, metrics):
+            self.add(tag, value)
 
-    def _add(self, tag: str, value: float | dict[str, Any]) -> None:
+    def add(self, tag: str, value: float | dict[str, Any]) -> None:
+        """A scalar, or the fields of another kind of value."""
         self._file.add(tag, value, self._step, self._wall_time_s)
+
+
+def hparams(
+    values: Mapping[str, str | bool | float], metrics: Mapping[str, float]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Tags and values of the events that make a row of the HPARAMS tab."""
+    make = part("summary").hparams
+    for value in (v for summary in make(dict(values), dict(metrics)) for v in summary.value):
+        yield value.tag, {"metadata": value.metadata}
 
 
 def histogram(fields: Mapping[str, Any]) -> dict[str, Any]:

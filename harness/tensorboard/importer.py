@@ -14,7 +14,9 @@ from pathlib import Path
 
 from harness.compression import engine_file as compression_engine
 from harness.compression.model import Board, Entry
+from harness.host.names import tag_name
 from harness.tensorboard.model_run import ModelRun, mapped
+from harness.views.compression import entry_table
 
 EVENTS_NAME = "events.out.tfevents.0.harness-import"
 _UNFINISHED_NAME = f".harness-import.{os.getpid()}.partial"
@@ -62,6 +64,8 @@ def _write_model(run: ModelRun, entries: list[Entry]) -> None:
             run.add(entry)
         run.write_figures([entry.precision for entry in entries], step=0)
         run.write_metadata(step=0)
+        if entries:
+            run.file.at(0).text(f"{tag_name(run.model)}/summary", entry_table(run.entries()))
     finally:
         run.close()
 

@@ -6,8 +6,9 @@ The events lie in the run folder itself, so ``tensorboard --logdir results`` sho
     final   `HEADLINES` as scalars, an hparams row of them against what was asked, a text summary;
             the tags of the Compression Board, by model and precision (`harness.tensorboard.tags`)
 
-A step is a millisecond since the first event: it grows through every phase and launch, and two runs
-laid over each other start together. Sensor readings cover all phases, latencies the timed windows.
+A step is a millisecond since the first event (of ``latency_by_launch`` it is the launch, from 1):
+it grows through every phase and launch, and two runs laid over each other start together. Sensor
+readings cover all phases, latencies the timed windows.
 
 An event that cannot be written ends the feed, `TensorBoardSink.problem` says why, and the run goes
 on.
@@ -17,20 +18,24 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.compression.entries import entry_of
+from harness.compression.entries import entry_of, model_of
+from harness.compression.settings import facts_of
+from harness.host.names import tag_name
 from harness.maybe import Unavailable
 from harness.records.figures import single
 from harness.records.metric import FIGURES
 from harness.records.result import Result
 from harness.spec import RunSpec, shown
 from harness.stats.histogram import CUT_MEDIANS, Distribution, histogram_fields
+from harness.tensorboard import layouts
 from harness.tensorboard.events import EventFile, Feed
-from harness.tensorboard.tags import write_run, write_running
+from harness.tensorboard.tags import write_launch, write_run, write_running
 from harness.views.markdown import render_markdown
 
 if TYPE_CHECKING:
@@ -51,6 +56,7 @@ class TensorBoardSink:
         self._start_s: float | None = None
         self._step = -1
         self._latencies = Distribution()  # of all windows
+        self._by_launch: defaultdict[int, Distribution] = defaultdict(Distribution)
 
     def update(self, progress: Progress) -> None:
         """Write what is new and flush it."""
@@ -59,16 +65,26 @@ class TensorBoardSink:
         if progress.phase in ("build", "load"):
             return  # the import would compete with the worker's own
         self._latencies.add(progress.new_latencies_ms)
+        self._by_launch[progress.launch].add(progress.new_latencies_ms)
         self._write(progress.wall_time_s, partial(self._follow, progress, self._file is None))
 
     def close(self, result: Result | None) -> None:
         """Write the final figures of ``result`` and close the file."""
         if result is not None:
-            self._write(time.time(), lambda feed: _write_result(feed, result, self._latencies))
+            self._write(time.time(), lambda feed: self._finish(feed, result))
         if self._file is not None:
             with contextlib.suppress(OSError):  # what is left to flush could not be written before
                 self._file.close()
             self._file = None
+
+    def _finish(self, feed: Feed, result: Result) -> None:
+        _write_result(feed, result, self._latencies)
+        assert self._file is not None
+        spec = result.spec
+        for launch, latencies in self._by_launch.items():
+            if (fields := latencies.fields()) is not None:
+                steps = self._file.at(launch + 1)
+                write_launch(steps, model_of(spec), spec.precision, fields)
 
     def _follow(self, progress: Progress, first: bool, feed: Feed) -> None:
         if first:
@@ -110,6 +126,8 @@ def _write_result(feed: Feed, result: Result, latencies: Distribution) -> None:
     feed.text("summary", render_markdown(result))
     if result.status == "failed":
         return
+    charts = layouts.of_models([tag_name(model_of(result.spec))]) | layouts.LIVE
+    feed.add(layouts.TAG, layouts.encoded(charts))
     # TensorBoard takes the columns of the whole table from one of its runs, so each names them all
     feed.hparams(_hyperparameters(result), dict.fromkeys(HEADLINES, 0.0))
 
@@ -121,7 +139,11 @@ def headline_values(result: Result) -> dict[str, float]:
 
 
 def _hyperparameters(result: Result) -> dict[str, str | float]:
-    facts: dict[str, str | float] = {"model": result.spec.model, "precision": result.spec.precision}
+    # the first columns are those that TensorBoard shows before anybody asks
+    facts: dict[str, str | float] = {
+        "model": model_of(result.spec), "precision": result.spec.precision,
+    }  # fmt: skip
+    facts.update(facts_of(result.spec))
     facts.update(shown(result.spec))
     return facts | {"threads": str(facts["threads"]), "status": result.status}
 

@@ -75,6 +75,8 @@ class ModelRun:
     def write_metadata(self, step: int) -> None:
         """The text event, where it says something new."""
         said = metadata.encode(self.model, self.entries(), self.info)
+        if not self._said:
+            tags.write_layout(self.file.at(step), self.model)
         if said != self._said:
             tags.write_metadata(self.file.at(step), self.model, said)
             self._said = said

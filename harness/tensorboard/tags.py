@@ -6,6 +6,7 @@ model by ``{model}/metadata/info`` or ``{model}/compression/...``.
 
     {model}/latency/{precision}  [ms]        and _ci_low, _ci_high beside it where there is one
     {model}/latency_distribution/{precision}
+    {model}/latency_by_launch/{precision}    a step a launch
     {model}/compression/{ratio}
     {model}/metadata/info                    see `harness.tensorboard.metadata`
 
@@ -22,11 +23,12 @@ from harness.compression.entries import model_of, spec_info
 from harness.compression.model import METRICS, Entry
 from harness.host.names import tag_name
 from harness.spec import RunSpec
-from harness.tensorboard import metadata
+from harness.tensorboard import layouts, metadata
 from harness.tensorboard.events import Feed
 
 LOW, HIGH = "_ci_low", "_ci_high"
 LATENCIES = "latency_distribution"
+BY_LAUNCH = "latency_by_launch"
 _STEPS = {metric.tag for metric in METRICS.values()}
 _FORMAT = re.compile(
     r"(?i)(?:^|[^a-z])(?:u?int|fp|float|bf|bfloat|tf|nf|mxfp|nvfp|w|q)\d|binary|ternary|mixed"
@@ -88,6 +90,11 @@ def write_run(feed: Feed, entry: Entry, latencies: dict[str, Any] | None) -> Non
     write_metadata(feed, entry.model, metadata.encode(entry.model, [entry], {}))
 
 
+def write_layout(feed: Feed, model: str) -> None:
+    """Charts of the CUSTOM SCALARS tab: FP32 over INT8 of ``model``."""
+    feed.add(layouts.TAG, layouts.encoded(layouts.of_models([tag_name(model)])))
+
+
 def write_figures(feed: Feed, entry: Entry) -> None:
     """The scalars of one precision, each with its interval where there is one."""
     for name in metadata.written_figures(entry):
@@ -112,6 +119,11 @@ def write_aurora(feed: Feed, model: str, score: float) -> None:
 def write_latencies(feed: Feed, model: str, precision: str, fields: dict[str, Any]) -> None:
     """``fields`` as `harness.stats.histogram.histogram_fields` gives them."""
     feed.histogram(f"{tag_name(model)}/{LATENCIES}/{precision}", fields)
+
+
+def write_launch(feed: Feed, model: str, precision: str, fields: dict[str, Any]) -> None:
+    """The latencies of one launch; its step is the launch."""
+    feed.histogram(f"{tag_name(model)}/{BY_LAUNCH}/{precision}", fields)
 
 
 def write_metadata(feed: Feed, model: str, said: str) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from harness.compression.fields import FIELDS, figures, finite
 from harness.compression.model import Aurora, Entry
@@ -64,7 +64,7 @@ class CompressionWriter:
         with mapped(self.logdir):
             self.logdir.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> CompressionWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

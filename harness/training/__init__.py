@@ -5,6 +5,16 @@ Importing this loads neither torch nor TensorBoard; torch objects are understood
 
 from harness.training.alerts import RULES, Alert, TrainingAlert
 from harness.training.checkpoints import Checkpoint, CheckpointManager
+from harness.training.hyperparameters import Configuration, best_configuration
 from harness.training.logger import TrainingLogger
 
-__all__ = ["RULES", "Alert", "Checkpoint", "CheckpointManager", "TrainingAlert", "TrainingLogger"]
+__all__ = [
+    "RULES",
+    "Alert",
+    "Checkpoint",
+    "CheckpointManager",
+    "Configuration",
+    "TrainingAlert",
+    "TrainingLogger",
+    "best_configuration",
+]

@@ -19,6 +19,27 @@ LOGGER = logging.getLogger("harness.training")
 FLUSH_S = 2.0
 
 
+class NoEvents:
+    """The event file of a logger that is switched off."""
+
+    problem: str | None = "the logger is switched off"
+
+    def add(self, tag: str, value: float | dict[str, Any], step: int) -> None:
+        pass
+
+    def graph(self, definition: bytes) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def fail(self, problem: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class QuietEventFile(EventFile):
     """One event file in ``folder``, which must exist. Raises `OSError` if it cannot be begun."""
 

@@ -54,6 +54,17 @@ def gradient_norms(to: Recorder, values: Mapping[str, Any], step: int) -> None:
         to.check("gradient_vanishing", total, step)
 
 
+def activations(to: Recorder, found: Mapping[str, Any], step: int) -> None:
+    for layer, values in found.items():
+        name = f"training/activations/{layer}"
+        array = to.finite(name, arrays.sample(values), step)
+        if array is None or not array.size:
+            continue
+        numbers = {"mean": array.mean(), "std": array.std(), "zeros_share": (array == 0).mean()}
+        to.scalars(name, {what: float(number) for what, number in numbers.items()}, step)
+        to.histogram(name, array, step)
+
+
 # -- behaviour -----------------------------------------------------------------------------------
 
 

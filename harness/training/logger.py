@@ -30,10 +30,11 @@ from typing import Any, Self
 
 from harness.errors import DataError, ResultError, UsageError
 from harness.maybe import explain
-from harness.training import arrays, graph, insight, pictures
+from harness.tensorboard import layouts
+from harness.training import activations, arrays, graph, insight, pictures
 from harness.training.alerts import Alarms, Alert, Stall, rule_named
 from harness.training.projector import Projector
-from harness.training.recorder import Recorder, named, table
+from harness.training.recorder import Recorder, flat, named, table
 from harness.training.system import SystemMonitor
 
 DEFAULT_LOGDIR = "results"
@@ -46,7 +47,8 @@ class TrainingLogger:
     ``log_gradients_every`` steps also holds for `log_weights`; 0 switches either off. ``on_alert``
     is called with each `Alert`; rules named in ``raise_on`` raise `TrainingAlert`; ``thresholds``
     replaces some of `harness.training.alerts.RULES`. ``device`` is whose sensors `log_system`
-    reads: by default the GPU that torch computes on, else the CPU.
+    reads: by default the GPU that torch computes on, else the CPU. Without ``enabled`` nothing is
+    written, and no folder is made; alerts work all the same.
 
     Raises `UsageError`, or `ResultError` where ``logdir`` cannot be written.
     """
@@ -62,6 +64,7 @@ class TrainingLogger:
         raise_on: Collection[str] = (),
         thresholds: Mapping[str, float] | None = None,
         device: str | None = None,
+        enabled: bool = True,
     ) -> None:
         if min(log_gradients_every, log_histograms_every) < 0:
             raise UsageError("a logging frequency is negative", "give steps, or 0 for never")
@@ -70,10 +73,11 @@ class TrainingLogger:
         self.log_histograms_every = log_histograms_every
         rules = {rule_named(name).name for name in raise_on}
         self._to = Recorder(
-            model_name, Path(logdir or DEFAULT_LOGDIR), Alarms(thresholds), on_alert, rules
+            model_name, Path(logdir or DEFAULT_LOGDIR), Alarms(thresholds), on_alert, rules, enabled
         )
+        self.enabled = enabled
         self._stall = Stall()
-        self._projector = Projector(self.folder)
+        self._projector = Projector(self.folder)  # which makes no folder before it is used
         self._device = device
         self._system: SystemMonitor | None = None
         self._absent = 0  # sensors that were told to be
@@ -174,8 +178,11 @@ class TrainingLogger:
         The default prefix keeps points by step apart from `log_epoch`'s, which are by epoch.
         """
         for name, value in metrics.items():
-            place = f"{prefix}/{name}"
-            self._to.scalar(place, value, self._at(step, place))
+            self.log_metric(f"{prefix}/{name}", value, step)
+
+    def log_metric(self, name: str, value: Any, step: int | None = None) -> None:
+        """One as ``{model}/{name}``."""
+        self._to.scalar(name, value, self._at(step, name))
 
     def accumulate(self, metrics: Mapping[str, Any]) -> None:
         """Add to the means that `flush` takes. Tensors stay where they are until then."""
@@ -268,6 +275,24 @@ class TrainingLogger:
         except graph.NoGraph as error:
             self._to.text("training/graph", f"no graph: {error}", self.step)
 
+    def log_histogram(self, tag: str, values: Any, step: int | None = None) -> None:
+        """The distribution of any ``values``, ``{model}/{tag}``, from at most 16,384 of them."""
+        self._to.histogram(tag, values, self._at(step, ("histogram", tag)))
+
+    def log_activations(
+        self, model: Any, inputs: Any, layers: Sequence[str] | None = None, step: int | None = None
+    ) -> dict[str, Any]:
+        """What ``layers`` (names of modules; by default all that have none below) put out.
+
+        ``inputs`` (a tensor, a tuple or a dict) go through the model once, without gradients and in
+        evaluation mode, as which it is left as it was. Each layer's mean, standard deviation, share
+        of zeros and distribution; returned are the outputs. Raises `DataError` for a name that is
+        no layer.
+        """
+        found = activations.of(model, inputs, layers)
+        insight.activations(self._to, found, self._at(step, "activations"))
+        return found
+
     # -- what the model does ---------------------------------------------------------------------
 
     def log_attention(self, weights: Any, step: int | None = None) -> None:
@@ -359,6 +384,39 @@ class TrainingLogger:
         except (OSError, ResultError) as error:
             self._to.events.fail(f"the log ends here: {error}")
 
+    def log_figure(self, tag: str, figure: Any, step: int | None = None) -> None:
+        """A matplotlib figure, or anything else with ``savefig``: a loss landscape, collapse plots.
+
+        Raises `DataError` for anything else. The figure stays open.
+        """
+        png, height, width = pictures.drawn(figure)
+        at = self._at(step, ("figure", tag))
+        self._to.png(f"training/figures/{tag}", png, height, width, at)
+
+    def log_hparams(
+        self, hparams: Any, metrics: Mapping[str, Any] | None = None, step: int | None = None
+    ) -> None:
+        """The row of this training in the HPARAMS tab: what it was given, and what came out.
+
+        ``hparams``: a mapping, a dataclass or a namespace; nested names are dotted. ``metrics``
+        become scalars ``hparams/{name}``; `harness.training.best_configuration` finds the best.
+        """
+        values = flat(self._named(hparams))
+        found = {f"hparams/{name}": value for name, value in (metrics or {}).items()}
+        at = self._at(step, "hparams")
+        for name, value in found.items():
+            self._to.scalar(name, value, at)
+        self._to.hparams(values, [*found], at)
+
+    def log_layout(self, layout: Mapping[str, Mapping[str, Sequence[str]]] | None = None) -> None:
+        """Charts of the CUSTOM SCALARS tab: category -> chart -> tags of its curves.
+
+        A tag is what stands below the model (``training/loss``), or a regular expression of that.
+        Without a ``layout``: training over validation for loss, accuracy and F1, learning rates,
+        gradient norms. The tab takes one layout a run, the last.
+        """
+        self._to.layout(layouts.TRAINING if layout is None else layout, self.step)
+
     def log_text(self, tag: str, text: str, step: int | None = None) -> None:
         """Markdown, shown in TensorBoard's TEXT tab."""
         self._to.text(f"training/text/{tag}", text, self._at(step, ("text", tag)))
@@ -368,13 +426,17 @@ class TrainingLogger:
 
         Nested ones get dotted names. Raises `DataError` for anything else.
         """
+        self._to.text("training/config", table(self._named(config)), self.step)
+
+    @staticmethod
+    def _named(config: Any) -> dict[str, object]:
         names = named(config)
         if names is None:
             raise DataError(
                 f"a configuration of type {type(config).__name__} has no names",
                 "give a mapping, a dataclass or a namespace",
             )
-        self._to.text("training/config", table(names), self.step)
+        return names
 
     def log_system(self, step: int | None = None) -> dict[str, float]:
         """Every sensor now, ``training/system/memory/rss_bytes`` and so on; returned as well.
@@ -403,4 +465,4 @@ class TrainingLogger:
     def _due(self, every: int, step: int | None, subject: Hashable) -> int | None:
         """The step, where it is one of every ``every``."""
         at = self._to.at(step, subject)
-        return at if every and at % every == 0 else None
+        return at if self.enabled and every and at % every == 0 else None

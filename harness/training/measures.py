@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
+from harness.stats.histogram import equal_bins
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
@@ -173,41 +174,11 @@ def effective_rank(matrix: Array) -> float:
     return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
-class Bins(msgspec.Struct, frozen=True):
-    """A histogram as TensorBoard stores it: ``limits[i]`` is the upper edge of ``counts[i]``."""
-
-    low: float
-    high: float
-    total: float
-    squares: float
-    limits: tuple[float, ...]
-    counts: tuple[int, ...]
-
-    def fields(self) -> dict[str, object]:
-        """As `harness.tensorboard.events.histogram` takes them."""
-        return {"min": self.low, "max": self.high, "num": sum(self.counts), "sum": self.total,
-                "sum_squares": self.squares, "bucket_limits": self.limits,
-                "bucket_counts": self.counts}  # fmt: skip
-
-
-def bins(values: Array, number: int = 30) -> Bins | None:
-    """Equal-width bins over the finite ones of ``values``; None where there are none.
-
-    Thirty, as many as TensorBoard draws.
-    """
+def bins(values: Array, number: int = 30) -> dict[str, Any] | None:
+    """Equal-width bins over the finite ones of ``values``, as a histogram's event takes them; None
+    where there are none."""
     flat = np.asarray(values, dtype=np.float64).reshape(-1)
-    flat = flat[np.isfinite(flat)]
-    if not flat.size:
-        return None
-    low, high = float(flat.min()), float(flat.max())
-    if high - low <= abs(low) * 1e-12:  # too narrow to divide
-        limits, counts = [low, high + max(abs(high), 1.0) * 1e-6], [0, len(flat)]
-    else:
-        found, edges = np.histogram(flat, bins=number, range=(low, high))
-        limits, counts = edges.tolist(), [0, *found.tolist()]
-    with np.errstate(over="ignore"):
-        total, squares = float(flat.sum()), float(np.square(flat).sum())
-    return Bins(low, high, total, squares, tuple(limits), tuple(counts))
+    return equal_bins(flat[np.isfinite(flat)].tolist(), number)
 
 
 def _finite(what: str, values: Array) -> Floats:

@@ -6,11 +6,12 @@ leaves that range is scaled from its own least to its greatest value.
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ _BLUE, _OVER, _UNDER, _GREY = (66, 133, 244), (229, 115, 115), (129, 199, 132), 
 _FULL = 10  # samples of a bin whose accuracy means something
 _GRID_PIXELS = 96  # small images are enlarged to about this: TensorBoard shows pixels as they are
 _PLOT = 300  # pixels of a reliability picture, each way
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def picture(image: Array) -> Picture:
@@ -110,6 +112,22 @@ def reliability(found: Calibration) -> Picture:
     return sheet
 
 
+def drawn(figure: Any) -> tuple[bytes, int, int]:
+    """A figure as PNG with its height and width. Raises `DataError` for what cannot be drawn."""
+    save = getattr(figure, "savefig", None)
+    if save is None:
+        raise DataError(
+            f"a {type(figure).__name__} is no figure", "give a matplotlib figure, or log_image"
+        )
+    buffer = io.BytesIO()
+    save(buffer, format="png")
+    data = buffer.getvalue()
+    if data[:8] != _SIGNATURE or data[12:16] != b"IHDR":
+        raise DataError(f"{type(figure).__name__}.savefig gave no PNG", "give a matplotlib figure")
+    width, height = struct.unpack(">II", data[16:24])
+    return data, height, width
+
+
 def _faded(colour: Colour, count: int) -> Colour:
     """Towards white for a bin of less than `_FULL` samples."""
     share = 0.25 + 0.75 * min(1.0, count / _FULL)
@@ -130,7 +148,7 @@ def png(image: Picture) -> bytes:
     rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
+    return _SIGNATURE + b"".join(_chunk(kind, data) for kind, data in chunks)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

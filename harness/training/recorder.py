@@ -10,7 +10,7 @@ import dataclasses
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +20,10 @@ import numpy as np
 
 from harness.errors import DataError, ResultError, UsageError
 from harness.host.names import tame
-from harness.tensorboard import events
+from harness.tensorboard import events, layouts
 from harness.training import arrays, pictures
 from harness.training.alerts import Alarms, Alert, TrainingAlert
-from harness.training.events import QuietEventFile
+from harness.training.events import NoEvents, QuietEventFile
 from harness.training.measures import Array, bins
 
 _CELL_LENGTH = 500  # characters of a value in a table
@@ -39,9 +39,14 @@ class Recorder:
         alarms: Alarms,
         on_alert: Callable[[Alert], object] | None,
         raise_on: Collection[str],
+        enabled: bool = True,
     ) -> None:
         self.model = model_tag(model_name)
-        self.folder, self.events = _begin(logdir, self.model)
+        self.events: QuietEventFile | NoEvents
+        if enabled:
+            self.folder, self.events = _begin(logdir, self.model)
+        else:
+            self.folder, self.events = logdir, NoEvents()
         self.step = 0
         self.alerts: list[Alert] = []
         self._alarms = alarms
@@ -85,7 +90,7 @@ class Recorder:
         """Of at most `arrays.SAMPLE` of ``values``; those that are not finite are left out."""
         found = bins(arrays.sample(values))
         if found is not None:
-            self.events.add(self._tag(name), events.histogram(found.fields()), step)
+            self.events.add(self._tag(name), events.histogram(found), step)
 
     def text(self, name: str, markdown: str, step: int) -> None:
         self.events.add(self._tag(name), events.text(markdown), step)
@@ -94,6 +99,21 @@ class Recorder:
         height, width = image.shape[:2]
         value = events.image(pictures.png(image), height, width)
         self.events.add(self._tag(name), value, step)
+
+    def png(self, name: str, png: bytes, height: int, width: int, step: int) -> None:
+        """A picture that is a PNG file already."""
+        self.events.add(self._tag(name), events.image(png, height, width), step)
+
+    def hparams(self, values: Mapping[str, object], metrics: Sequence[str], step: int) -> None:
+        """``values`` as TensorBoard keeps them: numbers, truth values, texts."""
+        row = {name: value if isinstance(value, bool) else _plain(value)
+               for name, value in values.items() if value is not None}  # fmt: skip
+        columns = {f"{self.model}/{name}": 0.0 for name in metrics}
+        for tag, fields in events.hparams({"model": self.model, **row}, columns):
+            self.events.add(tag, fields, step)
+
+    def layout(self, layout: Mapping[str, Mapping[str, Sequence[str]]], step: int) -> None:
+        self.events.add(layouts.TAG, layouts.encoded(layouts.below(self.model, layout)), step)
 
     def finite(self, name: str, values: Any, step: int) -> Array | None:
         """``values`` as an array; None and an alert where some are not finite."""
@@ -132,6 +152,13 @@ class Recorder:
             self._on_alert(alert)
         if rule in self._raise_on:
             raise TrainingAlert(alert.message)
+
+
+def _plain(value: object) -> float | str:
+    """A hyperparameter: a finite number as it is, anything else as text."""
+    if isinstance(value, int | float) and math.isfinite(value):
+        return float(value)
+    return " ".join(str(value).split())[:_CELL_LENGTH]
 
 
 def _checked(step: int) -> int:

@@ -59,7 +59,7 @@ class SystemMonitor:
             except Exception as error:  # as above: it is absent from now on
                 self.absent[profiler.name] = _broken(error)
                 self._profilers.remove(profiler)
-        return found
+        return found | torch_memory()
 
     def _figures(
         self, channels: Sequence[Channel], values: Sequence[float | None], now_ns: int
@@ -98,6 +98,23 @@ class SystemMonitor:
 
 def _broken(error: Exception) -> Unavailable:
     return coded("error", f"it fails: {type(error).__name__}: {error}", "repair or uninstall it")
+
+
+def torch_memory() -> dict[str, float]:
+    """Bytes that torch's allocator has handed out and reserved on the current GPU, and its peaks.
+
+    Nothing where torch computes on none.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    cuda = torch.cuda
+    return {
+        "memory/torch_allocated_bytes": float(cuda.memory_allocated()),
+        "memory/torch_reserved_bytes": float(cuda.memory_reserved()),
+        "memory/torch_allocated_peak_bytes": float(cuda.max_memory_allocated()),
+        "memory/torch_reserved_peak_bytes": float(cuda.max_memory_reserved()),
+    }
 
 
 def current_device() -> str:

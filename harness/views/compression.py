@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.compression.model import METRICS, Board, Entry, Figure
+from harness.views.markdown import escape, table_line
 from harness.views.terminal import style_of
 from harness.views.text import count, number, plain, quantity
 
@@ -90,6 +91,17 @@ def interval(figure: Figure, metric: str) -> str:
     low, high = value_text(figure.low, metric), value_text(figure.high, metric)
     number, _, unit = low.partition(" ")
     return f"95 % interval {number if high.endswith(f' {unit}') else low} to {high}"
+
+
+def entry_table(entries: Sequence[Entry]) -> str:
+    """Entries as a Markdown table, for the TEXT tab: a row a precision, and what is missing."""
+    shown = [at for at, name in enumerate(HEADER) if name not in ("model",)]
+    lines = [table_line([HEADER[at] for at in shown]), table_line([":--"] * len(shown))]
+    for entry in entries:
+        row = cells(entry)
+        lines.append(table_line([escape(row[at].text) for at in shown]))
+    lacking = [f"- {escape(line)}" for line in missing_lines(entries)]
+    return "\n".join([*lines, "", *lacking])
 
 
 def missing_lines(entries: Sequence[Entry]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from harness.maybe import Maybe, Unavailable, explain
-from harness.protocols import Proof
+from harness.protocols import Proof, QuantizationCost
 from harness.records.result import (
     NOT_ASKED,
     NOT_REACHED,
@@ -307,6 +307,8 @@ def _precision(precision: PrecisionInfo) -> Iterator[tuple[str, str, str]]:
     if made is not None:
         source = f"calibrated on {made.calibration_source} ({made.calibration_samples} samples)"
         yield "made by", plain(made.method), f"{made.route}; {made.scheme}; {source}"
+        if made.cost is not None:
+            yield from _cost(made.cost)
         if made.proof is not None:
             yield from _proof(made.proof)
     yield "file", size(precision.file_size_bytes), _size_note(precision)
@@ -315,6 +317,13 @@ def _precision(precision: PrecisionInfo) -> Iterator[tuple[str, str, str]]:
             yield "fidelity", "n/a", why(precision.fidelity)
     else:
         yield from _fidelity(precision.fidelity)
+
+
+def _cost(cost: QuantizationCost) -> Iterator[tuple[str, str, str]]:
+    """Of making the artifact, when it was made."""
+    peak, note = _maybe(cost.peak_rss_bytes, size, "")
+    told = f"{cost.cpu_s:.1f} s of processor time, memory peak {peak}"
+    yield "made in", f"{number(cost.duration_s, 3)} s", f"{told}{f' ({note})' if note else ''}"
 
 
 def _proof(proof: Proof) -> Iterator[tuple[str, str, str]]:

@@ -23,7 +23,7 @@ FOLDERS = {"harness": "harness", "backends": "harness.backends", "profiles": "ha
 # other. Deeper names come before the room that they are in.
 LAYERS = (
     ("harness.__main__",),
-    ("harness.cli", "harness.pytest_plugin"),
+    ("harness.cli", "harness.pytest_plugin", "harness.compat"),
     ("harness.fleet",),  # a sweep over several machines, which says what each has
     (
         "harness.sweep",

@@ -1,9 +1,8 @@
 // One card per model: each precision beside its reference, and what changed, in words and signs.
 
 import { el, name } from "./dom.js";
-import {
-  SIGNS, auroraText, change, conditionsOf, figureText, number,
-} from "./format.js";
+import { auroraText, conditionsOf, figureText, number } from "./format.js";
+import { verdict } from "./verdict.js";
 
 // what a card compares: the metric, and the ratio that says how it changed
 const ROWS = [
@@ -64,27 +63,6 @@ function row(metric, ratio, entry, reference, metrics) {
 function short(figure, unit) {
   const [value] = figureText(figure, unit).split(" (");
   return el("span", { "data-tip": figureText(figure, unit) }, value);
-}
-
-/** The change, in the words of `harness compare`: colour and arrow only where it is certain. */
-function verdict(ratio, value, judged) {
-  if (value === undefined) return el("span", { class: "dim" }, "–");
-  const found = change(ratio, sideBySide(ratio, value, judged));
-  const said = judged?.verdict ?? "inconclusive";
-  const look = LOOKS[said] ?? "uncertain";
-  const bounds = judged && judged.low !== null && judged.design !== "exact"
-    ? `ratio ${number(judged.ratio)} (95 %: ${number(judged.low)} to ${number(judged.high)}), ${judged.design}` : "";
-  const tip = [said, bounds, judged?.reason, judged?.doubt].filter(Boolean).join("\n");
-  return el("span", { class: `change ${look}`, tabindex: 0, "data-tip": tip },
-    el("span", { "aria-hidden": "true" }, `${SIGNS[look]} `), found.text,
-    el("small", { class: "said" }, ` ${said}`));
-}
-
-const LOOKS = { improved: "better", regressed: "worse", unchanged: "same" };
-
-/** Where a duel let the two take turns, its ratio is the one to show. */
-function sideBySide(ratio, value, judged) {
-  return ratio === "speedup" && judged?.design === "paired rounds" && judged.ratio ? 1 / judged.ratio : value;
 }
 
 /** What would decide, where the latencies are not told apart. */

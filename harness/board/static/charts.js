@@ -3,8 +3,12 @@
 //
 //   pareto(node, board, {metric, theme})    accuracy against latency_ms, model_size_mb or energy_j
 //   latencies(node, entries, {theme, whole})   distributions laid over each other, tail and all
+//   aurora(node, entries, {theme})             each score's components, as factors
+//   ratios(node, entries, {theme})             latency against the reference, with intervals
 //
-// Each returns {update(data, options), dispose(), png(), svg(), csv(), resize()}.
+// Each returns {update(data, options), dispose(), png(), svg(), csv(), rows(), resize()}. `MORE` lists
+// those that the page shows below its table: another chart (a roofline, a capacity curve) is another
+// function here and another line there.
 
 import { csv } from "./download.js";
 import { el } from "./dom.js";
@@ -25,6 +29,9 @@ const FONT = "Roboto, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif";
 const MANY = 40; // points, beyond which only those on the frontier are named
 const CANVAS_FROM = 400; // points, from which a canvas draws faster than SVG
 const BULK = 0.95; // of the inferences: a tail of a few would squeeze them into a line
+const MOST_ARROWS = 60; // beyond which they would hide the points: then a few stand for all
+const FEW_ARROWS = 12;
+const MOST_BARS = 12; // entries in a chart of bars
 const WIDE = 15; // a range of more than this, largest over smallest, is drawn on a log axis
 
 /** Precisions in order of first sight, the reference's first: the order of colours and symbols. */
@@ -59,7 +66,7 @@ function paretoPoints(board, metric) {
   return points;
 }
 
-function paretoOption(board, { metric, metrics, theme }) {
+function paretoOption(board, { metric, metrics, theme, facet = "" }) {
   const colors = THEMES[theme];
   const points = paretoPoints(board, metric);
   if (!points.length) return null;
@@ -85,7 +92,8 @@ function paretoOption(board, { metric, metrics, theme }) {
   });
   return {
     ...common(colors),
-    title: title(`Accuracy against ${metrics[metric].title.toLowerCase()}`, colors),
+    ...zoom(),
+    title: title(`Accuracy against ${metrics[metric].title.toLowerCase()}${facet ? `, ${facet}` : ""}`, colors),
     legend: legend(precisions, colors),
     tooltip: tooltip(colors, ({ data }) => data?.point && paretoTip(data.point, metrics, metric, board.entries)),
     xAxis: {
@@ -96,8 +104,46 @@ function paretoOption(board, { metric, metrics, theme }) {
       ...axis(colors, "Accuracy"), nameGap: 48, type: "value", scale: true, ...room(points),
       axisLabel: { color: colors.dim, formatter: (value) => number(value, 5).replace(/\.?0+$/, "") },
     },
-    series: [...series, frontierLine(best, points, factor, colors), intervals(points, factor, colors, precisions)],
+    series: [...series, frontierLine(best, points, factor, colors), arrows(points, factor, colors),
+      intervals(points, factor, colors, precisions)],
   };
+}
+
+/** From each model's reference to what became of it: what compression gained and cost at sight. */
+function arrows(points, factor, colors) {
+  const known = new Map(points.map((p) => [JSON.stringify([p.entry.run, p.entry.model, p.entry.precision]), p]));
+  const all = points
+    .map((p) => [known.get(JSON.stringify([p.entry.reference_run, p.entry.model, p.entry.reference])), p])
+    .filter(([from]) => from);
+  const every = all.length > MOST_ARROWS ? Math.ceil(all.length / FEW_ARROWS) : 1;
+  const pairs = all.filter((_, index) => index % every === 0);
+  return {
+    id: "arrows", type: "custom", silent: true, z: 2, clip: true,
+    data: pairs.map(([from, to]) => [from.x / factor, from.y, to.x / factor, to.y]),
+    encode: { x: [0, 2], y: [1, 3] },
+    renderItem: (params, api) => {
+      const [x1, y1] = api.coord([api.value(0), api.value(1)]);
+      const [x2, y2] = api.coord([api.value(2), api.value(3)]);
+      const length = Math.hypot(x2 - x1, y2 - y1);
+      if (length < 18) return null;
+      const [ux, uy] = [(x2 - x1) / length, (y2 - y1) / length];
+      const [tx, ty] = [x2 - 8 * ux, y2 - 8 * uy]; // in front of the point
+      const style = { stroke: colors.dim, fill: colors.dim, lineWidth: 1.2, opacity: 0.75 };
+      const wing = (side) => [tx - 8 * ux + side * 3.5 * uy, ty - 8 * uy - side * 3.5 * ux];
+      return {
+        type: "group", children: [
+          { type: "line", shape: { x1: x1 + 7 * ux, y1: y1 + 7 * uy, x2: tx, y2: ty }, style },
+          { type: "polygon", shape: { points: [[tx, ty], wing(1), wing(-1)] }, style },
+        ],
+      };
+    },
+  };
+}
+
+/** By shift and wheel, or two fingers: a wheel alone scrolls the page. */
+function zoom() {
+  const inside = { type: "inside", filterMode: "none", zoomOnMouseWheel: "shift", moveOnMouseWheel: false, preventDefaultMouseMove: false };
+  return { dataZoom: [{ ...inside, xAxisIndex: 0 }, { ...inside, yAxisIndex: 0 }] };
 }
 
 /** At most MANY of them, evenly: more names than that nobody can read. */
@@ -290,6 +336,136 @@ function latencyTable(entries) {
   return rows;
 }
 
+// -- AURORA -----------------------------------------------------------------------------------------
+
+const PARTS = ["accuracy_retention", "speedup", "size_ratio", "energy_ratio"];
+
+/** What a score is made of: each component as a factor, above 1 where it is better. */
+export function aurora(node, entries, options) {
+  return chart(node, auroraOption, auroraTable, entries, options);
+}
+
+function scored(entries) {
+  return entries.filter((entry) => entry.aurora);
+}
+
+function auroraOption(entries, { theme }) {
+  const colors = THEMES[theme];
+  const all = scored(entries);
+  const known = [...all].sort((a, b) => b.aurora.score - a.aurora.score).slice(0, MOST_BARS).reverse();
+  if (!known.length) return null;
+  const parts = PARTS.filter((part) => known.some((entry) => entry.aurora.components[part] !== undefined));
+  const more = all.length > known.length ? `, the best ${known.length} of ${all.length}` : "";
+  return {
+    ...common(colors), grid: { left: 150, right: 64, top: 72, bottom: 52 },
+    title: title(`AURORA and its components${more}`, colors),
+    legend: legend(parts.map((part) => part.replaceAll("_", " ")), colors),
+    tooltip: tooltip(colors, ({ dataIndex }) => {
+      const { model, precision, aurora: found } = known[dataIndex];
+      return tipBox(`${model} ${precision}`, [["AURORA", number(found.score)],
+        ...Object.entries(found.components).map(([part, value]) => [part.replaceAll("_", " "), number(value, 3)]),
+        ...(found.penalty < 1 ? [["times, for lost accuracy", number(found.penalty, 2)]] : [])]);
+    }),
+    xAxis: { ...axis(colors, "factor, above 1 is better"), type: "log", logBase: 2, min: (r) => Math.min(0.5, r.min), },
+    yAxis: {
+      type: "category", data: known.map((_, index) => String(index)), axisTick: { show: false },
+      axisLine: { lineStyle: { color: colors.line } },
+      axisLabel: { color: colors.text, width: 130, overflow: "truncate",
+        formatter: (index) => labelOf(known[Number(index)]) },
+    },
+    series: parts.map((part, at) => ({
+      id: `p${at}`, name: `p${at}`, type: "bar", barGap: "10%", barCategoryGap: "28%",
+      itemStyle: { color: colors.series[at % colors.series.length] },
+      data: known.map((entry) => entry.aurora.components[part] ?? "-"),
+      ...(at === parts.length - 1 ? {
+        label: { show: true, position: "right", color: colors.text, fontWeight: 600,
+          formatter: ({ dataIndex }) => number(known[dataIndex].aurora.score, 3) },
+      } : {}),
+      ...(at ? {} : { markLine: {
+        silent: true, symbol: "none", label: { show: false }, data: [{ xAxis: 1 }],
+        lineStyle: { color: colors.dim, type: "solid", width: 1 },
+      } }),
+    })),
+  };
+}
+
+function auroraTable(entries) {
+  return [["model", "precision", "setting", "aurora", ...PARTS, "penalty", "missing"], ...scored(entries).map((e) => [
+    e.model, e.precision, e.setting ?? "", e.aurora.score, ...PARTS.map((part) => e.aurora.components[part] ?? null),
+    e.aurora.penalty, e.aurora.missing.join(" "),
+  ])];
+}
+
+// -- ratios with intervals --------------------------------------------------------------------------
+
+/** Latency over the reference's, as harness compare and harness duel have it. */
+export function ratios(node, entries, options) {
+  return chart(node, ratiosOption, ratiosTable, entries, options);
+}
+
+function tested(entries) {
+  return entries.filter((entry) => entry.judged?.latency_ms?.low != null);
+}
+
+function ratiosOption(entries, { theme }) {
+  const colors = THEMES[theme];
+  const all = tested(entries);
+  const known = all.slice(0, 2 * MOST_BARS).reverse();
+  if (!known.length) return null;
+  const found = known.map((entry) => entry.judged.latency_ms);
+  const paint = { improved: colors.series[2], regressed: colors.series[6] };
+  return {
+    ...common(colors), grid: { left: 150, right: 90, top: 48, bottom: 52 },
+    title: title("Latency against the reference, with 95 % intervals", colors),
+    tooltip: tooltip(colors, ({ dataIndex }) => tipBox(labelOf(known[dataIndex]), [
+      ["ratio", `${number(found[dataIndex].ratio)} (${number(found[dataIndex].low)} to ${number(found[dataIndex].high)})`],
+      ["verdict", found[dataIndex].verdict], ["by", found[dataIndex].design], ["because", found[dataIndex].reason]])),
+    xAxis: {
+      ...axis(colors, "share of the reference's time, below 1 is faster"), type: "value", scale: true,
+      min: (r) => Math.min(r.min, 0.95), max: (r) => Math.max(r.max, 1.05),
+      axisLabel: { color: colors.dim, hideOverlap: true, formatter: (value) => number(value, 3) },
+    },
+    yAxis: {
+      type: "category", data: known.map((_, index) => String(index)), axisTick: { show: false },
+      axisLine: { lineStyle: { color: colors.line } },
+      axisLabel: { color: colors.text, width: 130, overflow: "truncate", formatter: (index) => labelOf(known[Number(index)]) },
+    },
+    series: [{
+      id: "ranges", type: "custom", silent: true, encode: { x: [1, 2], y: 0 },
+      data: found.map((one, index) => [index, one.low, one.high]),
+      renderItem: (params, api) => {
+        const [x1, y] = api.coord([api.value(1), api.value(0)]);
+        const [x2] = api.coord([api.value(2), api.value(0)]);
+        const stroke = paint[found[params.dataIndex].verdict] ?? colors.dim;
+        return { type: "line", shape: { x1, y1: y, x2, y2: y }, style: { stroke, lineWidth: 2.5 } };
+      },
+    }, {
+      id: "ratios", type: "scatter", symbolSize: 10,
+      data: found.map((one, index) => ({
+        value: [one.ratio, index], symbol: one.design === "paired rounds" ? "diamond" : "circle",
+        itemStyle: { color: paint[one.verdict] ?? colors.dim },
+      })),
+      label: { show: true, position: "right", distance: 14, color: colors.text, fontSize: 11,
+        formatter: ({ dataIndex }) => found[dataIndex].verdict },
+      markLine: { silent: true, symbol: "none", label: { show: false }, data: [{ xAxis: 1 }],
+        lineStyle: { color: colors.dim, type: [4, 4], width: 1 } },
+    }],
+  };
+}
+
+function ratiosTable(entries) {
+  return [["model", "precision", "setting", "ratio", "low", "high", "verdict", "design"], ...tested(entries).map((e) => {
+    const { ratio, low, high, verdict, design } = e.judged.latency_ms;
+    return [e.model, e.precision, e.setting ?? "", ratio, low, high, verdict, design];
+  })];
+}
+
+/** The charts below the table: what each is called, how it is drawn, and what it lacks if it is not. */
+export const MORE = [
+  { label: "AURORA", make: aurora, lacks: "No entry shown has an AURORA score." },
+  { label: "latency ratios", make: ratios, lacks: "No entry shown has a ratio with an interval: that takes five launches of both, or a duel." },
+];
+
 // -- what all share -------------------------------------------------------------------------------
 
 function isWide(values) {
@@ -306,7 +482,7 @@ function common(colors) {
 }
 
 function title(text, colors) {
-  return { text, left: 12, top: 8, textStyle: { color: colors.text, fontSize: 14, fontWeight: 600 } };
+  return { text, left: 12, top: 8, textStyle: { color: colors.text, fontSize: 14, fontWeight: 600, width: 380, overflow: "truncate" } };
 }
 
 /** Series are called p0, p1, ... inside ECharts; what an event file calls them is only drawn. */
@@ -393,6 +569,7 @@ function chart(node, optionOf, tableOf, firstData, firstOptions) {
     svg: () => picture("svg", (aside) => aside.renderToSVGString()),
     png: () => picture("canvas", (aside, backgroundColor) =>
       aside.getDataURL({ type: "png", pixelRatio: 2, backgroundColor })),
+    rows: () => tableOf(data, options),
     csv: () => csv(tableOf(data, options)),
   };
 }

@@ -59,6 +59,16 @@ export function auroraText(aurora) {
   return lines.join("\n");
 }
 
+/** `27 Nov, 14:05` of an ISO 8601 stamp, in the reader's own time; empty for what is none. */
+export function localTime(stamp) {
+  const date = new Date(stamp ?? "");
+  if (Number.isNaN(date.getTime())) return "";
+  const sameYear = date.getFullYear() === new Date().getFullYear();
+  return date.toLocaleString(undefined, {
+    day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", ...(sameYear ? {} : { year: "numeric" }),
+  });
+}
+
 export function words(identifier) {
   return identifier.replaceAll("_", " ");
 }

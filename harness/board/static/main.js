@@ -1,10 +1,12 @@
 // The page: toolbar, table, charts, cards; and the poll that keeps them up to date.
 
-import { latencies, pareto } from "./charts.js";
+import { readAddress, writeAddress } from "./address.js";
+import { MORE, latencies, pareto } from "./charts.js";
 import { cards } from "./cards.js";
 import { el, installTips, toggle } from "./dom.js";
+import { number } from "./format.js";
 import { csv, fileName, save } from "./download.js";
-import { filtered, newState, overlaid, sorted, valuesOf } from "./state.js";
+import { datasetOf, filtered, newState, overlaid, sorted, valuesOf } from "./state.js";
 import { columnsFor, makeTable, tableRows } from "./table.js";
 import { makeToolbar } from "./toolbar.js";
 
@@ -14,6 +16,8 @@ const COSTS = [["latency_ms", "latency"], ["model_size_mb", "model size"], ["ene
 /** Fill `root`. `first`: a Response that is already on its way from `address`. */
 export function start(root, address, first) {
   const state = newState(themeOfPage());
+  readAddress(state);
+  document.title = "Compression Board";
   const page = build(root, state);
   const poll = poller(address, (payload) => {
     state.board = payload.board;
@@ -57,12 +61,17 @@ function build(root, state) {
   const redraw = () => draw(page, state);
   const set = (change) => {
     Object.assign(state, change);
+    writeAddress(state);
     redraw();
   };
   const toolbar = makeToolbar(state, set, () => page.onReload(), (theme) => applyTheme(root, state, theme, redraw));
   const table = makeTable(tableActions(state, set));
   const notes = el("div", { class: "notes", role: "status" });
   const charts = COSTS.map(([metric, what]) => chartFigure(`accuracy against ${what}`, { metric }));
+  const facets = Array.from({ length: FACETS - 1 }, (_, at) =>
+    chartFigure(`accuracy against latency, dataset ${at + 2}`, { metric: "latency_ms" }));
+  const others = MORE.map(({ label, lacks }) => chartFigure(label, { lacks }));
+  const story = el("p", { class: "story dim" });
   const tail = toggle("Whole tail", false, () => set({ whole: !state.whole }), { class: "small" });
   const overlay = chartFigure("latency distribution", {}, tail);
   const grid = el("div", { class: "grid" });
@@ -73,19 +82,21 @@ function build(root, state) {
     onclick: () => save("compression.csv", csv(tableRows(filtered(state), state.metrics)), "text/csv"),
   }, "CSV");
   const main = el("main", {},
-    el("section", { class: "panel", "aria-label": "Models by precision" }, toolbar.node, notes, table.node,
+    el("section", { class: "panel", "aria-label": "Filters" }, toolbar.node, notes),
+    story, el("div", { class: "charts" }, ...[...charts, ...facets].map((c) => c.node)),
+    heading("Models by precision"),
+    el("section", { class: "panel", "aria-label": "Models by precision" }, table.node,
       el("div", { class: "below" }, table.pager, tableCsv)),
-    heading("Accuracy against cost"), el("div", { class: "charts" }, ...charts.map((c) => c.node)),
-    heading("Latency ", el("small", {}, "of the rows selected in the table; without a selection, of the first few")),
-    overlay.node,
+    heading("Latency and scores ", el("small", {}, "distributions of the rows selected in the table; without a selection, of the first pair")),
+    el("div", { class: "charts" }, overlay.node, ...others.map((c) => c.node)),
     heading("Model by model ", el("small", {}, "each precision beside the one it is compared with")), grid, more);
   root.classList.add("compression-board");
   root.replaceChildren(main);
   installTips(root);
-  new ResizeObserver(() => [...charts, overlay].forEach((c) => c.resize())).observe(main);
+  new ResizeObserver(() => [...charts, ...facets, overlay, ...others].forEach((c) => c.resize())).observe(main);
   followTheme((theme) => applyTheme(root, state, theme, redraw));
   applyTheme(root, state, state.theme, () => {});
-  return Object.assign(page, { toolbar, table, notes, charts, overlay, tail, grid, more, redraw, say: toolbar.say });
+  return Object.assign(page, { toolbar, table, notes, charts, facets, others, story, overlay, tail, grid, more, redraw, say: toolbar.say });
 }
 
 /** The table at once; what takes longer once the browser has shown it. */
@@ -101,9 +112,16 @@ function draw(page, state) {
 }
 
 function drawCharts(page, state, entries) {
-  for (const chart of page.charts) {
-    chart.draw(pareto, { entries }, { metrics: state.metrics, theme: state.theme });
-  }
+  const sets = byDataset(entries);
+  const drawing = { metrics: state.metrics, theme: state.theme };
+  for (const chart of page.charts) chart.draw(pareto, { entries: sets[0]?.[1] ?? entries }, drawing);
+  page.facets.forEach((chart, at) => {
+    const [dataset, found] = sets[at + 1] ?? ["", []];
+    chart.node.hidden = !found.length;
+    if (found.length) chart.draw(pareto, { entries: found }, { ...drawing, facet: dataset });
+  });
+  page.story.textContent = storyOf(sets, entries);
+  page.others.forEach((chart, at) => chart.draw(MORE[at].make, entries, drawing));
   const all = state.board.entries;
   page.overlay.draw(latencies, overlaid(state, entries), {
     theme: state.theme, all, whole: state.whole,
@@ -111,13 +129,38 @@ function drawCharts(page, state, entries) {
   page.tail.setAttribute("aria-pressed", String(state.whole));
   const ordered = sorted(entries, state.sort, columnsFor(all, state.metrics));
   const shown = cards(ordered, state.board, state.metrics, state.cards);
-  page.grid.replaceChildren(...(shown.nodes.length ? shown.nodes : [emptyCards()]));
+  page.grid.replaceChildren(...(shown.nodes.length ? shown.nodes : [emptyCards(entries, all)]));
   page.more.hidden = shown.total <= state.cards;
   page.more.textContent = `Show more (${shown.total - state.cards} left)`;
   performance.mark("board: all");
 }
 
-function emptyCards() {
+/** Entries with an accuracy, by the dataset that it was measured on: the largest group first. */
+function byDataset(entries) {
+  const found = new Map();
+  for (const entry of entries.filter((e) => e.figures.accuracy)) {
+    const dataset = datasetOf(entry);
+    found.set(dataset, [...(found.get(dataset) ?? []), entry]);
+  }
+  return [...found].sort((a, b) => b[1].length - a[1].length).slice(0, FACETS);
+}
+
+const FACETS = 4; // datasets with a chart each
+
+function storyOf(sets, entries) {
+  const judged = entries.map((entry) => entry.judged?.latency_ms?.verdict).filter(Boolean);
+  const count = (word) => judged.filter((one) => one === word).length;
+  const told = ["improved", "regressed", "unchanged", "inconclusive", "not comparable"]
+    .filter(count).map((word) => `${count(word)} ${word}`);
+  const pairs = judged.length ? `Latency of ${judged.length} against their reference: ${told.join(", ")}. ` : "";
+  const arrows = judged.length ? "Arrows lead from a reference to what became of it; shift and wheel zoom." : "";
+  const several = sets.length > 1
+    ? ` Accuracies of different datasets do not compare: first ${sets[0][0]}, then a chart each.` : "";
+  return `${pairs}${arrows}${several}`;
+}
+
+function emptyCards(entries, all) {
+  if (all.length && !entries.length) return el("p", { class: "dim" }, "No entry passes the filters.");
   return el("p", { class: "dim" },
     "Nothing to compare yet: measure the same model at fp32 and at another precision, on one backend and machine.");
 }
@@ -168,9 +211,15 @@ function chartFigure(label, fixed, extra = null) {
       if (content !== null) save(fileName(label, kind.toLowerCase()), content, TYPES[kind]);
     },
   }, kind);
-  const buttons = el("figcaption", {}, extra,
+  const table = el("div", { class: "data", hidden: true });
+  const asTable = toggle("Table", false, () => {
+    table.hidden = !table.hidden;
+    asTable.setAttribute("aria-pressed", String(!table.hidden));
+    if (!table.hidden) table.replaceChildren(dataTable(label, chart.rows()));
+  }, { class: "small", "aria-label": `Show ${label} as a table` });
+  const buttons = el("figcaption", {}, extra, asTable,
     offer("PNG", async (c) => asBlob(c.png())), offer("SVG", (c) => c.svg()), offer("CSV", (c) => c.csv()));
-  const figure = el("figure", {}, node, why, buttons);
+  const figure = el("figure", {}, node, why, buttons, table);
   return {
     node: figure,
     resize: () => chart?.resize(),
@@ -179,12 +228,26 @@ function chartFigure(label, fixed, extra = null) {
       chart ??= make(node, data, all);
       const drawn = chart.update(data, all);
       buttons.hidden = !drawn;
+      if (!drawn) table.hidden = true;
+      if (!table.hidden) table.replaceChildren(dataTable(label, chart.rows()));
       why.hidden = drawn;
-      why.textContent = drawn ? "" : nothing(label, data, fixed.metric);
+      figure.classList.toggle("bare", !drawn);
+      why.textContent = drawn ? "" : fixed.lacks ?? nothing(label, data, fixed.metric);
     },
   };
 }
 
+/** What a chart shows, for who cannot see it. */
+function dataTable(label, [head, ...rows]) {
+  const cell = (value) => (typeof value === "number" ? number(value) : String(value ?? ""));
+  const shown = rows.slice(0, MOST_ROWS);
+  const left = rows.length - shown.length;
+  return el("table", {}, el("caption", {}, left ? `${label}, ${left} more rows in the CSV` : label),
+    el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text.replaceAll("_", " "))))),
+    el("tbody", {}, ...shown.map((row) => el("tr", {}, ...row.map((value) => el("td", {}, el("bdi", {}, cell(value))))))));
+}
+
+const MOST_ROWS = 200;
 const TYPES = { PNG: "image/png", SVG: "image/svg+xml", CSV: "text/csv" };
 
 /** A data: URL as a Blob: without fetch, which TensorBoard's policy would refuse. */

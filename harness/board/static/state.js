@@ -10,10 +10,11 @@ export function newState(theme) {
     text: "",
     precisions: new Set(), // those switched off
     backend: "",
+    dataset: "",
     hiddenRuns: new Set(),
     sort: { column: "model", descending: false },
     page: 0,
-    pageSize: 50,
+    pageSize: 15,
     cards: 12,
     expanded: new Set(),
     selected: new Set(),
@@ -29,7 +30,8 @@ export function filtered(state) {
   return state.board.entries.filter((entry) => {
     if (state.hiddenRuns.has(entry.run) || state.precisions.has(entry.precision)) return false;
     if (state.backend && entry.info.backend !== state.backend) return false;
-    const text = `${entry.model} ${entry.precision} ${entry.run} ${entry.status}`.toLowerCase();
+    if (state.dataset && datasetOf(entry) !== state.dataset) return false;
+    const text = `${entry.model} ${entry.precision} ${entry.setting ?? ""} ${entry.run} ${entry.status}`.toLowerCase();
     return wanted.every((word) => text.includes(word));
   });
 }
@@ -54,11 +56,67 @@ function compare(a, b) {
   return typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b);
 }
 
-/** Whose latencies are laid over each other: the selected, or else the first few that have any. */
+/** Whose latencies are laid over each other: the selected, or else the first pair that has any. */
 export function overlaid(state, entries) {
   const chosen = state.board.entries.filter((entry) => state.selected.has(keyOf(entry)));
-  const from = chosen.length ? chosen : entries.filter((entry) => entry.latencies).slice(0, 6);
-  return from.slice(0, 24);
+  return (chosen.length ? chosen : firstPair(entries, state.board.entries)).slice(0, 24);
+}
+
+/** An entry with its reference; without any pair, what there is of the first model. */
+function firstPair(entries, all) {
+  const known = entries.filter((entry) => entry.latencies);
+  for (const entry of known) {
+    const reference = entry.reference_run && referenceOf(entry, all);
+    if (reference?.latencies) return [reference, entry];
+  }
+  return known.filter((entry) => entry.model === known[0].model).slice(0, 6);
+}
+
+export function referenceOf(entry, all) {
+  return all.find((e) => e.run === entry.reference_run && e.model === entry.model && e.precision === entry.reference);
+}
+
+/** On what the accuracy of an entry was measured: only such entries stand on one frontier. */
+export function datasetOf(entry) {
+  return entry.info.accuracy_on || entry.info.dataset || (entry.info.source ? `as in ${entry.info.source}` : "not said");
+}
+
+// -- the view as an address ------------------------------------------------------------------------
+
+/** What the reader chose, as parameters; nothing of what is as it was at first. */
+export function toParameters(state) {
+  const found = new URLSearchParams();
+  if (state.text.trim()) found.set("text", state.text.trim());
+  for (const name of ["backend", "dataset"]) if (state[name]) found.set(name, state[name]);
+  if (state.precisions.size) found.set("without", JSON.stringify([...state.precisions].sort()));
+  const { column, descending } = state.sort;
+  if (column !== "model" || descending) found.set("sort", `${descending ? "-" : ""}${column}`);
+  if (state.page) found.set("page", String(state.page + 1));
+  if (state.selected.size) found.set("selected", JSON.stringify([...state.selected].map((key) => JSON.parse(key))));
+  if (state.whole) found.set("tail", "whole");
+  return found;
+}
+
+/** The other way. Whatever makes no sense is as at first. */
+export function fromParameters(state, found) {
+  state.text = found.get("text") ?? "";
+  state.backend = found.get("backend") ?? "";
+  state.dataset = found.get("dataset") ?? "";
+  state.precisions = new Set(list(found.get("without")).map(String));
+  const sort = found.get("sort") ?? "model";
+  state.sort = { column: sort.replace(/^-/, ""), descending: sort.startsWith("-") };
+  state.page = Math.max(0, (parseInt(found.get("page") ?? "1", 10) || 1) - 1);
+  state.selected = new Set(list(found.get("selected")).map((key) => JSON.stringify(key)));
+  state.whole = found.get("tail") === "whole";
+}
+
+function list(text) {
+  try {
+    const found = JSON.parse(text ?? "[]");
+    return Array.isArray(found) ? found : [];
+  } catch {
+    return [];
+  }
 }
 
 export function valuesOf(entries, pick) {

@@ -2,51 +2,74 @@
 
 import { el, name } from "./dom.js";
 import {
-  auroraText, conditionsOf, figureText, hasInterval, keyOf, number, scaleFor, words,
+  auroraText, conditionsOf, figureText, hasInterval, keyOf, localTime, number, quantity, scaleFor, words,
 } from "./format.js";
+import { linksTo } from "./links.js";
+import { verdict } from "./verdict.js";
 import { sorted } from "./state.js";
 
-const inTable = (metrics, when) => Object.keys(metrics).filter((id) => metrics[id].in_table === when);
+const FIRST = ["latency_ms", "accuracy"]; // and the gain: in sight on every screen
+const inTable = (metrics, when) =>
+  Object.keys(metrics).filter((id) => metrics[id].in_table === when && !FIRST.includes(id));
 
 /** The columns for these entries: metrics that nobody has are left out, but for the main ones. */
 export function columnsFor(entries, metrics) {
   const has = (id) => entries.some((entry) => entry.figures[id]);
   return [
-    { id: "model", title: "Model", value: (entry) => entry.model, cell: (e) => modelCell(e, entries) },
+    { id: "model", title: "Model", value: (entry) => entry.model, cell: modelCell },
     { id: "precision", title: "Precision", value: (e) => e.precision, cell: (e) => name(e.precision) },
-    { id: "run", title: "Run", value: (entry) => entry.run, cell: (entry) => name(entry.run) },
-    { id: "status", title: "Status", value: (entry) => entry.status, cell: statusCell },
-    ...inTable(metrics, "always").map((id) => metricColumn(id, metrics[id], entries)),
+    ...FIRST.map((id) => metricColumn(id, metrics[id])),
+    {
+      id: "gain", title: "Gain", numeric: true, cell: gainCell, value: (entry) => entry.ratios.speedup ?? null,
+      tip: "How much faster than its reference, and what harness compare says of it",
+    },
+    ...inTable(metrics, "always").map((id) => metricColumn(id, metrics[id])),
     {
       id: "aurora", title: "AURORA", numeric: true, cell: auroraCell,
       tip: "Weighted geometric mean of accuracy retention, speedup, size ratio and energy ratio against the reference, times 100. Above 100 is better.",
       value: (entry) => entry.aurora?.score ?? null,
     },
-    ...inTable(metrics, "where known").filter(has).map((id) => metricColumn(id, metrics[id], entries)),
+    ...inTable(metrics, "where known").filter(has).map((id) => metricColumn(id, metrics[id])),
+    { id: "status", title: "Status", value: (entry) => entry.status, cell: statusCell },
+    {
+      id: "when", title: "Measured", value: (entry) => entry.info.started_at ?? null,
+      cell: (entry) => el("span", { class: "dim", "data-tip": entry.run }, localTime(entry.info.started_at)),
+    },
   ];
 }
 
-function metricColumn(id, metric, entries) {
-  const values = entries.map((entry) => entry.figures[id]?.value).filter((v) => v !== undefined);
-  const scale = scaleFor(metric.unit, values);
+function metricColumn(id, metric) {
   const better = { lower: "lower is better", higher: "higher is better" }[metric.better] ?? "";
   return {
-    id, numeric: true, title: metric.head || metric.title, unit: scale.unit,
+    id, numeric: true, title: metric.head || metric.title,
     tip: [metric.title, better].filter(Boolean).join(": "),
     value: (entry) => entry.figures[id]?.value ?? null,
-    cell: (entry) => metricCell(entry, id, metric, scale),
+    cell: (entry) => metricCell(entry, id, metric),
   };
 }
 
-function metricCell(entry, id, metric, { factor }) {
+const VARYING = new Set(["latency_ms", "throughput_per_s", "energy_j", "power_mw"]);
+
+/** In the unit that fits the value, with its interval, or the word that there is none. */
+function metricCell(entry, id, metric) {
   const figure = entry.figures[id];
   if (!figure) return missingCell(entry.missing[id] ?? (id === "power_mw" && entry.missing.energy_j), entry);
   const derived = entry.derived?.[id];
   const tip = [figureText(figure, metric.unit), derived && `derived: ${derived}`];
-  const value = el("span", { "data-tip": tip.filter(Boolean).join("\n") }, number(figure.value / factor));
-  if (!hasInterval(figure)) return value;
-  const range = `${number(figure.low / factor)} – ${number(figure.high / factor)}`;
-  return el("span", { class: "with-interval" }, value, el("small", {}, range));
+  const value = el("span", { "data-tip": tip.filter(Boolean).join("\n") }, quantity(figure.value, metric.unit));
+  const { factor } = scaleFor(metric.unit, [Math.abs(figure.value)]);
+  const note = hasInterval(figure) ? `${number(figure.low / factor)} – ${number(figure.high / factor)}`
+    : VARYING.has(id) && entry.status !== "running" ? "no interval" : "";
+  return note ? el("span", { class: "with-interval" }, value, el("small", {}, note)) : value;
+}
+
+function gainCell(entry) {
+  if (entry.ratios.speedup === undefined) {
+    return entry.precision.toLowerCase() === "fp32" || !entry.missing.aurora
+      ? el("span", { class: "dim" }, "–") : missingCell(entry.missing.aurora, entry);
+  }
+  return el("span", { class: "with-interval" }, verdict("speedup", entry.ratios.speedup, entry.judged.latency_ms, false),
+    el("small", {}, entry.judged.latency_ms?.verdict ?? ""));
 }
 
 function missingCell(reason, entry) {
@@ -57,16 +80,19 @@ function missingCell(reason, entry) {
   }, entry.status === "running" && !reason ? "…" : "n/a");
 }
 
-function modelCell(entry, entries) {
+function modelCell(entry) {
   const badge = entry.random_weights
     ? el("span", {
       class: "badge", tabindex: 0,
       "data-tip": "The weights were drawn at random: speed and size mean something, accuracy does not.",
     }, "random weights")
     : null;
-  const conditions = conditionsOf(entry, entries);
+  const launches = entry.runs?.length > 1 ? `${entry.launches} launches` : "";
+  const conditions = conditionsOf(entry);
   return el("span", { class: "model" }, name(entry.model),
-    conditions ? el("small", { class: "conditions" }, el("bdi", {}, conditions)) : null, badge);
+    el("small", { class: "narrow" }, entry.precision),
+    conditions ? el("small", { class: "conditions" }, el("bdi", {}, conditions)) : null,
+    launches ? el("small", { class: "dim launches" }, launches) : null, badge);
 }
 
 function statusCell(entry) {
@@ -96,7 +122,9 @@ function auroraCell(entry) {
 export function makeTable(on) {
   const head = el("tr");
   const body = el("tbody");
-  const table = el("table", { class: "board" }, el("thead", {}, head), body);
+  const caption = el("caption", { class: "spoken" },
+    "Models by precision: latency, accuracy, gain against the reference, size, memory, energy and AURORA score");
+  const table = el("table", { class: "board" }, caption, el("thead", {}, head), body);
   const pager = el("nav", { class: "pager", "aria-label": "Pages of the table" });
   const focusable = new Map(); // what has focus is found again after a redraw
 
@@ -134,7 +162,7 @@ export function makeTable(on) {
     const direction = active ? (state.sort.descending ? "descending" : "ascending") : "none";
     const arrow = { ascending: "▲", descending: "▼", none: "" }[direction];
     const button = el("button", { type: "button", "data-tip": column.tip, onclick: () => on.sort(column.id) },
-      column.title, column.unit ? el("small", {}, ` [${column.unit}]`) : null,
+      column.title,
       el("span", { class: "arrow", "aria-hidden": "true" }, arrow));
     return el("th", {
       scope: "col", class: column.numeric ? "numeric" : null, "aria-sort": direction, "data-column": column.id,
@@ -154,7 +182,7 @@ export function makeTable(on) {
       "aria-label": `Details of ${entry.model} ${entry.precision}`, onclick: () => on.expand(key),
     }, open ? "▾" : "▸");
     const cells = columns.map((column) =>
-      el("td", { class: column.numeric ? "numeric" : null }, column.cell(entry)));
+      el("td", { class: column.numeric ? "numeric" : null, "data-column": column.id }, column.cell(entry)));
     const row = el("tr", { class: box.checked ? "selected" : null },
       el("td", { class: "tools" }, remember(`box:${key}`, box), remember(`open:${key}`, opener)), ...cells);
     if (!open) return [row];
@@ -200,8 +228,33 @@ export function details(entry, metrics) {
     : [];
   return el("div", { class: "facts" },
     list("Figures", figures), list(against, ratios), list("AURORA", aurora),
+    judgements(entry, metrics), launchList(entry), linksTo(entry),
     list("Missing, and why", missing), list("How it was measured", Object.entries(entry.info)
       .map(([key, value]) => [words(key), value])));
+}
+
+/** What harness compare says of each metric. */
+function judgements(entry, metrics) {
+  const pairs = Object.entries(entry.judged).map(([id, found]) => {
+    const bounds = found.ratio !== null && found.low !== null && found.design !== "exact"
+      ? `ratio ${number(found.ratio)} (${number(found.low)} to ${number(found.high)})` : "";
+    return [metrics[id]?.title ?? words(id), [found.verdict, bounds, found.reason, found.doubt].filter(Boolean).join("; ")];
+  });
+  if (entry.advice) pairs.push(["to decide", entry.advice]);
+  return list("Is the difference certain?", pairs);
+}
+
+/** The launches that an entry pools, each with its own figures. */
+function launchList(entry) {
+  const runs = entry.runs ?? [];
+  if (!runs.length) return null;
+  const rows = runs.map((run) => el("tr", {},
+    el("td", {}, el("bdi", {}, run.run)), el("td", {}, localTime(run.started_at)), el("td", {}, run.status),
+    el("td", { class: "numeric" }, run.figures.latency_ms === undefined ? "n/a" : quantity(run.figures.latency_ms, "ms")),
+    el("td", {}, el("bdi", {}, run.error))));
+  const head = ["run", "measured", "status", "latency", ""].map((text) => el("th", { scope: "col" }, text));
+  return el("section", { class: "wide" }, el("h4", {}, `Runs (${runs.length}, ${entry.launches} launches in all)`),
+    el("table", { class: "runs-table" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)));
 }
 
 function list(title, pairs) {
@@ -214,15 +267,18 @@ function list(title, pairs) {
 export function tableRows(entries, metrics) {
   const ids = Object.keys(metrics).filter((id) => entries.some((entry) => entry.figures[id]));
   const ratios = [...new Set(entries.flatMap((entry) => Object.keys(entry.ratios)))];
-  const head = ["model", "precision", "run", "status", "random_weights",
-    ...ids.flatMap((id) => [id, `${id}_low`, `${id}_high`]), ...ratios, "aurora", "aurora_missing"];
+  const judged = [...new Set(entries.flatMap((entry) => Object.keys(entry.judged)))];
+  const head = ["model", "precision", "setting", "run", "launches", "status", "random_weights",
+    ...ids.flatMap((id) => [id, `${id}_low`, `${id}_high`]), ...ratios, ...judged.map((id) => `${id}_verdict`), "aurora", "aurora_missing"];
   const rows = entries.map((entry) => [
-    entry.model, entry.precision, entry.run, entry.status, entry.random_weights ? "yes" : "no",
+    entry.model, entry.precision, entry.setting ?? "", entry.run, entry.launches ?? 0, entry.status,
+    entry.random_weights ? "yes" : "no",
     ...ids.flatMap((id) => {
       const figure = entry.figures[id];
       return figure ? [figure.value, figure.low, figure.high] : [null, null, null];
     }),
     ...ratios.map((ratio) => entry.ratios[ratio] ?? null),
+    ...judged.map((id) => entry.judged[id]?.verdict ?? null),
     entry.aurora?.score ?? null, entry.aurora?.missing.join(" ") ?? null,
   ]);
   return [head, ...rows];

@@ -2,7 +2,7 @@
 
 import { el, name, toggle } from "./dom.js";
 import { keyOf } from "./format.js";
-import { valuesOf } from "./state.js";
+import { datasetOf, valuesOf } from "./state.js";
 
 const MOST_RUNS = 200; // in the list of runs; a filter narrows it down
 
@@ -15,6 +15,10 @@ export function makeToolbar(state, set, reload, setTheme) {
   const backend = el("select", {
     "aria-label": "Backend", onchange: () => set({ backend: backend.value, page: 0 }),
   });
+  const dataset = el("select", {
+    "aria-label": "Dataset of the accuracy", onchange: () => set({ dataset: dataset.value, page: 0 }),
+  });
+  search.value = state.text;
   const runs = makeRuns(state, set);
   const auto = el("input", { type: "checkbox", id: "auto", onchange: () => set({ auto: auto.checked }) });
   auto.checked = state.auto;
@@ -28,14 +32,16 @@ export function makeToolbar(state, set, reload, setTheme) {
   } });
   const count = el("span", { class: "count", "aria-live": "polite" });
   const news = el("span", { class: "dim news" });
-  const node = el("div", { class: "toolbar" }, search, precisions, backend, runs.node, clear, count,
+  const node = el("div", { class: "toolbar" }, search, precisions, backend, dataset, runs.node, clear, count,
     el("span", { class: "right" }, news, el("label", { for: "auto" }, auto, " follow"),
       el("button", { type: "button", "aria-label": "Reload now", onclick: reload }, "⟳"), theme));
 
   function redraw(current, entries) {
     const all = current.board.entries;
     redrawChips(precisions, valuesOf(all, (entry) => entry.precision), current, set);
-    redrawSelect(backend, valuesOf(all, (entry) => entry.info.backend), current.backend);
+    redrawSelect(backend, valuesOf(all, (entry) => entry.info.backend), current.backend, "All backends");
+    const measured = all.filter((entry) => entry.figures.accuracy);
+    redrawSelect(dataset, valuesOf(measured, datasetOf), current.dataset, "All datasets");
     runs.redraw(current);
     const here = new Set(all.map(keyOf));
     const selected = [...current.selected].filter((key) => here.has(key)).length;
@@ -67,8 +73,8 @@ function redrawChips(group, found, state, set) {
   if (focused >= 0) group.children[focused]?.focus();
 }
 
-function redrawSelect(select, found, chosen) {
-  const options = [["", "All backends"], ...found.map((text) => [text, text])];
+function redrawSelect(select, found, chosen, every) {
+  const options = [["", every], ...found.map((text) => [text, text])];
   const same = options.length === select.options.length
     && options.every(([value], index) => select.options[index].value === value);
   if (!same) select.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));

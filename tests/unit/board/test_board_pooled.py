@@ -356,3 +356,15 @@ def test_a_trainings_curves_are_no_precisions(tmp_path: Path) -> None:
     with SummaryWriter(str(tmp_path)) as writer:
         writer.add_scalars("net/accuracy", {"train": 0.5, "val": 0.25}, 0)
     assert tab(tmp_path).entries == ()
+
+
+def test_a_run_of_ours_is_set_against_ours_and_not_against_a_log_of_that_name() -> None:
+    logged = [
+        Entry(model="fast", precision=p, run=p, figures={"latency_ms": Figure(1000.0)})
+        for p in ("fp32", "int8")
+    ]
+    entries = board_from(swept("fast", FASTER), logged=logged).entries
+    pairs = {(e.run in ("fp32", "int8"), e.reference_run in ("fp32", "int8"))
+             for e in entries if e.reference}  # fmt: skip
+    assert pairs == {(True, True), (False, False)}
+    assert not any("batch" in e.setting for e in entries)

@@ -46,7 +46,7 @@ def test_ratios_by_hand() -> None:
         {
             "size_ratio": 4.0, "size_reduction_pct": 75.0, "speedup": 4.0,
             "memory_reduction_mb": 50.0, "accuracy_drop": 0.004, "accuracy_retention_pct": 99.5,
-            "energy_ratio": 4.0, "energy_reduction": 0.75,
+            "energy_ratio": 4.0, "energy_reduction": 0.375, "energy_saving_share": 0.75,
         }
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ def test_ratios_by_hand() -> None:
 def test_a_slower_and_larger_model_has_the_other_signs() -> None:
     found = ratios(INT8, FP32)
     assert found["speedup"] == 0.25 and found["size_reduction_pct"] == -300.0
-    assert found["energy_reduction"] == -3.0 and found["memory_reduction_mb"] == -50.0
+    assert found["energy_saving_share"] == -3.0 and found["memory_reduction_mb"] == -50.0
     assert found["accuracy_drop"] == pytest.approx(-0.004)
 
 
@@ -85,7 +85,7 @@ def test_joules_are_derived_from_power_and_mean_latency() -> None:
     two = with_ratios([entry("fp32", power_mw=500.0, latency_ms=8.0),
                        entry(power_mw=500.0, latency_ms=4.0)])  # fmt: skip
     assert two[1].ratios == pytest.approx(
-        {"speedup": 2, "energy_ratio": 2, "energy_reduction": 0.5}
+        {"speedup": 2, "energy_ratio": 2, "energy_reduction": 0.002, "energy_saving_share": 0.5}
     )
 
 

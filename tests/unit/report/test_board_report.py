@@ -18,9 +18,9 @@ from harness.report import html as report_html
 from harness.report import markdown as report_markdown
 from harness.report.bundle import bundle
 from harness.report.gather import Report, caveats, gather
-from harness.report.markup import h, join, json_block, raw, script
 from harness.spec import RunSpec
 from harness.testing.results import fake_failure, fake_result
+from harness.views.markup import h, join, json_block, raw, script
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(1)</script>\u202e\"'&--><!--"
 

@@ -29,7 +29,7 @@ INT8 = FP32 | {"accuracy": 0.796, "latency_mean_ms": 2.5, "model_size_mb": 10.0}
 RATIOS_OF_THESE = {
     "size_ratio": 4, "size_reduction_pct": 75, "speedup": 4, "memory_reduction_mb": 0,
     "accuracy_drop": 0.004, "accuracy_retention_pct": 99.5, "energy_ratio": 4,
-    "energy_reduction": 0.75, "aurora": 100 * 0.995**0.4 * 64**0.2,
+    "energy_reduction": 0.00375, "energy_saving_share": 0.75, "aurora": 100 * 0.995**0.4 * 64**0.2,
 }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_ratios_alone(tmp_path: Path) -> None:
 def test_energy_is_in_joules_unless_it_is_power(tmp_path: Path) -> None:
     with CompressionWriter(tmp_path) as board:
         assert board.log_energy_comparison("joules", 0.5, 0.125) == {
-            "energy_ratio": 4.0, "energy_reduction": 0.75,
+            "energy_ratio": 4.0, "energy_reduction": 0.375, "energy_saving_share": 0.75,
         }  # fmt: skip
         assert board.log_energy_comparison("watts", 500, 125, unit="mW") == {}
         board.log_compression_comparison("watts", {"latency_ms": 2}, {"latency_ms": 1})

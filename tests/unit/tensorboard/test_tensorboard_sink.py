@@ -160,7 +160,8 @@ def test_the_hparams_tab_shows_one_row_per_run_in_its_own_folder(tmp_path: Path)
     assert hparams == {
         "model": "digits", "backend": "onnxruntime", "device": "cpu", "precision": "int8",
         "scenario": "latency", "boundary": "compute", "batch_size": 1.0, "concurrency": 1.0,
-        "threads": "default", "status": "degraded",
+        "threads": "default", "status": "degraded", "quantization": "static",
+        "calibration_method": "minmax",
     }  # fmt: skip
     metrics = {value.name.tag: value.value for value in second.metric_values}
     assert metrics["energy/joules_per_inference"] == np.float32(0.0001875)
@@ -268,3 +269,24 @@ def test_the_feed_leaves_torch_unimported_and_importable(tmp_path: Path) -> None
         "assert importlib.util.find_spec('torch') is not None\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_a_launch_is_a_step_of_its_own_histogram(tmp_path: Path) -> None:
+    sink = TensorBoardSink(tmp_path, fake_result().spec)
+    for launch in range(3):
+        times = [1.0 + launch] * 10
+        sink.update(progress(float(launch), launch=launch, median_ms=1.0, new_latencies_ms=times))
+    sink.close(fake_result())
+    found = read(tmp_path).Histograms("digits/latency_by_launch/int8")
+    assert [(one.step, one.histogram_value.num) for one in found] == [(1, 10), (2, 10), (3, 10)]
+
+
+def test_the_tail_shares_the_last_bin_of_the_distribution(tmp_path: Path) -> None:
+    sink = TensorBoardSink(tmp_path, fake_result().spec)
+    times = [1.0] * 9_995 + [900.0] * 5
+    sink.update(progress(0.0, median_ms=1.0, new_latencies_ms=times))
+    sink.close(fake_result())
+    (found,) = read(tmp_path).Histograms("digits/latency_distribution/int8")
+    value = found.histogram_value
+    assert value.num == 10_000 and value.sum == pytest.approx(9_995 + 4_500)
+    assert value.bucket_limit[-1] < 1.02 and sum(value.bucket) == 10_000

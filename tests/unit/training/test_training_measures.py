@@ -113,13 +113,14 @@ def test_representation_refuses_one_embedding() -> None:
 def test_bins_hold_every_finite_value() -> None:
     found = bins(np.array([0.0, 1.0, 2.0, 3.0, math.nan, math.inf]), number=3)
     assert found is not None
-    assert (found.low, found.high, found.total, found.squares) == (0.0, 3.0, 6.0, 14.0)
-    assert found.limits == (0.0, 1.0, 2.0, 3.0)
-    assert found.counts == (0, 1, 1, 2)
+    told = [found[name] for name in ("min", "max", "sum", "sum_squares")]
+    assert told == [0.0, 3.0, 6.0, 14.0]
+    assert found["bucket_limits"] == [0.0, 1.0, 2.0, 3.0]
+    assert found["bucket_counts"] == [0, 1, 1, 2]
 
 
 def test_bins_of_a_constant_and_of_nothing() -> None:
     found = bins(np.full(7, 2.0))
     assert found is not None
-    assert sum(found.counts) == 7
+    assert sum(found["bucket_counts"]) == 7
     assert bins(np.array([math.nan])) is None
