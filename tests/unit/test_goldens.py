@@ -27,7 +27,6 @@ CELL = "digits/onnxruntime/cpu/fp32/b1/latency"
 # file -> the command, and its exit code
 PRINTED: dict[str, tuple[str, int]] = {
     "list-runs.json": ("list runs --json", 0),
-    "list-runs.txt": ("list runs", 0),
     "compare-pair.json": (f"compare {FP32} {INT8} --json", 0),
     "compare-sets.json": ("compare stored-first --across precision=fp32,int8 --json", 0),
     "compare-sets.txt": ("compare stored-first --across precision=fp32,int8", 0),
@@ -44,7 +43,8 @@ PRINTED: dict[str, tuple[str, int]] = {
     "export.pytest-benchmark.json": ("export --format pytest-benchmark -o - stored-first", 0),
     "export.compression-engine.json": (f"export --format compression-engine -o - {FP32}", 0),
 }
-_NOW = re.compile(r"20\d\d-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+]00:00| UTC)?")
+_STORED = re.compile(r"2026-11-27.18:")  # the hour in which all of it was measured
+_TIME = re.compile(r"20\d\d-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+]00:00| UTC)?")
 _FLOAT = re.compile(r"-?\d+\.\d{7,}(e[+-]\d+)?")
 
 
@@ -52,7 +52,7 @@ def tamed(text: str, folder: Path) -> str:
     """Without this folder and this moment, and with as many digits as every platform agrees on."""
     text = text.replace(str(folder), "FOLDER")
     text = _FLOAT.sub(lambda found: f"{float(found[0]):.9g}", text)
-    return _NOW.sub(lambda found: found[0] if found[0].startswith("2026-11-27") else "NOW", text)
+    return _TIME.sub(lambda found: found[0] if _STORED.match(found[0]) else "NOW", text)
 
 
 def pretty(text: str) -> str:
