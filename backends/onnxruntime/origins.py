@@ -53,9 +53,9 @@ class Origins:
         """Tensors of the optimised graph under the names that the model has for them."""
         alias: dict[str, str] = {}
         for node in optimized.node:
-            output = next((name for name in node.output if name), "")
+            output = str(next((name for name in node.output if name), ""))
             if node.op_type in _LAYOUT and node.name not in self._named:
-                given = alias.get(node.input[0], node.input[0])
+                given = str(alias.get(node.input[0], node.input[0]))
                 if output in self._makers:
                     alias[node.input[0]] = output
                 else:

@@ -54,7 +54,7 @@ def profile_operators(
     Raises what torch raises.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # its library writes its progress on stderr
-    calls = None if compiled else _calls(run, module)
+    calls = None if compiled else calls_of(run, module)
     events = _traced(run, 1, wait)[0]
     per_inference = max(1, sum(map(len, events)) * 5)  # those nested in others count too
     count = max(_LEAST, min(inferences, _MOST_EVENTS // per_inference))
@@ -209,8 +209,8 @@ def _by_type(events: Sequence[Sequence[Event]], on_device: bool) -> list[Operato
 # -- what the dispatcher calls --------------------------------------------------------------------
 
 
-def _calls(run: Callable[[], None], module: Any) -> list[Call] | None:
-    """None where a model cannot be looked at so."""
+def calls_of(run: Callable[[], None], module: Any) -> list[Call] | None:
+    """Every operator of one ``run``, in order. None where a model cannot be looked at so."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 

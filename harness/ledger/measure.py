@@ -25,6 +25,7 @@ from harness.errors import MeasurementFailed, UsageError
 from harness.host.cache_root import default_root
 from harness.host.files import write_atomically
 from harness.ledger import choose
+from harness.ledger.sides import recommendation, sides_of
 from harness.ledger.workshop import MadeLayer, Setup, Workshop
 from harness.maybe import Maybe, Unavailable
 from harness.models.cache import Cache
@@ -33,7 +34,7 @@ from harness.models.reduced import job_of
 from harness.protocols import SessionOptions
 from harness.quantize.onnx_make import saturates_here
 from harness.records.ledger import Answers, Layer, Ledger, Side
-from harness.records.result import Accuracy, Result
+from harness.records.result import Result
 from harness.records.store import RunFolder
 from harness.spec import RunSpec
 
@@ -313,7 +314,7 @@ class _Ledger:
             names.append("mixed")
         outcome = self._duel(specs, names)
         results = tuple(run.result for run in outcome.runs)
-        sides = tuple(_sides(names, results, outcome.paired, labelled))
+        sides = tuple(sides_of(names, results, outcome.paired, labelled))
         found = msgspec.structs.replace(found, sides=sides, wishes=self._wishes(sides))
         found = msgspec.structs.replace(found, recommendation=recommendation(found))
         data_ = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
@@ -389,79 +390,3 @@ def _judged(
     ratio, interval, faster = ratios.get(layer.name, (layer.ratio, layer.interval, False))
     with_ratio = msgspec.structs.replace(layer, ratio=ratio, interval=interval)
     return choose.judged(with_ratio, answers.get(layer.name), faster)
-
-
-def _sides(
-    names: Sequence[str], results: Sequence[Result], found: Paired, labelled: bool
-) -> Iterator[Side]:
-    verdicts = [None, *found.verdicts]
-    exact = results[1]
-    for name, result, verdict in zip(names, results, verdicts, strict=True):
-        yield Side(
-            name=name,
-            run=result.id,
-            top1=_top1(result, name, labelled),
-            answers=_paired(exact, result, name, labelled),
-            ratio=1.0 if verdict is None else verdict.ratio,
-            interval=(1.0, 1.0) if verdict is None else verdict.interval,
-        )
-
-
-def _top1(result: Result, name: str, labelled: bool) -> Maybe[float]:
-    if labelled:
-        found = result.accuracy
-        return found if isinstance(found, Unavailable) else found.top1
-    return 1.0 if name == "fp32" else _agreement(result)
-
-
-def _agreement(result: Result) -> Maybe[float]:
-    if isinstance(result.precision, Unavailable):
-        return result.precision
-    fidelity = result.precision.fidelity
-    return fidelity if isinstance(fidelity, Unavailable) else fidelity.top1_agreement
-
-
-def _paired(exact: Result, result: Result, name: str, labelled: bool) -> Maybe[Answers]:
-    """What ``result`` lost and gained against FP32 on the same samples."""
-    if not labelled:
-        return _disagreeing(result, name)
-    if not isinstance(exact.accuracy, Accuracy) or not isinstance(result.accuracy, Accuracy):
-        absent = exact.accuracy if isinstance(exact.accuracy, Unavailable) else result.accuracy
-        assert isinstance(absent, Unavailable)
-        return absent
-    return choose.costs(exact.accuracy.correct, {name: result.accuracy.correct})[name]
-
-
-def _disagreeing(result: Result, name: str) -> Maybe[Answers]:
-    """Without labels FP32 is right by definition, and nothing is gained."""
-    agreement = 1.0 if name == "fp32" else _agreement(result)
-    if isinstance(agreement, Unavailable) or isinstance(result.precision, Unavailable):
-        return agreement if isinstance(agreement, Unavailable) else NO_ANSWERS
-    fidelity = result.precision.fidelity
-    samples = 1 if isinstance(fidelity, Unavailable) else fidelity.samples
-    lost = round((1.0 - agreement) * samples)
-    return choose.costs("1" * samples, {name: "0" * lost + "1" * (samples - lost)})[name]
-
-
-NO_ANSWERS = Unavailable("there are no answers")
-
-
-def recommendation(found: Ledger) -> str:
-    """What to do, in a sentence."""
-    if not found.keep:
-        return (
-            f"leave no layer in fp32: none of {found.measured} measured, of {len(found.layers)},"
-            " costs answers or time for certain"
-        )
-    sides = {side.name: side for side in found.sides}
-    mixed, int8, fp32 = sides["mixed"], sides["int8"], sides["fp32"]
-    text = f"leave {', '.join(found.keep)} in fp32"
-    parts = []
-    if isinstance(mixed.ratio, float):
-        parts.append(f"{1 / mixed.ratio:.0%} of int8's speed")
-    if isinstance(fp32.ratio, float) and isinstance(mixed.ratio, float):
-        parts.append(f"{fp32.ratio / mixed.ratio:.2f} times fp32's")
-    if isinstance(mixed.answers, Answers) and isinstance(int8.answers, Answers):
-        points = 100 * (int8.answers.drop - mixed.answers.drop)
-        parts.append(f"{points:+.2f} points of answers against int8")
-    return f"{text}: {', '.join(parts)}" if parts else text
