@@ -137,6 +137,11 @@ def export_example(
 
 def _plain(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> nn.Module:
     """With outputs that the exporter takes: no dataclass, no dict of a class of its own."""
+    if any(arg.is_complex() for arg in args):
+        raise ModelError(
+            f"{source} takes complex numbers, and an ONNX graph takes them as pairs of real ones",
+            "run it with --backend pytorch",
+        )
     if isinstance(module, torch.jit.ScriptModule):
         return module
     with torch.no_grad(), _mapped(source, args):

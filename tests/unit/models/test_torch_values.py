@@ -159,6 +159,20 @@ def test_what_cannot_be_measured_is_one_line(tmp_path: Path, name: str, text: st
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("complex_input", "takes complex numbers, and an ONNX graph takes them as pairs of real"),
+        ("nothing_returned", "gives no tensor, and an ONNX graph gives nothing else"),
+    ],
+)
+def test_what_no_onnx_graph_can_be_is_told_before_the_export(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    told = refused(name, tmp_path, "onnx")
+    assert text in told and told.endswith("run it with --backend pytorch")
+
+
+@pytest.mark.parametrize(
     "name", ["sparse_weights", "csr_buffer", "parameter_of_a_subclass", "exported_inside"]
 )
 def test_weights_of_any_kind_are_counted_and_hashed(tmp_path: Path, name: str) -> None:
