@@ -106,6 +106,7 @@ def flatten(module: nn.Module, named: Mapping[str, Any]) -> tuple[nn.Module, dic
         parts = pytree.tree_leaves(value)
         if parts and not isinstance(value, CONSTANTS) and not any(map(_is_tensor, parts)):
             return module, {name: value}  # numbers in a list are meant to be a tensor
+    paths: Any
     paths, nest = pytree.tree_flatten_with_path(tuple(named.values()))
     held = [leaf for _, leaf in paths]
     names = list(named)
