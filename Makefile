@@ -7,13 +7,13 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Every process that a test starts would compile all it imports, were it not allowed to keep that.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-long test-fleet campaign gpu-acceptance lint clean
+.PHONY: run test test-long test-fleet campaign gpu-acceptance openvino engines lint clean
 
 run: $(VENV)/.run  ## benchmark the built-in model: FP32 and INT8 take turns
 	$(BIN)/harness duel --model digits --backend onnxruntime --across precision=fp32,int8 --launches 5
 
 test: $(VENV)/.dev  ## the whole suite: side by side what judges no figure, then the rest; PYTEST_ARGS="-x"
-	$(BIN)/python -m pytest tests/e2e tests/contract tests/unit -n 2 --dist loadgroup -m "not measures" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/e2e tests/contract tests/unit plugins/wall-meter -n 2 --dist loadgroup -m "not measures" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest tests/e2e -m measures $(PYTEST_ARGS)
 
 test-long:  ## the same, with simulated error rates ten times as exact
@@ -35,6 +35,19 @@ gpu-acceptance:  ## on a machine with a GPU: each line with its verdict; BIN=DIR
 test-fleet: $(VENV)/.dev  ## the fleet on a real Ray cluster; brings Ray, some 240 MB
 	$(PIP) -c constraints.txt -e '.[dev,fleet]'
 	$(BIN)/python -m pytest tests/e2e/test_fleet.py $(PYTEST_ARGS)
+
+openvino: $(VENV)/.dev  ## the wheel of plugins/openvino under Harness's contract, in an environment of its own
+	rm -rf build/openvino && mkdir -p build/openvino
+	$(PYTHON) -m venv build/openvino/venv
+	build/openvino/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build
+	build/openvino/venv/bin/python -m build --wheel --outdir build/openvino .
+	build/openvino/venv/bin/python -m build --wheel --outdir build/openvino plugins/openvino
+	build/openvino/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  --find-links build/openvino 'hw-harness[onnxruntime,pytest]' hw-harness-openvino
+	cd build/openvino && venv/bin/python -m pytest $(CURDIR)/plugins/openvino/tests $(PYTEST_ARGS)
+
+engines: $(VENV)/.dev  ## every zoo model at every precision through the real builder of TensorRT for RTX
+	$(BIN)/python -m pytest tests/campaign/engines.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .

@@ -34,6 +34,8 @@ __all__ = [
     "Available",
     "Backend",
     "Channel",
+    "Compiler",
+    "CompilesAtLoad",
     "Declared",
     "Description",
     "DeviceMemory",
@@ -41,6 +43,7 @@ __all__ = [
     "Layer",
     "Layers",
     "Maybe",
+    "Node",
     "OperatorProfiled",
     "OperatorTimes",
     "Option",
@@ -169,8 +172,9 @@ class Wanted(msgspec.Struct, frozen=True):
     """The artifact that a backend asks for, at one precision and with its options.
 
     ``symmetric`` asks for INT8 activations with zero point 0, of what is multiplied by weights
-    alone. ``libraries`` are files with custom operators that the graph needs: whoever makes the
-    artifact loads them too.
+    alone. ``precision="fp32"`` asks for the FP32 model whatever the run's precision: the runtime,
+    or `ArtifactMaker.make_artifact`, goes on from there. ``libraries`` are files with custom
+    operators that the graph needs: whoever makes the artifact loads them too.
 
     A format of the backend's own is made of another one: ``of`` says of which, which Harness makes
     (at the precision of the run) and `ArtifactMaker.make_artifact` turns into ``format``.
@@ -178,6 +182,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     format: str
     symmetric: bool = False
+    precision: str = ""  # of what is handed over, where the runtime itself goes on from there
     libraries: tuple[str, ...] = ()
     of: Wanted | None = None
 
@@ -299,6 +304,13 @@ class DeviceTimed(Protocol):
     def device_times_ms(self) -> NDArray[Any]:
         """Device time of each inference since `arm`, in order, float64 [N], N at most as armed."""
         ...
+
+
+@runtime_checkable
+class CompilesAtLoad(Protocol):
+    """A session that knows how much of its making was compiling for the device at hand."""
+
+    compile_s: float
 
 
 @runtime_checkable
@@ -465,6 +477,32 @@ class SensorFacts(msgspec.Struct, frozen=True, kw_only=True):
     gain_rel: float | None = None
     filtered: float = 0.0  # 1: the processor adds noise
     malformed_rows: float = 0.0
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One node of a model, and what a runtime's parser makes of it."""
+
+    name: str  # its own, or its number where it has none
+    type: str
+    taken: bool | None  # None: the parser did not come to it
+    reason: str = ""  # of a node that is not taken
+
+
+@runtime_checkable
+class Compiler(Protocol):
+    """A backend that compiles what it runs, and can do so beforehand, for ``harness build``."""
+
+    def compiled(self, precision: str, options: SessionOptions) -> Wanted:
+        """The artifact to build, in the backend's own format. Raises like `Backend.wants`."""
+        ...
+
+    def examine(self, source: Artifact, options: SessionOptions) -> Sequence[Node]:
+        """Which nodes of ``source``, which is as `Wanted.of` says, the runtime's parser takes.
+
+        Called in the builder's process, before the artifact is built. Raises `ModelError` where
+        the file as a whole is refused.
+        """
+        ...
 
 
 class Channel(msgspec.Struct, frozen=True):

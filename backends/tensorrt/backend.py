@@ -34,7 +34,9 @@ from harness.backends.tensorrt.cuda import Cuda
 from harness.backends.tensorrt.engine import Loaded, Making, anywhere, platform
 from harness.backends.tensorrt.inspect import inspect, operators, profile, shown
 from harness.backends.tensorrt.library import TENSORRT, Library
+from harness.backends.tensorrt.log import log_of
 from harness.backends.tensorrt.options import CURRENT
+from harness.backends.tensorrt.parse import examine
 from harness.errors import (
     HarnessError,
     MeasurementFailed,
@@ -49,6 +51,7 @@ from harness.protocols import (
     Description,
     Layer,
     Layers,
+    Node,
     OperatorTimes,
     ProfiledInferences,
     SessionOptions,
@@ -92,6 +95,11 @@ class TensorRtBackend:
         )
 
     def wants(self, precision: str, options: SessionOptions) -> Wanted:
+        """TensorRT builds on the device it runs on, which the worker has; the other beforehand."""
+        engine = self.compiled(precision, options)
+        return engine if self.library.ahead_of_time or engine.of is None else engine.of
+
+    def compiled(self, precision: str, options: SessionOptions) -> Wanted:
         library = self.library
         library.settings(options)
         if precision not in library.precisions:
@@ -100,8 +108,14 @@ class TensorRtBackend:
                 "graph is to be had",
                 f"use --precision {' or '.join(library.precisions)}",
             )
-        graph = Wanted("onnx", symmetric=True)
-        return Wanted(library.engine_format, of=graph) if library.ahead_of_time else graph
+        return Wanted(library.engine_format, of=Wanted("onnx", symmetric=True))
+
+    def examine(self, source: Artifact, options: SessionOptions) -> list[Node]:
+        """What the parser takes; it needs no GPU, only the library. Raises `BackendUnavailable`."""
+        trt = self.library.load()
+        if isinstance(trt, Unavailable):
+            raise unavailable(trt)
+        return examine(trt, log_of(trt, self.library.title), source.path)
 
     def make_artifact(
         self, source: Artifact, target: Path, options: SessionOptions
@@ -202,6 +216,7 @@ class TensorRtSession:
     enqueue: Callable[[], None]
     synchronize: Callable[[], None]
     asynchronous: bool
+    compile_s: float  # where the library compiles kernels when a context is made
 
     def __init__(self, loaded: Loaded, inputs: Arrays, options: SessionOptions) -> None:
         self._loaded: Loaded | None = loaded
@@ -222,7 +237,10 @@ class TensorRtSession:
         self._stream = self._cuda.stream(self._owner)
         self._handle = int(self._stream)
         self._tensors = loaded.tensors(self._stream, options.boundary == "transfer", self._owner)
+        began = time.perf_counter()
         self._context = loaded.context()
+        if loaded.compiles:
+            self.compile_s = time.perf_counter() - began
         with loaded.log.mapped(f"{loaded.log.title} cannot bind the inputs", ModelError):
             self._tensors.prepare(self._context, inputs)
         self.asynchronous = not self._tensors.dynamic

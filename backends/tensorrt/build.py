@@ -18,13 +18,13 @@ import msgspec
 
 from harness.backends.tensorrt.log import Log
 from harness.backends.tensorrt.options import Settings
-from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError, one_line
+from harness.backends.tensorrt.parse import network_flags, parse
+from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError
 
 if TYPE_CHECKING:
     from harness.protocols import Arrays
 
 _MIB = 1 << 20
-_ERRORS_SHOWN = 3
 _ELSE = "try another --precision or a newer version, or run it with --backend onnxruntime"
 _UNUSABLE = "see harness doctor for the driver and the device"
 
@@ -42,6 +42,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 
     plan: bytes
     timing: bytes
+    layers: int  # of the network; the builder fuses some of them
 
 
 def build(trt: Any, log: Log, request: Request, inputs: Arrays) -> Built:
@@ -55,10 +56,10 @@ def build(trt: Any, log: Log, request: Request, inputs: Arrays) -> Built:
     title = log.title
     with log.mapped(f"{title} cannot start a builder", BackendUnavailable, _UNUSABLE):
         builder = trt.Builder(log.native)
-        network = builder.create_network(_network_flags(trt))
+        network = builder.create_network(network_flags(trt))
         config = builder.create_builder_config()
     with log.mapped(f"{title} cannot parse {request.path}", ModelError):
-        _parse(trt, log, network, request.path)
+        parse(trt, log, network, request.path)
     with log.mapped(f"{title} refused the configuration", MeasurementFailed):
         _configure(trt, config, settings)
         timing = _set_timing(config, request) if settings.timing_cache else None
@@ -69,37 +70,8 @@ def build(trt: Any, log: Log, request: Request, inputs: Arrays) -> Built:
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise log.failure(unbuilt, MeasurementFailed, _ELSE)
-        return Built(plan=bytes(plan), timing=bytes(timing.serialize()) if timing else b"")
-
-
-def _network_flags(trt: Any) -> int:
-    """TensorRT 11 ignores the flag; on 10 the default is weak typing."""
-    return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-
-
-def _parse(trt: Any, log: Log, network: Any, path: str) -> None:
-    trt.init_libnvinfer_plugins(log.native, "")  # some operators of ONNX are plug-ins
-    parser = trt.OnnxParser(network, log.native)
-    if parser.parse_from_file(path):  # unlike bytes, a file has its external data beside it
-        return
-    rejected = [_rejected(parser.get_error(index)) for index in range(parser.num_errors)]
-    if not rejected:
-        raise log.failure(f"{log.title} cannot parse {path}", ModelError)
-    shown = list(dict.fromkeys(rejected))
-    more = f" (and {len(shown) - _ERRORS_SHOWN} more)" if len(shown) > _ERRORS_SHOWN else ""
-    raise ModelError(
-        f"{log.title} cannot parse {path}: {'; '.join(shown[:_ERRORS_SHOWN])}{more}",
-        "replace the operator, or run it with --backend onnxruntime",
-    )
-
-
-def _rejected(error: Any) -> str:
-    """One of the parser's errors, the node first. Errors of the whole file have no node."""
-    operator, name = error.node_operator(), error.node_name()
-    text = one_line(error.desc())
-    if not operator and not name:
-        return text
-    return f"node {name or error.node()!r} ({operator or 'of unknown operator'}): {text}"
+        kept = bytes(timing.serialize()) if timing else b""
+        return Built(plan=bytes(plan), timing=kept, layers=int(network.num_layers))
 
 
 def _configure(trt: Any, config: Any, settings: Settings) -> None:

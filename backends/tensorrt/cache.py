@@ -65,6 +65,7 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
     plan_bytes: int
     build_s: float
     built_at: str
+    layers: int | None = None  # of the network, before the builder fused them
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -104,7 +105,7 @@ class EngineCache:
             return Rejected("the plan was damaged or changed since it was built")
         return plan, record
 
-    def store(self, plan: bytes, build_s: float, built_at: str) -> str:
+    def store(self, plan: bytes, build_s: float, built_at: str, layers: int | None = None) -> str:
         """Keep ``plan``; why it could not be kept, or an empty text."""
         record = EngineRecord(
             key=self.key,
@@ -112,6 +113,7 @@ class EngineCache:
             plan_bytes=len(plan),
             build_s=build_s,
             built_at=built_at,
+            layers=layers,
         )
         return self._write((self._plan, plan), (self._record, msgspec.json.encode(record)))
 

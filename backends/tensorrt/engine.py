@@ -106,7 +106,8 @@ class Making:
                 why = error.message
                 self._cache.discard()
         made = self._build("built", fits)
-        unkept = self._cache.store(made.plan, made.record.build_s, made.record.built_at)
+        record = made.record
+        unkept = self._cache.store(made.plan, record.build_s, record.built_at, record.layers)
         note = f"rebuilt, the cached one was not used: {why}" if why else made.note
         return made._replace(note=f"{note}; {unkept}" if unkept else note)
 
@@ -125,6 +126,7 @@ class Making:
             plan_bytes=len(built.plan),
             build_s=build_s,
             built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            layers=built.layers,
         )
         fits(built.plan)
         return Made(built.plan, record, note)
@@ -140,7 +142,9 @@ class Made(NamedTuple):
     @property
     def facts(self) -> dict[str, str]:
         """What is worth telling of it."""
+        layers = self.record.layers
         return {
+            **({} if layers is None else {"network_layers": str(layers)}),
             "engine": self.note,
             "engine_build_s": f"{self.record.build_s:.6g}",
             "engine_built_at": self.record.built_at,
@@ -206,6 +210,11 @@ class Loaded:
         if hasattr(self.engine, "device_memory_size_v2"):  # since 10.1; 11 has no other
             return int(self.engine.device_memory_size_v2)
         return int(self.engine.device_memory_size)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether making a context compiles kernels for the device."""
+        return self._compiler is not None
 
     def context(self) -> Any:
         """A new execution context. Raises `MeasurementFailed`, for lack of memory above all."""

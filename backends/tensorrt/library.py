@@ -30,7 +30,6 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
     precisions: tuple[str, ...] = PRECISIONS
     # engines are built without a GPU, ahead of the run, and compiled to an end when loaded
     ahead_of_time: bool = False
-    plugins: bool = True  # some operators of ONNX are plug-ins, in a library of their own
 
     @property
     def pip(self) -> str:

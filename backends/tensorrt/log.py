@@ -32,7 +32,9 @@ class Log:
 
     def failure(self, what: str, kind: type[HarnessError], remedy: str = "") -> HarnessError:
         """``what`` with what TensorRT said of it; an error of CUDA is that, whatever ``kind``."""
-        said = "; ".join(dict.fromkeys(self.errors)) or f"{self.title} gave no reason"
+        # Without a driver, errors of any kind are followed by one of CUDA's: not their cause.
+        told = [line for line in self.errors if "catchCudaError" not in line] or self.errors
+        said = "; ".join(dict.fromkeys(told)) or f"{self.title} gave no reason"
         known = cuda_failure(_MEMORY.sub("out of memory", said), what)
         return known or kind(f"{what}: {one_line(said)}", remedy)
 

@@ -47,6 +47,7 @@ _CHANNEL = ("mean", "min", "max", "first", "last")
 _ONCE = {
     "first_inference_ms": "the worker timed it once",
     "load_s": "the worker timed it once",
+    "compile_s": "the runtime's adapter timed it once",
     "cpu_ms": "the worker read its clock once",
     "yardstick_ms": "the worker timed it once",
     "device_median_ms": "the device's own times are not kept",

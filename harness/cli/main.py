@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "harness.cli.ledger:command",
         "Say which layers to leave in FP32, and prove it.",
     ),
+    "build": ("harness.cli.build:command", "Make an engine or artifact, and run nothing."),
     "sweep": (
         "harness.cli.sweep:command",
         "Measure a matrix of cells, continued where it stopped.",

@@ -26,12 +26,15 @@ def with_flags(command: Any) -> Any:
 
 
 def flags_with(
-    helps: Mapping[str, str], hidden: Collection[str] = ()
+    helps: Mapping[str, str], hidden: Collection[str] = (), only: Collection[str] | None = None
 ) -> Callable[[Callable[..., int]], Any]:
-    """`with_flags`, with other ``helps`` for the fields named, and ``hidden`` ones."""
+    """`with_flags`, with other ``helps`` for the fields named, and ``hidden`` ones; ``only`` names
+    the fields that there are flags of, if not of all."""
 
     def decorate(command: Any) -> Any:
         for field in reversed(FIELDS):
+            if only is not None and field.name not in only:
+                continue
             kind: dict[str, Any] = {"metavar": field.metavar, "multiple": field.many}
             if field.parse is None:
                 kind = {"is_flag": True}

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import msgspec
 
+from harness import registry
 from harness.errors import HarnessError, one_line
 from harness.host.extras import extra_for
 from harness.host.lifetime import end_with_parent
 from harness.models.builder_client import ENDED, Answer, Failure, Job
 from harness.models.cache import Cache
 from harness.models.prepare import assemble
+from harness.protocols import Compiler, Node, SessionOptions
 from harness.spec import RunSpec
 
 _MEMORY = re.compile(
@@ -43,8 +45,10 @@ def main() -> int:
 def answer(job: Job) -> Answer:
     """What the builder replies: the model prepared, or the expected failure."""
     try:
-        prepared = assemble(job.spec, job.wanted, Cache(Path(job.root), building=True))
-        return Answer(prepared=msgspec.to_builtins(prepared))
+        cache = Cache(Path(job.root), building=True)
+        if job.examine:
+            return Answer(nodes=_examined(job, cache))
+        return Answer(prepared=msgspec.to_builtins(assemble(job.spec, job.wanted, cache)))
     except HarnessError as error:
         return Answer(failure=Failure(
             kind=type(error).__name__, message=error.message, remedy=error.remedy
@@ -65,6 +69,16 @@ def answer(job: Job) -> Answer:
         return _failure(f"the code of {job.spec.model!r} raised KeyboardInterrupt", ENDED)
     except Exception as error:  # a library's or the user's; there is no list of them
         return _unexpected(job.spec, error)
+
+
+def _examined(job: Job, cache: Cache) -> list[Node]:
+    """What the backend's parser says of the graph, or nothing where it has no say."""
+    backend = registry.backend(job.spec.backend)
+    if not isinstance(backend, Compiler):
+        return []
+    prepared = assemble(job.spec, job.wanted.of or job.wanted, cache)
+    options = SessionOptions(device=job.spec.device, options=job.spec.options)
+    return list(backend.examine(prepared.artifact, options))
 
 
 def _failure(message: str, remedy: str, trace: str = "") -> Answer:

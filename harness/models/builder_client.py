@@ -29,7 +29,7 @@ from harness.errors import ModelError
 from harness.host.child import signal_name
 from harness.host.scratch import Scratch
 from harness.models.cache import Cache
-from harness.protocols import Wanted
+from harness.protocols import Node, Wanted
 from harness.spec import RunSpec
 
 TAIL_BYTES = 4_000
@@ -52,6 +52,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     spec: RunSpec
     wanted: Wanted
     root: str
+    examine: bool = False  # ask the backend what it takes of the artifact's basis
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +69,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     prepared: Any = None  # a `Prepared`, in builtins
+    nodes: list[Node] | None = None  # where the job asked for them
     failure: Failure | None = None
+
+
+def examine(spec: RunSpec, wanted: Wanted, root: Path) -> list[Node]:
+    """What ``spec.backend`` takes of what ``wanted`` is made of, asked in a fresh process.
+
+    Raises what the builder raised, or `ModelError` if it died.
+    """
+    return _run(Job(spec=spec, wanted=wanted, root=str(root), examine=True)).nodes or []
 
 
 def run_builder(job: Job) -> Any:
@@ -76,6 +86,10 @@ def run_builder(job: Job) -> Any:
 
     Raises what the builder raised, or `ModelError` if it died.
     """
+    return _run(job).prepared
+
+
+def _run(job: Job) -> Answer:
     with tempfile.TemporaryFile() as errors, Scratch() as scratch:
         process = subprocess.Popen(
             # -P: a file in the user's folder must not shadow a module
@@ -99,7 +113,7 @@ def run_builder(job: Job) -> Any:
         if reply.failure.trace:
             failure.add_note(reply.failure.trace)
         raise failure
-    return reply.prepared
+    return reply
 
 
 def _decode(output: bytes, code: int, model: str, errors: IO[bytes]) -> Answer:

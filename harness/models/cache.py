@@ -218,8 +218,11 @@ def _is_of_full_disk(error: BaseException | None) -> bool:
 
 def _seal(folder: Path, record: Any) -> None:
     files = {
-        path.name: Stamp(path.stat().st_size, path.stat().st_mtime_ns, sha256_of([path]))
-        for path in sorted(folder.iterdir())
+        str(path.relative_to(folder)): Stamp(
+            path.stat().st_size, path.stat().st_mtime_ns, sha256_of([path])
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
     stored = _Stored(msgspec.Raw(msgspec.json.encode(record)), files)
     (folder / "product.json").write_bytes(msgspec.json.encode(stored))

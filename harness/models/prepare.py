@@ -19,9 +19,11 @@ from harness.host.cache_root import default_root
 from harness.models.cache import Cache, NeedsBuilder
 from harness.models.fp32 import Fp32, code_sha256, find_fp32
 from harness.models.own_format import convert
+from harness.models.packed import unpack
+from harness.models.prepared import Prepared
 from harness.models.reduced import data_sha256, reduce
 from harness.models.sources import Source, find_source
-from harness.protocols import Artifact, TensorSpec, Wanted
+from harness.protocols import TensorSpec, Wanted
 from harness.records.result import ModelInfo
 from harness.spec import RunSpec
 from harness.zoo import ZOO
@@ -31,27 +33,6 @@ INPUTS = "inputs.npz"
 DATA = "data.npz"
 FORMATS = ("onnx", "torch", "torch-int8", "torch-int8-linear")
 TEST_SPLIT = "digits_test.npz"
-
-
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run needs. ``reference`` is the FP32 artifact to hold a reduced one against.
-
-    ``inputs_path`` is an .npz of the bound inputs by name, at the batch size. ``evaluation_path``
-    is an .npz of samples by input name along axis 0, and ``labels`` where an accuracy is claimed;
-    None where all that is known are the bound inputs. An input without the batch as its axis 0 has
-    one dimension more there (one sample a run). ``drawn`` bounds integer inputs (low, high
-    exclusive) where inputs are drawn, so that more of them may be; None where the model brings its
-    own or there are samples.
-    """
-
-    model: ModelInfo
-    artifact: Artifact
-    reference: Artifact | None
-    inputs_path: str
-    evaluation_path: str | None
-    evaluation_name: str
-    evaluation_sha256: str
-    drawn: dict[str, tuple[int, int]] | None = None
 
 
 class _Bound(msgspec.Struct, frozen=True):
@@ -85,6 +66,8 @@ def prepare(spec: RunSpec, wanted: Wanted) -> Prepared:
     `QuantizationError` or `DataError`, each one line.
     """
     cache = Cache(default_root(), building=False)
+    if spec.artifact is not None:
+        return unpack(spec, cache)
     try:
         return assemble(spec, wanted, cache)
     except NeedsBuilder:
@@ -122,6 +105,8 @@ def assemble(spec: RunSpec, wanted: Wanted, cache: Cache) -> Prepared:
         reference = original[1].artifact
         if basis.format == "onnx":  # where TensorRT has to be told; a torch module would be cast
             artifact = msgspec.structs.replace(artifact, precision=spec.precision)
+    elif spec.precision != "fp32" and basis.precision == "fp32":
+        reference, artifact = artifact, msgspec.structs.replace(artifact, precision=spec.precision)
     elif spec.precision != "fp32":
         artifact = reduce(spec, source, fp32, basis, inputs_path, cache)
         reference = fp32.artifact

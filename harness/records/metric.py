@@ -207,6 +207,8 @@ FIGURES: dict[str, Metric] = {
         Metric(name="first_inference", unit="ms", better="lower", minimum_effect=0.10,
                of_launch="first_inference_ms", per_batch=True),
         Metric(name="load", unit="s", better="lower", minimum_effect=0.10, of_launch="load_s"),
+        Metric(name="compile", unit="s", better="lower", minimum_effect=0.10,
+               of_launch="compile_s"),
         Metric(
             name="top1", unit="", better="higher", minimum_effect=0.005, rule="paired",
             of_run=("accuracy.top1",), by_default=True, label="accuracy top-1", short="top-1",

@@ -166,6 +166,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     device_memory_peak_bytes: Maybe[int] = NOT_KEPT
     inferences_per_s: Maybe[float] = NOT_KEPT  # while all streams ran; iterations x batch size
     cpu_ms: Maybe[float] = NOT_KEPT  # processor time per iteration, of all the worker's threads
+    compile_s: Maybe[float] = NOT_KEPT  # of load_s, what the runtime compiled for this device
     # a fixed piece of work before the window and after it: the machine's speed, not the model's
     yardstick_ms: Maybe[tuple[float, float]] = NOT_KEPT
 

@@ -60,6 +60,11 @@ FIELDS: tuple[Field, ...] = (
                 "reference"),
     ),
     Field(
+        "artifact", "--artifact", "FILE",
+        "What harness build made of a model: it is run, and says the rest itself.",
+        parsers.parse_text,
+    ),
+    Field(
         "backend", "--backend", "NAME",
         "onnxruntime (default), pytorch, a plug-in, or module:Class.",
         parsers.parse_text, "value", named=True, shown=True, across=("options",),
@@ -250,3 +255,11 @@ BY_NAME = {field.name: field for field in FIELDS}
 
 # What makes two runs measurements of one thing, in the order of the command line's flags.
 DEFINING = tuple(field for field in FIELDS if field.identity != "no")
+
+# What decides the artifact that a run loads: the flags of ``harness build``, and what stands in its
+# file. The device is that of the machine at hand.
+BUILDING = (
+    "model", "backend", "precision", "reference", "batch_size", "batch_dim", "inputs", "dataset",
+    "scores", "calibration", "calibration_method", "quantization", "seed", "input_shapes",
+    "options",
+)  # fmt: skip

@@ -11,6 +11,7 @@ import msgspec
 from harness import registry
 from harness.errors import UsageError
 from harness.protocols import Precision
+from harness.spec.artifact_file import filled
 from harness.spec.fields import (
     BY_NAME,
     FIELDS,
@@ -39,6 +40,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One run. Durations in seconds; ``None`` means *the default rule*, stated in the result."""
 
     model: str = "digits"
+    artifact: str | None = None  # a file of ``harness build``, in place of making one
     backend: str = registry.DEFAULT_BACKEND
     device: str = "cpu"
     precision: Precision = "fp32"
@@ -155,7 +157,7 @@ def parse(values: Mapping[str, Any]) -> RunSpec:
     Raises `UsageError` naming the flag and the value.
     """
     parsed: dict[str, Any] = {}
-    for field, value in values.items():
+    for field, value in filled(values).items():
         if value is None:
             continue
         if field not in BY_NAME:

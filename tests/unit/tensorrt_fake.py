@@ -211,6 +211,10 @@ class _Network:
     def num_inputs(self) -> int:
         return len(self.inputs)
 
+    @property
+    def num_layers(self) -> int:
+        return len(self.model.graph.node)
+
     def get_input(self, index: int) -> Strict:
         return Strict(self.trt, "ITensor", self.inputs[index])
 

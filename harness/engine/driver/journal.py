@@ -75,6 +75,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):
     spent: Spent | None = None
     load_facts: dict[str, int] = {}
     turns: TurnsTaken | None = None
+    compile_s: float | None = None
     yardstick_ns: tuple[int, int] = (0, 0)
     pipelined: bool
     verified: Verified | None

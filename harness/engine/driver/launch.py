@@ -131,6 +131,7 @@ class Launch(Watch):
         self._send(job)
         loaded = self._wait("loaded")
         self.record.load_s, self.record.pipelined = loaded.seconds, loaded.pipelined
+        self.record.compile_s = loaded.compile_s
         self._snapshot("loaded", loaded)
         self.doing = "running the first inference"
         self._send(Go())

@@ -199,6 +199,9 @@ def _in_turns(evidence: Evidence) -> bool:
     return any(record.turns for record in evidence.launches)
 
 
+_COMPILES_NOTHING = Unavailable("this runtime does not say what it compiles when it loads")
+
+
 def _launch(
     pair: Pair, window: NDArray[np.int64], energy: Maybe[records.Energy], spec: RunSpec
 ) -> records.Launch:
@@ -214,6 +217,7 @@ def _launch(
         median_ms=stats.median,
         first_inference_ms=record.first_inference_ms,
         load_s=record.load_s,
+        compile_s=_COMPILES_NOTHING if record.compile_s is None else record.compile_s,
         mean_ms=stats.mean,
         p90_ms=stats.p90,
         p95_ms=stats.p95,

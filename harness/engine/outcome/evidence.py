@@ -71,6 +71,7 @@ class LaunchRecord:
     """What one launch left behind. Times are ns on the common clock."""
 
     load_s: float = 0.0
+    compile_s: float | None = None  # of load_s, where the session tells it
     first_inference_ms: float = 0.0
     warmup_end: str = ""
     stop_reason: str = ""

@@ -181,6 +181,7 @@ class Event(msgspec.Struct, frozen=True):
     phase: str
     seconds: float = 0.0
     facts: dict[str, str] = {}
+    compile_s: float | None = None  # of `loaded`: the part that sessions say they compiled
     pipelined: bool = False  # of `loaded`: one thread keeps an inference in flight on each stream
     device_memory: dict[str, Maybe[int]] = {}  # the framework's own view, in bytes
     device_times_path: str = (

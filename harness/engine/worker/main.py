@@ -33,7 +33,7 @@ from harness.engine.worker.yardstick import yardstick_ns
 from harness.errors import BackendUnavailable, HarnessError, one_line
 from harness.host.lifetime import end_with_parent
 from harness.maybe import Maybe, explain
-from harness.protocols import Backend, DeviceMemory, Session, Unavailable
+from harness.protocols import Backend, CompilesAtLoad, DeviceMemory, Session, Unavailable
 from harness.records.operators import LaunchOperators
 
 
@@ -100,7 +100,13 @@ class Worker:
         seconds = time.perf_counter() - began
         pipelined = is_pipelined(self._sessions)
         self._pause(
-            Event("loaded", seconds, pipelined=pipelined, device_memory=self._device_memory())
+            Event(
+                "loaded",
+                seconds,
+                compile_s=self._compile_s,
+                pipelined=pipelined,
+                device_memory=self._device_memory(),
+            )
         )
 
     def _first_inference(self) -> None:
@@ -110,6 +116,11 @@ class Worker:
             session.synchronize()
         seconds = (time.perf_counter() - began) / len(self._sessions)
         self._pause(Event("ready", seconds))
+
+    @property
+    def _compile_s(self) -> float | None:
+        told = [one.compile_s for one in self._sessions if isinstance(one, CompilesAtLoad)]
+        return sum(told) if told else None
 
     def _loop(self, timeline: Timeline, job: Job) -> None:
         drive: Drive = registry.load(job.load).drive(timeline, self._sessions, job, self._peer)

@@ -13,6 +13,7 @@ from harness.spec import BY_NAME, DEFINING, FIELDS, Field, RunSpec
 # Fields that do not make two runs measurements of different things: how long and how carefully
 # they measure, what they watch, and where they write.
 BESIDE = {
+    "artifact",
     "duration_s", "iterations", "precision_goal", "max_duration_s", "warmup_s", "max_warmup_s",
     "launches", "timeout_s", "cpus", "sample_rate_hz", "power_source", "idle_s", "require",
     "overhead_check", "operators", "allow_infinite", "tags", "out",

@@ -10,20 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness import registry
 from harness.backends.tensorrt import backend as adapter
+from harness.backends.tensorrt.log import log_of
 from harness.backends.tensorrt_rtx.backend import LIBRARY, TensorRtRtxBackend
 from harness.errors import BackendUnavailable, ModelError, UsageError
 from harness.maybe import Unavailable
-from harness.protocols import Artifact, SessionOptions, Wanted
+from harness.models.cache import Cache
+from harness.models.prepare import assemble
+from harness.protocols import Artifact, CompilesAtLoad, Node, SessionOptions, TensorSpec, Wanted
+from harness.spec import RunSpec
 from harness.testing.contract_backend import BackendContract, Subject, infer
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 cuda_runtime = pytest.importorskip("cuda.bindings.runtime")
 from cuda_fake import FakeCuda  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from tensorrt_fake import FakeTensorRT  # noqa: E402
 from tensorrt_names import Names, rtx_names  # noqa: E402
 from test_backend_tensorrt import (  # noqa: E402
@@ -31,6 +37,7 @@ from test_backend_tensorrt import (  # noqa: E402
     artifact_of,
     conv,
     draw,
+    save,
 )
 
 
@@ -161,6 +168,7 @@ def test_the_facts_of_building_are_told(gpu: Machine, tmp_path: Path) -> None:
     told = session.describe().runtime
     session.close()
     assert told["targets"] == "sm86,sm89"
+    assert isinstance(session, CompilesAtLoad) and session.compile_s >= 0
     assert told["engine"] == "built"
     assert told["engine_bytes"] == str(Path(artifact.path).stat().st_size)
     assert list(gpu.trt.builds[0].targets.values()) == [86, 89]
@@ -203,6 +211,151 @@ class TestBuilder:
         assert engine(path, tmp_path, draw(1), batch_profile="1-8").facts["engine"] == "built"
         with pytest.raises(UsageError, match="batch_profile is 4-8, and the batch is 2"):
             engine(path, tmp_path, draw(1), batch_profile="4-8")
+
+
+# -- the zoo, and what a parser meets in the wild ------------------------------------------------
+
+
+def examined(path: Path) -> list[Node]:
+    spec = TensorSpec("x", "float32", (4,))
+    source = Artifact("onnx", str(path), "", "fp32", "", path.stat().st_size, (spec,))
+    return TensorRtRtxBackend().examine(source, SessionOptions("cuda:0"))
+
+
+def unary(
+    path: Path, *operators: str, dims: list[Any] | None = None, domain: str = "", opset: int = 17
+) -> Path:
+    """A chain of operators of one input and one output; the names are those of the operators."""
+    dims = [4] if dims is None else dims
+    names = ["x", *(f"t{index}" for index in range(1, len(operators))), "y"]
+    nodes = [
+        helper.make_node(kind, [names[i]], [names[i + 1]], kind.lower(), domain=domain)
+        for i, kind in enumerate(operators)
+    ]
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in "xy"]
+    graph = helper.make_graph(nodes, "chain", value[:1], value[1:])
+    opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] * bool(domain))]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), str(path))
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_built_in_model_is_built(
+    precision: Any, rtx: Names, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From the model to the engine, as the builder's process does it."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    spec = RunSpec(backend="tensorrt-rtx", device="cuda:0", precision=precision)
+    wanted = TensorRtRtxBackend().wants(precision, SessionOptions("cuda:0"))
+    made = assemble(spec, wanted, Cache(tmp_path, building=True)).artifact
+    assert made.format == "tensorrt-rtx-engine"
+    assert made.facts["engine"] == "built"
+    assert int(made.facts["network_layers"]) >= 20
+    assert int(made.facts["engine_bytes"]) == made.size_bytes
+
+
+@pytest.mark.usefixtures("real")
+class TestParser:
+    def test_every_node_that_it_refuses_is_named(self, tmp_path: Path) -> None:
+        found = examined(unary(tmp_path / "m.onnx", "Relu", "Unique", "Det", "Neg"))
+        assert [(node.name, node.taken) for node in found] == [
+            ("relu", True), ("unique", False), ("det", False), ("neg", True),
+        ]  # fmt: skip
+        assert {node.reason for node in found if not node.taken} == {
+            "the parser has no such operator"
+        }
+        with pytest.raises(ModelError) as refused:
+            engine(tmp_path / "m.onnx", tmp_path, {"x": np.zeros(4, np.float32)})
+        assert "node 'unique' (Unique): the parser has no such operator" in str(refused.value)
+        assert "cuda" not in str(refused.value).lower()  # its absence is not the model's fault
+
+    def test_an_operator_of_somebodys_own(self, tmp_path: Path) -> None:
+        (found,) = examined(unary(tmp_path / "m.onnx", "Fancy", domain="my.own"))
+        assert (found.name, found.type, found.taken) == ("fancy", "Fancy", False)
+        assert found.reason.startswith("Plugin not found")
+
+    def test_asymmetric_biases_are_refused_by_name(self, tmp_path: Path) -> None:
+        """What ONNX Runtime's own quantization writes, and this parser cannot read."""
+        scale = numpy_helper.from_array(np.float32(0.1), "s")
+        held = numpy_helper.from_array(np.ones(4, np.int32), "b")
+        nodes = [
+            helper.make_node("DequantizeLinear", ["b", "s"], ["d"], "bias"),
+            helper.make_node("Add", ["x", "d"], ["y"], "sum"),
+        ]
+        save(
+            tmp_path / "m.onnx",
+            nodes,
+            [("x", TensorProto.FLOAT, [4])],
+            [("y", TensorProto.FLOAT, [4])],
+            [scale, held],
+        )
+        found = examined(tmp_path / "m.onnx")
+        assert found[0].taken is False
+        assert "Int32" in found[0].reason
+        assert "cudaError" not in found[0].reason
+
+    def test_a_graph_with_subgraphs(self, tmp_path: Path) -> None:
+        path = branching(tmp_path / "m.onnx", "Neg")
+        assert [(node.type, node.taken) for node in examined(path)] == [("If", True)]
+        inputs = {"x": np.zeros(4, np.float32), "c": np.array(True)}
+        assert engine(path, tmp_path, inputs).facts["engine"] == "built"
+
+    def test_what_is_refused_within_a_subgraph_is_named(self, tmp_path: Path) -> None:
+        (found,) = examined(branching(tmp_path / "m.onnx", "Unique"))
+        assert (found.name, found.taken) == ("cond", False)
+        assert found.reason == "node 'in_else' (Unique): the parser has no such operator"
+
+    def test_weights_outside_of_the_file(self, tmp_path: Path) -> None:
+        path = conv(tmp_path / "conv.onnx")
+        model = onnx.load(str(path))
+        inside = engine(path, tmp_path, draw(1)).sha256
+        onnx.save(
+            model, str(tmp_path / "out.onnx"), save_as_external_data=True, location="w.bin",
+            size_threshold=0,
+        )  # fmt: skip
+        assert (tmp_path / "w.bin").exists()
+        assert engine(tmp_path / "out.onnx", tmp_path, draw(1)).sha256 == inside
+        (tmp_path / "w.bin").unlink()
+        with pytest.raises(ModelError):
+            engine(tmp_path / "out.onnx", tmp_path, draw(1), engine_cache="off")
+
+    def test_text_is_refused_as_a_whole(self, tmp_path: Path) -> None:
+        save(
+            tmp_path / "m.onnx",
+            [helper.make_node("Identity", ["x"], ["y"], "same")],
+            [("x", TensorProto.STRING, [4])],
+            [("y", TensorProto.STRING, [4])],
+        )
+        with pytest.raises(ModelError, match="Failed to convert ONNX dat"):
+            examined(tmp_path / "m.onnx")
+
+
+def branching(path: Path, otherwise: str) -> Path:
+    """An If whose second branch holds the operator ``otherwise``."""
+    branches = []
+    for kind, name in (("Relu", "in_then"), (otherwise, "in_else")):
+        told = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4])]
+        node = helper.make_node(kind, ["x"], [name], name)
+        branches.append(helper.make_graph([node], name, [], told))
+    cond = helper.make_node(
+        "If", ["c"], ["y"], "cond", then_branch=branches[0], else_branch=branches[1]
+    )
+    return save(
+        path,
+        [cond],
+        [("x", TensorProto.FLOAT, [4]), ("c", TensorProto.BOOL, [])],
+        [("y", TensorProto.FLOAT, [4])],
+    )
+
+
+def test_what_follows_an_error_without_a_driver_is_not_its_cause(gpu: Machine) -> None:
+    log = log_of(gpu.trt, LIBRARY.title)
+    with pytest.raises(ModelError) as raised, log.mapped("it cannot be parsed", ModelError):
+        gpu.trt.logger = log.native
+        gpu.trt.say("ITensor::getDimensions: input has type Int32")
+        gpu.trt.say("[checkMacros.cpp::catchCudaError::250] Cuda Runtime (cudaError 35: too old)")
+        raise RuntimeError
+    assert str(raised.value) == "it cannot be parsed: ITensor::getDimensions: input has type Int32"
 
 
 def test_it_is_registered() -> None:

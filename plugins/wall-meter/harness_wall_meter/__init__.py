@@ -1,0 +1,1 @@
+"""A smart plug or UPS over HTTP as a profiler of Harness."""
