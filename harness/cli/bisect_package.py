@@ -39,8 +39,10 @@ def bisect(
     if as_json:
         print_json(found)
     else:
+        from harness.views.text import count, plain
+
         _show(found)
-        click.echo(f"Files: {len(duels.folders)} duels in {Path(results)}")
+        click.echo(f"Files: {count(len(duels.folders), 'duel')} in {plain(results)}")
     return 0
 
 
