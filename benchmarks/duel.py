@@ -158,7 +158,8 @@ def main() -> None:
     asked = parser.parse_args()
     lines = [json.loads(one) for one in asked.file.read_text().splitlines()] \
         if asked.file.exists() else []  # fmt: skip
-    kinds = list(itertools.product(asked.models.split(","), PLANTED, (False, True)))
+    models = asked.models.split(",")
+    kinds = [(one, share, noisy) for one in models for share in PLANTED for noisy in (False, True)]
     ends_s, longest_s = time.monotonic() + asked.seconds, 0.0
     done = len(lines) // 2
     while not asked.report and time.monotonic() + longest_s < ends_s:
