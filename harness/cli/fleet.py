@@ -14,7 +14,6 @@ from harness.cli.tell import tell
 from harness.text import visible
 
 if TYPE_CHECKING:
-    from harness.fleet.driver import Driver
     from harness.fleet.facts import NodeFacts
     from harness.fleet.ledger import Ledger
     from harness.fleet.plan import FleetPlan
@@ -141,6 +140,7 @@ def run(
     report = started.finished()
     if report is None:
         with stay.cluster_for(address, local, say) as where:
+            started.alone = local is not None
             report = started.night(where, limit_s, say, live=say is _say)
     if as_json:
         print_json(report)
@@ -156,6 +156,7 @@ class _Started:
         from harness.fleet.night import folder_of
 
         self.plan, self.retry, self.results = plan, retry, results
+        self.alone = False  # the cluster is ours, and nobody else can join it
         self.path, self.label = folder_of(plan, results, label, new)
 
     def finished(self) -> NightReport | None:
@@ -195,7 +196,7 @@ class _Started:
             if not alone:
                 say("another command is at work on this night: both go on, cell by cell")
             if left:
-                _drive(plan, ledger, me, where, limit_s, say, live=live)
+                _drive(plan, ledger, me, where, limit_s, say, live=live, alone=self.alone)
         return report_of(plan, ledger)
 
 
@@ -208,13 +209,14 @@ def _drive(
     say: Callable[[str], None],
     *,
     live: bool,
+    alone: bool,
 ) -> None:
     from harness.fleet.driver import Driver
     from harness.fleet.shown import LiveTable
     from harness.fleet.stay import stoppable
 
     table = LiveTable(say) if live else None
-    driver: Driver = Driver(plan, ledger, me, where, table.say if table else say)
+    driver = Driver(plan, ledger, me, where, table.say if table else say, alone=alone)
     try:
         with stoppable():
             driver.run(table.show if table else _ignore, limit_s)

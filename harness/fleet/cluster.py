@@ -210,10 +210,13 @@ def connect(host: str, port: int) -> Any:
             namespace="harness",
         )
     # what Ray has to say of nodes that die is said by the driver, in its own words
-    import_module("ray._private.ray_logging").global_worker_stdstream_dispatcher.remove_handler(
-        "ray_print_logs"
-    )
+    worker: Any = import_module("ray._private.worker")
+    worker.print_to_stdstream = _unsaid
     return ray
+
+
+def _unsaid(*_: Any, **__: Any) -> None:
+    pass
 
 
 @contextlib.contextmanager

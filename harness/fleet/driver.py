@@ -55,7 +55,11 @@ class Driver:
         me: NodeFacts,
         address: tuple[str, int],
         tell: Callable[[str], None],
+        *,
+        alone: bool = False,
     ) -> None:
+        """``alone``: no other machine can join this cluster, so none is waited for."""
+        self._alone = alone
         self.plan, self.ledger, self.me, self.address, self.tell = plan, ledger, me, address, tell
         self.rows: dict[str, Row] = {}
         self.nodes: dict[str, NodeFacts] = {}  # by name, of those alive and fit
@@ -373,13 +377,14 @@ class Driver:
     def _without_machine(self) -> None:
         """End what no machine can measure, after `FleetRules.wait_s` without one."""
         now = time.monotonic()
+        wait_s = 0.0 if self._alone and self.nodes else self.plan.rules.wait_s
         given = {one.task.id for one in self._attempts}
         for task in list(self._pending.values()):
             if task.id in given or self._describing or self.able(task):
                 self._unfit_since.pop(task.id, None)
                 continue
             since = self._unfit_since.setdefault(task.id, now)
-            if now - since >= self.plan.rules.wait_s and not self._seen_to(task):
+            if now - since >= wait_s and not self._seen_to(task):
                 outcome = "lost" if self._lost.get(task.id) else "no-runner"
                 self._end(task, outcome, self._why_nobody(task))
 

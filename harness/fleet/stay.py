@@ -93,14 +93,22 @@ def until_ended(node: Any, why: str) -> int:
 def join(host: str, port: int, me: NodeFacts, own: str | None, say: Callable[[str], None]) -> int:
     """Be a node until interrupted, also of a head that comes back."""
     refuse_unlike(labels_there((host, port)), me)
+    node = start_node(host, port, me, own)
     while True:
-        node = start_node(host, port, me, own)
         say(f"joined {host}:{port} as {me.name}, class {me.offers.machine_class}")
         with contextlib.suppress(BackendUnavailable):
             until_ended(node, "")
         say(f"the head at {host}:{port} is gone; waiting for it")
-        while not cluster.answers(host, port):
-            time.sleep(_AGAIN_S)
+        node = _joined_again(host, port, me, own)
+
+
+def _joined_again(host: str, port: int, me: NodeFacts, own: str | None) -> Any:
+    """A node of the head that has come back. One that has only begun to start refuses at first."""
+    while True:
+        with contextlib.suppress(BackendUnavailable):
+            refuse_unlike(labels_there((host, port)), me)
+            return start_node(host, port, me, own)
+        time.sleep(_AGAIN_S)
 
 
 def refuse_unlike(others: list[dict[str, str]], me: NodeFacts) -> None:

@@ -122,7 +122,7 @@ class FleetRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     retries: int = 2
     lease_s: float = 60.0
-    wait_s: float = 30.0
+    wait_s: float = 120.0
 
 
 def parse_rules(table: Any) -> FleetRules:

@@ -32,7 +32,7 @@ NIGHT = """
 name = "s"
 launches = 1
 [fleet]
-wait_s = 8
+wait_s = 60
 lease_s = 8
 retries = 50
 [defaults]

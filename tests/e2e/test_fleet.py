@@ -18,8 +18,6 @@ pytestmark = pytest.mark.skipif(
 NIGHT = """
 name = "tiny"
 launches = 1
-[fleet]
-wait_s = 0
 [defaults]
 iterations = 20
 warmup_s = 0
