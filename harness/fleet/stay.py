@@ -106,7 +106,9 @@ def _joined_again(host: str, port: int, me: NodeFacts, own: str | None) -> Any:
     """A node of the head that has come back. One that has only begun to start refuses at first."""
     while True:
         with contextlib.suppress(BackendUnavailable):
-            refuse_unlike(labels_there((host, port)), me)
+            there = labels_there((host, port))
+            # our own node of before, which the head has not missed yet, is nobody else
+            refuse_unlike([one for one in there if one.get(f"{PREFIX}node") != me.name], me)
             return start_node(host, port, me, own)
         time.sleep(_AGAIN_S)
 
