@@ -235,3 +235,13 @@ def _grows(waiting: Times, due: Times, free_at: Times, begin: int, until: int) -
     means = np.array([block.mean() for block in np.array_split(waiting, _BLOCKS)])
     trend = spearman(means)
     return trend.rho > 0 and trend.p_value < _SIGNIFICANT
+
+
+def in_order_of_arrival(launches: Sequence[Sequence[Rows]]) -> NDArray[np.float64]:
+    """Latencies in ms of the timed requests, launch after launch. ``launches``: timed rows."""
+    found = []
+    for timed in launches:
+        due = np.concatenate([one["due"] for one in timed])
+        times = np.concatenate([one["end"] - one["due"] for one in timed])
+        found.append(times[np.argsort(due, kind="stable")] / 1e6)
+    return np.concatenate(found)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.analysis.capacity import bound_of, held
 from harness.maybe import Unavailable, explain
 from harness.records.result import Check, Serving
 
@@ -41,3 +47,23 @@ def _lateness(found: Serving) -> Check:
         name="lateness", verdict="pass" if good else "warn", reason=reason + remedy,
         threshold=threshold,
     )  # fmt: skip
+
+
+def bound_checks(
+    bounds: Sequence[str], latencies_ms: NDArray[np.float64], stationary: bool
+) -> tuple[Check, ...]:
+    """One a bound: whether it holds, or cannot be told from so many requests."""
+    checks = []
+    for text in bounds:
+        bound = bound_of(text)
+        found = held(bound, latencies_ms, stationary=stationary)
+        verdict = {"pass": "pass", "fail": "warn", "undecided": "unknown"}[found.verdict]
+        reason = (
+            f"{found.late:.2%} of the requests took longer than {bound.limit_ms:g} ms, as many as "
+            f"{found.effective} independent ones would tell"
+        )
+        threshold = f"at most {bound.allowed:.3g} of them"
+        checks.append(
+            Check(name=f"bound {text}", verdict=verdict, reason=reason, threshold=threshold)  # type: ignore[arg-type]
+        )
+    return tuple(checks)

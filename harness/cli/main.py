@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Say which layers to leave in FP32, and prove it.",
     ),
     "build": ("harness.cli.build:command", "Make an engine or artifact, and run nothing."),
+    "capacity": (
+        "harness.cli.capacity:command",
+        "Find the highest rate that holds a latency bound.",
+    ),
     "sweep": (
         "harness.cli.sweep:command",
         "Measure a matrix of cells, continued where it stopped.",

@@ -135,6 +135,11 @@ FIGURES: dict[str, Metric] = {
             headline="throughput/per_s", column="throughput_per_s",
         ),
         Metric(
+            name="capacity", unit="1/s", better="higher", minimum_effect=0.05,
+            of_run=("capacity.per_s",), interval="capacity.ci95", by_default=True,
+            headline="server/capacity_per_s",
+        ),
+        Metric(
             name="waiting_p99", unit="ms", better="lower", rule="shown",
             of_run=("serving.waiting_ms.p99",), headline="server/waiting_p99_ms",
         ),

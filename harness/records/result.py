@@ -27,6 +27,7 @@ IN_TURNS = Unavailable(
     "harness run for a rate of its own",
 )
 NOT_SERVED = Unavailable("requests came as fast as they were done", "--scenario server")
+NOT_SOUGHT = Unavailable("not asked for", "harness capacity")
 NOT_KEPT = Unavailable("this result does not say it of each launch", "measure again")
 NOT_REACHED = Unavailable("the run ended before this was measured", "see `error`")
 
@@ -227,6 +228,17 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     stationary: bool
 
 
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest rate at which every bound holds; how it was found stands in ``capacity.json``."""
+
+    per_s: float
+    ci95: Maybe[tuple[float, float]]
+    bounds: tuple[str, ...]
+    limited_by: str  # the bound that sets it
+    predicted_per_s: float  # by the service times alone
+    probes: int
+
+
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
     """An estimate with its standard uncertainties (one standard deviation; twice that covers about
     95 %), in the unit of ``value``."""
@@ -398,6 +410,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: dict[str, str] = {}  # file name in the run folder -> what it holds
     sha256: dict[str, str] = {}  # of those files, when the run was over
     serving: Maybe[Serving] = NOT_SERVED
+    capacity: Maybe[Capacity] = NOT_SOUGHT
     error: ErrorInfo | None = None
     tags: dict[str, str] = {}
 

@@ -135,6 +135,11 @@ FIELDS: tuple[Field, ...] = (
         parsers.parse_arrivals, "file", later=True, across=("rate",), scenarios=("server",),
     ),
     Field(
+        "latency_bound", "--latency-bound", "pQ=TIME",
+        "What latency must hold, such as p99=10ms: a check of a server run; of capacity the goal.",
+        parsers.parse_bounds, "value", many=True, later=True, scenarios=("server",),
+    ),
+    Field(
         "batching", "--batching", "N:WAIT",
         "Up to N due requests at once, waiting for WAIT at most, such as 8:2ms.",
         parsers.parse_batching, "value", later=True, across=(), scenarios=("server",),

@@ -131,6 +131,21 @@ def parse_batching(name: str, text: str) -> str:
     return f"{most}:{parse_number(name, str(wait_ms), 0, 60_000):g}ms"
 
 
+def parse_bounds(name: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """``p99=10ms`` texts in their plain form, each quantile once. Raises `UsageError`."""
+    found: dict[str, str] = {}
+    for text in texts:
+        shape = re.fullmatch(r"p(\d+(?:\.\d+)?)=([0-9.]+)(us|µs|ms|s)", text.replace(" ", ""))
+        if not shape or not 0 < float(shape[1]) < 100:
+            raise UsageError(f"{name} is {text!r}", "give a quantile and a time, such as p99=10ms")
+        limit = parse_number(f"{name} {text}: the time", shape[2], 1e-6, 1e6) * _WAIT_MS[shape[3]]
+        key = f"p{float(shape[1]):g}"
+        if key in found:
+            raise UsageError(f"{name} names {key} twice", "give each quantile once")
+        found[key] = f"{key}={limit:g}ms"
+    return tuple(found.values())
+
+
 def parse_device(name: str, text: str) -> str:
     """``cpu``, ``cuda`` or ``cuda:N`` in its long form. Raises `UsageError`."""
     if text == "cuda":

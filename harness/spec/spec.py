@@ -58,6 +58,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     rate: float | None = None  # requests a second, of the server scenario
     arrivals: str | None = None  # how they come; poisson there
     batching: str | None = None  # how many at once, and how long one waits for that: 8:2ms
+    latency_bound: tuple[str, ...] | None = None  # p99=10ms
     concurrency: int = 1
     boundary: Boundary = "compute"
     # The window: ``duration_s`` alone is exact; with a goal or a cap it is the floor.

@@ -63,3 +63,31 @@ def test_what_makes_no_schedule_is_one_line(
     assert (ran.returncode, ran.stdout) == (2, "")
     assert told in ran.stderr and len(ran.stderr.splitlines()) == 1
     assert not (tmp_path / "results").exists()
+
+
+def test_a_capacity_leaves_its_answer_its_probes_and_its_curve(tmp_path: Path) -> None:
+    ran = harness(
+        tmp_path, "capacity", *FAKE, "--latency-bound", "p90=500ms", "--duration", "0.5",
+        "--probes", "3", "--warmup", "0.05", "--sample-rate", "0", "--json",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout)
+    assert found["schema"] == "harness.capacity/1" and len(found["probes"]) == 3
+    answer = found["capacity"]
+    assert answer["limited_by"] == "p90=500ms"
+    assert 0 < answer["per_s"] <= 1000 / 2  # each takes 2 ms at least
+    folder = tmp_path / "results" / found["id"]
+    assert json.loads((folder / "capacity.json").read_text()) == found
+    told = [json.loads(path.read_text())["capacity"] for path in folder.glob("2*/result.json")]
+    assert [one for one in told if "per_s" in one] == [answer]
+    assert list(folder.glob("events.out.tfevents.*"))
+
+
+def test_a_bound_that_no_rate_holds_is_one_line(tmp_path: Path) -> None:
+    ran = harness(
+        tmp_path, "capacity", *FAKE, "--latency-bound", "p99=1ms", "--duration", "0.2",
+        "--warmup", "0.05", "--sample-rate", "0",
+    )  # fmt: skip
+    assert ran.returncode == 3
+    assert "holds at no rate" in ran.stderr and len(ran.stderr.splitlines()) == 1
+    assert harness(tmp_path, "capacity").returncode == 2

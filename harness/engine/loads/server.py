@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from harness.engine.wire.messages import Job, Peer
     from harness.protocols import Session
     from harness.records.result import Check
+    from harness.records.result import Serving as Served
     from harness.spec import RunSpec
     from harness.stats.arrivals import Schedule
 
@@ -123,7 +124,18 @@ class Server(Load):
         from harness.analysis.serving_checks import serving_checks
 
         found = self.figures(spec, taken)["serving"] if taken else None
-        return serving_checks(found) if found is not None else ()
+        if found is None:
+            return ()
+        return (*serving_checks(found), *self._bounds(spec, taken, found))
+
+    def _bounds(self, spec: RunSpec, taken: Sequence[Taken], found: Served) -> tuple[Check, ...]:
+        if not spec.latency_bound:
+            return ()
+        from harness.analysis.serving import in_order_of_arrival
+        from harness.analysis.serving_checks import bound_checks
+
+        latencies_ms = in_order_of_arrival([one.streams for one in taken])
+        return bound_checks(spec.latency_bound, latencies_ms, found.stationary)
 
 
 def scheduled(requests: Requests) -> Schedule:

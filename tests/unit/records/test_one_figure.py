@@ -59,6 +59,7 @@ HEADLINE_OF = {
     "latency_p99_9": "latency/p99_9_ms",
     "device_median": "latency/device_median_ms",
     "throughput": "throughput/per_s",
+    "capacity": "server/capacity_per_s",
     "waiting_p99": "server/waiting_p99_ms",
     "utilization": "server/utilization",
     "queue_mean": "server/queue",

@@ -49,6 +49,7 @@ OTHER = {
     "dataset": "d.npz", "scores": "s", "calibration": "c.npz", "calibration_method": "entropy",
     "quantization": "dynamic", "scenario": "throughput", "concurrency": 2,
     "rate": 10.0, "arrivals": "constant", "batching": "8:2ms",
+    "latency_bound": ("p99=10ms",),
     "boundary": "transfer", "threads": 2, "inter_threads": 2, "seed": 1, "options": {"a": "b"},
 }  # fmt: skip
 
