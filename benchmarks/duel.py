@@ -45,20 +45,30 @@ class Waiting(OnnxRuntimeBackend):
 
     def prepare(self, artifact: Artifact, inputs: Any, options: SessionOptions) -> Any:
         session = super().prepare(artifact, inputs, _without_ours(options))
-        share = float(options.options.get(OPTION, "0")) / 100
-        run, wait, clock = session.enqueue, session.synchronize, time.perf_counter_ns
+        return Slower(session, float(options.options.get(OPTION, "0")) / 100)
 
-        def slower() -> None:
-            began = clock()
-            run()
-            wait()
-            end = clock()
-            until = end + share * (end - began)
-            while clock() < until:
-                pass
 
-        session.enqueue, session.synchronize = slower, lambda: None
-        return session
+class Slower:
+    """A session whose inferences are followed by a wait of a ``share`` of what they took."""
+
+    def __init__(self, session: Any, share: float) -> None:
+        self._session, self._share = session, share
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def enqueue(self) -> None:
+        clock = time.perf_counter_ns
+        began = clock()
+        self._session.enqueue()
+        self._session.synchronize()
+        end = clock()
+        until = end + self._share * (end - began)
+        while clock() < until:
+            pass
+
+    def synchronize(self) -> None:
+        """It was waited for."""
 
 
 def _without_ours(options: SessionOptions) -> SessionOptions:
