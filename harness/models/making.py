@@ -12,7 +12,8 @@ from harness.errors import HarnessError, ModelError, UsageError
 from harness.host.cache_root import default_root
 from harness.models.builder_client import examine
 from harness.models.packed import pack
-from harness.models.prepare import Prepared, prepare
+from harness.models.prepare import prepare
+from harness.models.prepared import Prepared
 from harness.protocols import Compiler, Node, Proof, SessionOptions, TensorSpec, Wanted
 from harness.spec import RunSpec
 

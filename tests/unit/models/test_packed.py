@@ -13,7 +13,8 @@ import pytest
 
 from harness.errors import ModelError, UsageError
 from harness.models.packed import pack
-from harness.models.prepare import Prepared, prepare
+from harness.models.prepare import prepare
+from harness.models.prepared import Prepared
 from harness.protocols import Artifact, TensorSpec, Wanted
 from harness.records.result import ModelInfo
 from harness.spec import RunSpec, parse
