@@ -32,7 +32,6 @@ from harness.backends.onnxruntime.module import (
     Loaded,
     bindable,
     check_declared,
-    check_same,
     fits,
     line,
     optionals,
@@ -41,6 +40,7 @@ from harness.backends.onnxruntime.module import (
 )
 from harness.backends.onnxruntime.options import CUDA, OPTIONS
 from harness.backends.onnxruntime.options import artifact as wanted_artifact
+from harness.backends.session import SessionBase, check_same, types_of
 from harness.errors import HarnessError, ModelError
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import (
@@ -185,19 +185,16 @@ class _Binding:
         return run_anew
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(SessionBase[Loaded]):
     """One stream: its own buffers over a shared `onnxruntime.InferenceSession`.
 
     After the first inference ``enqueue`` is the runtime's own method. It raises foreign
     exceptions then: mapping them would cost a Python frame inside the timed interval.
     """
 
-    enqueue: Callable[[], None]
-    synchronize: Callable[[], None]
-
     def __init__(self, loaded: Loaded, inputs: Arrays) -> None:
         self._loaded: Loaded | None = loaded
-        self._shapes = {name: (array.dtype, array.shape) for name, array in inputs.items()}
+        self._shapes = types_of(inputs)
         check_declared(loaded.session.get_inputs(), inputs)
         try:
             self._binding = _Binding(loaded.session, inputs)
@@ -274,11 +271,6 @@ class OnnxRuntimeSession:
         self._loaded = None
         self.enqueue = self.synchronize = refuse_closed
         del self._binding
-
-    def _open(self) -> Loaded:
-        if self._loaded is None:
-            refuse_closed()
-        return self._loaded
 
 
 def _runtime_facts(loaded: Loaded) -> dict[str, str]:

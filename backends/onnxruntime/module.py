@@ -7,7 +7,7 @@ import ctypes
 import io
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,7 +25,6 @@ from harness.backends.onnxruntime.options import (
 )
 from harness.errors import (
     BackendUnavailable,
-    DataError,
     HarnessError,
     MeasurementFailed,
     ModelError,
@@ -252,21 +251,6 @@ def fits(declared: Any, value: Any) -> bool:
         return False
     pairs = zip(declared.shape, value.shape(), strict=False)
     return all(size == now for size, now in pairs if isinstance(size, int) and size >= 0)
-
-
-def check_same(bound: Mapping[str, tuple[Any, tuple[int, ...]]], inputs: Arrays) -> None:
-    if sorted(bound) != sorted(inputs):
-        raise DataError(
-            f"the inputs are {_list(inputs)}, the session has {_list(bound)}",
-            "give every input once, under its own name",
-        )
-    for name, (dtype, shape) in bound.items():
-        array = inputs[name]
-        if (array.dtype, array.shape) != (dtype, shape):
-            raise DataError(
-                f"input {name!r} is {array.dtype} {array.shape}, the session has {dtype} {shape}",
-                "prepare another session for another type or shape",
-            )
 
 
 def _list(names: Any) -> str:

@@ -41,6 +41,7 @@ from harness.backends.pytorch.module import (
 )
 from harness.backends.pytorch.operators import operators_of
 from harness.backends.pytorch.options import OPTIONS, runnable, settings
+from harness.backends.session import SessionBase
 from harness.errors import MeasurementFailed, ModelError, UsageError
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import (
@@ -171,15 +172,12 @@ def _set_threads(options: SessionOptions) -> None:
             torch.set_num_interop_threads(options.inter_threads)
 
 
-class PyTorchSession:
+class PyTorchSession(SessionBase[Loaded]):
     """One stream: its own input tensors over a shared module.
 
     After the first inference ``enqueue`` raises foreign exceptions: mapping them would cost a
     Python frame inside the timed interval.
     """
-
-    enqueue: Callable[[], None]
-    synchronize: Callable[[], None]
 
     def __init__(self, loaded: Loaded, inputs: Arrays) -> None:
         self._loaded: Loaded | None = loaded
@@ -342,11 +340,6 @@ class PyTorchSession:
         self.enqueue = self.synchronize = self._run = refuse_closed
         self._bound.clear()
         self._results.clear()
-
-    def _open(self) -> Loaded:
-        if self._loaded is None:
-            refuse_closed()
-        return self._loaded
 
 
 def _inference_guard() -> Any:

@@ -32,6 +32,7 @@ from harness.backends.pytorch.module import (
 )
 from harness.backends.pytorch.operators import operators_of
 from harness.backends.pytorch.options import settings
+from harness.backends.session import SessionBase
 from harness.errors import BackendUnavailable, MeasurementFailed, ModelError, UsageError
 from harness.host.cuda_errors import cuda_failure
 from harness.maybe import Maybe, Unavailable
@@ -86,13 +87,11 @@ def set_tf32(on: bool) -> None:
         part.fp32_precision = "tf32" if on else "ieee"
 
 
-class CudaSession:
+class CudaSession(SessionBase[Loaded]):
     """One stream over a shared module. After the first inference ``enqueue`` raises foreign
     exceptions, as on the CPU."""
 
     asynchronous = True
-    enqueue: Callable[[], None]
-    synchronize: Callable[[], None]
 
     def __init__(self, loaded: Loaded, inputs: Arrays) -> None:
         import torch
@@ -275,11 +274,6 @@ class CudaSession:
             self._timer.arm(0)
             self._feed.close()
             torch.cuda.empty_cache()
-
-    def _open(self) -> Loaded:
-        if self._loaded is None:
-            refuse_closed()
-        return self._loaded
 
 
 class Feed:

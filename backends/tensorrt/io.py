@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.backends.session import check_same
 from harness.backends.tensorrt.cuda import Cuda
 from harness.errors import DataError, HarnessError, MeasurementFailed, ModelError
 
@@ -185,20 +186,9 @@ class Tensors:
 
     def check_same(self, inputs: Arrays) -> None:
         """Raises `DataError` where ``inputs`` are not like those that are bound."""
-        names = sorted(tensor.name for tensor in self.inputs)
-        if names != sorted(inputs):
-            raise DataError(
-                f"the inputs are {', '.join(sorted(inputs))}, the session has {', '.join(names)}",
-                "give every input once, under its own name",
-            )
+        check_same({t.name: (t.dtype, t.shape) for t in self.inputs}, inputs)
         for tensor in self.inputs:
             array = inputs[tensor.name]
-            if (array.dtype, array.shape) != (tensor.dtype, tensor.shape):
-                raise DataError(
-                    f"input {tensor.name!r} is {array.dtype} {array.shape}, the session has "
-                    f"{tensor.dtype} {tensor.shape}",
-                    "prepare another session for another type or shape",
-                )
             held = tensor.host if tensor.on_host else None
             if held is not None and not np.array_equal(held, array):
                 raise DataError(

@@ -15,6 +15,7 @@ import pytest
 
 from harness.backends import cuda_runtime
 from harness.backends.onnxruntime import backend as onnxruntime
+from harness.backends.onnxruntime import buffers
 from harness.backends.onnxruntime import cuda as onnxruntime_cuda
 from harness.backends.onnxruntime import module as onnxruntime_module
 from harness.backends.onnxruntime import options as onnxruntime_options
@@ -149,7 +150,7 @@ def on_the_host(monkeypatch: pytest.MonkeyPatch, bindings: Any) -> None:
     """The CPU provider and host memory in the device's place; the bindings as given."""
     available = Available({"device": "NVIDIA H200"})
     monkeypatch.setattr(onnxruntime, "_cuda_availability", lambda device: available)
-    monkeypatch.setattr(onnxruntime_cuda, "DEVICE", "cpu")
+    monkeypatch.setattr(buffers, "DEVICE", "cpu")
     monkeypatch.setattr(onnxruntime_module, "providers", lambda *args: [(CPU, {})])
     monkeypatch.setattr(onnxruntime_module, "wanted", lambda options: CPU)
     monkeypatch.setattr(cuda_runtime, "import_framework", lambda *args: bindings)
