@@ -273,10 +273,9 @@ def _read_journal(path: Path) -> Samples:
     columns = zip(*((b.launch, b.stream, b.timed) for b in blocks), strict=True)
     labels = [np.repeat(np.array(column, np.int64), lengths) for column in columns]
     launch, stream, timed = labels or [np.empty(0, np.int64)] * 3
-    starts, ends = (
-        np.concatenate([np.empty(0, np.int64), *(block[field] for block in blocks)])
-        for field in (3, 4)
-    )
+    none = np.empty(0, np.int64)
+    starts = np.concatenate([none, *(block.start_ns for block in blocks)])
+    ends = np.concatenate([none, *(block.end_ns for block in blocks)])
     due = [_other("due", block) for block in blocks]
     scheduled = any("due" in block.others for block in blocks)
     return Samples(launch, stream, timed, starts, ends, np.concatenate(due) if scheduled else None)
