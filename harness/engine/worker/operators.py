@@ -25,7 +25,7 @@ _LEAST, _MOST = 5, 1000
 _ROOF_S, _ROOF_LEAST = 0.25, 5
 _NO_OPERATORS = Unavailable(
     "this backend does not tell its operators",
-    "a session with a method profile_operators does: see harness/protocols.py",
+    "a session with a method profile_operators does: see harness.protocols",
 )
 _NO_ROOFS = Unavailable("this backend measures no roofs", "a backend with a method roof_loads does")
 
