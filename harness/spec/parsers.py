@@ -131,8 +131,11 @@ def parse_batching(name: str, text: str) -> str:
     return f"{most}:{parse_number(name, str(wait_ms), 0, 60_000):g}ms"
 
 
-def parse_bounds(name: str, texts: Sequence[str]) -> tuple[str, ...]:
-    """``p99=10ms`` texts in their plain form, each quantile once. Raises `UsageError`."""
+def parse_bounds(name: str, texts: Sequence[str]) -> tuple[str, ...] | None:
+    """``p99=10ms`` texts in their plain form, each quantile once; None where there are none.
+
+    Raises `UsageError`.
+    """
     found: dict[str, str] = {}
     for text in texts:
         shape = re.fullmatch(r"p(\d+(?:\.\d+)?)=([0-9.]+)(us|µs|ms|s)", text.replace(" ", ""))
@@ -143,7 +146,7 @@ def parse_bounds(name: str, texts: Sequence[str]) -> tuple[str, ...]:
         if key in found:
             raise UsageError(f"{name} names {key} twice", "give each quantile once")
         found[key] = f"{key}={limit:g}ms"
-    return tuple(found.values())
+    return tuple(found.values()) or None
 
 
 def parse_device(name: str, text: str) -> str:

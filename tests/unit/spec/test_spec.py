@@ -284,3 +284,9 @@ def test_what_would_be_ignored_is_refused(precision: str, field: str, value: str
     with pytest.raises(UsageError, match=f"with --precision {precision}, which quantizes nothing"):
         parse({"precision": precision, field: value})
     assert getattr(parse({"precision": "int8", field: value}), field) == value
+
+
+def test_repeatable_flags_that_were_not_given_are_the_default() -> None:
+    """As the command line hands them on: empty tuples."""
+    nothing = {field.name: () for field in FIELDS if field.many}
+    assert parse(nothing) == RunSpec()
