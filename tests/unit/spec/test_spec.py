@@ -68,7 +68,7 @@ def test_any_texts_are_a_spec_or_a_line(field: str, texts: list[str]) -> None:
         check_refusal(error, flag(field))
     else:
         assert msgspec.json.decode(msgspec.json.encode(spec), type=RunSpec) == spec
-        assert len(getattr(spec, field)) == len(texts) or field == "require"
+        assert len(getattr(spec, field) or ()) == len(texts) or field == "require"
 
 
 _SECONDS = st.floats(0.01, 86_400).map(str)
