@@ -48,7 +48,7 @@ def command(
     the mixed model that follows (mixed.onnx), and proves it in a duel on the other half.
 
     \b
-      harness ledger --model net.onnx --dataset labelled.npz --calibration inputs.npz
+      harness ledger --model net.onnx --dataset labelled.npz --calibration in.npz
       harness ledger --model digits --accuracy-drop 0.5% --speed 0.9
 
     Ends with 1 where what --accuracy-drop or --speed asks for is missed for certain.

@@ -53,5 +53,10 @@ def measured(runs: Sequence[Result], name: str) -> Measured:
 
 def metrics_of(run: Result) -> tuple[str, ...]:
     """What is worth stating of such a run: on a CPU nothing of a device."""
-    host = run.spec.device == "cpu"
-    return tuple(name for name in COMPARED if not (host and METRICS[name].device_only))
+    return tuple(name for name in COMPARED if _worth_stating(METRICS[name], run))
+
+
+def _worth_stating(metric: Metric, run: Result) -> bool:
+    if metric.device_only and run.spec.device == "cpu":
+        return False
+    return not (metric.asked_only and isinstance(value([run], metric.name), Unavailable))

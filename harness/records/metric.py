@@ -55,6 +55,7 @@ class Metric(Quantity, frozen=True, kw_only=True):
     because: str = ""
     per_batch: bool = False  # an inference takes more of it the more samples it holds
     device_only: bool = False  # a run on a CPU has none
+    asked_only: bool = False  # most runs have none, and lack nothing
     by_default: bool = False  # compared unless something else is asked for
     expected: bool = False  # of two runs that both lack it, the reason is worth reading
     label: str = ""  # in tables; else the name with spaces
@@ -137,6 +138,7 @@ FIGURES: dict[str, Metric] = {
         Metric(
             name="capacity", unit="1/s", better="higher", minimum_effect=0.05,
             of_run=("capacity.per_s",), interval="capacity.ci95", by_default=True,
+            asked_only=True,
             headline="server/capacity_per_s",
         ),
         Metric(

@@ -10,6 +10,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from running import Harness, Ran
 
+pytestmark = pytest.mark.measures
+
 CELL = "digits/spinner:Spinner/cpu/fp32/b1/latency"
 # Spins on the clock: the median is exact unless most inferences are interrupted, and each is far
 # shorter than a time slice.
@@ -17,8 +19,6 @@ _SPINNER = """
 import time
 
 from harness.testing.fake_backend import FakeBackend
-
-pytestmark = pytest.mark.measures
 
 SPIN_NS = {spin_ns}
 

@@ -165,6 +165,7 @@ def test_metrics_know_their_direction_and_minimum_effect() -> None:
     assert metric("throughput").better == "higher"
     assert [name for name, one in METRICS.items() if one.better == "higher"] == [
         "throughput",
+        "capacity",
         "top1",
     ]
     assert (metric("latency_median").minimum_effect, metric("latency_p99").minimum_effect) == (

@@ -326,7 +326,7 @@ def test_csv_has_a_row_per_run_and_metric(results: Path, capsys) -> None:
     lay(results, full, made(2.0))
     text, err = exported(capsys, "csv")
     rows = rows_of(text)
-    assert err == "harness: 11 of 34 figures are absent: its last column says why\n"
+    assert err == "harness: 15 of 38 figures are absent: its last column says why\n"
     assert len(rows) == 2 * len(METRICS)
     mine = {row["metric"]: row for row in rows if row["run"] == full.id}
     median = mine["latency_median"]
@@ -372,7 +372,7 @@ def test_junit_has_a_case_per_cell_and_metric(results: Path, capsys) -> None:
     run = made([1.0, 3.0, 2.0], correct="1110")
     lay(results, run, fake_failure())
     root = ET.fromstring(exported(capsys, "junit")[0])
-    metrics = [name for name in COMPARED if not name.startswith("device_")]
+    metrics = [n for n in COMPARED if not n.startswith("device_") and n != "capacity"]
     assert root.attrib == {
         "name": "harness export", "tests": str(len(metrics) + 1), "failures": "0", "errors": "1",
         "skipped": "2",  # joules, and the processor time that a file of before lacks
