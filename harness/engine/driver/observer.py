@@ -152,12 +152,12 @@ class RunObserver:
             if one.timed:
                 self._fresh_ms.append(one.latencies / 1e6)
         now_s = time.perf_counter()
+        if tick.seen is not None or now_s - self._flushed_s >= FLUSH_EVERY_S:
+            self._flushed_s = now_s
+            self._flush()  # first: a line that knows of a window needs the iterations of it
         self._remember(tick)
         if tick.estimate is not None:
             self._publish(tick, tick.estimate)
-        if now_s - self._flushed_s >= FLUSH_EVERY_S:
-            self._flushed_s = now_s
-            self._flush()
 
     def launch_over(self, tick: Tick) -> None:
         """The worker is gone: publish and save the rest, and stop the sampler."""
@@ -165,8 +165,8 @@ class RunObserver:
         if self.sampler is not None:
             self.sampler.stop()
         self._outlook.launch_over()
-        self._remember(tick)
         self._flush()
+        self._remember(tick)
         self.samplers.append(self.sampler.sampled() if self.sampler else None)
         self.sampler = None
         self.launch_index += 1

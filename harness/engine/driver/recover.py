@@ -98,6 +98,7 @@ def _record(index: int, seen: Seen | None, blocks: list[Stretch], spec: RunSpec)
     record = seen.record() if seen else LaunchRecord()
     mine = [block for block in blocks if block.launch == index]
     if not mine:
+        record.window_ns = None  # of a window whose iterations no disk took, nothing is known
         return record
     load = registry.load(spec.scenario)
     record.recorders = [

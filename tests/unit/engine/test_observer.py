@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from test_store import file_size_limit
 
-from harness.engine.driver.journal import RunJournal
+from harness.engine.driver.journal import RunJournal, Seen
 from harness.engine.driver.observer import RunObserver
 from harness.engine.driver.tick import Estimate, Fresh, Tick
+from harness.engine.outcome.evidence import LaunchRecord
 from harness.protocols import Progress
 from harness.records.samples import Stretch, read_samples
 from harness.records.store import RunFolder
@@ -48,6 +49,31 @@ def test_what_a_full_disk_refuses_waits_in_memory(observer: RunObserver) -> None
     samples = read_samples(folder)
     assert np.array_equal(samples.start_ns, np.arange(3000))
     assert samples.timed.sum() == 2000
+
+
+def test_no_window_is_noted_before_its_iterations(observer: RunObserver) -> None:
+    """A kill between the two lines would leave a window that no sample belongs to."""
+    folder = observer._folder.path
+    on_disk: list[int] = []
+
+    class Journal:
+        problem = None
+
+        def append(self, line: object) -> None:
+            there = (folder / "samples.journal").exists()
+            on_disk.append(len(read_samples(folder).start_ns) if there else 0)
+
+    observer._run_journal = Journal()  # type: ignore[assignment]
+    observer._flushed_s = float("inf")  # it is not the time for it yet
+    seen = Seen.of(LaunchRecord(window_ns=(0, 9)), launch=0, doing="", at_ns=9, lost=None)
+    starts = np.arange(7, dtype=np.int64)
+    fresh = (Fresh(0, True, starts, starts + 1),)
+    observer.tick(Tick(0, "idle", at_ns=9, phase_began_ns=0, fresh=fresh, iterations=7, seen=seen))
+    observer.launch_over(
+        Tick(0, "idle", at_ns=9, phase_began_ns=0, fresh=(), iterations=7, seen=seen)
+    )
+    observer.let_go()
+    assert on_disk == [7, 7]
 
 
 def test_a_terminal_that_is_gone_is_left_out(observer: RunObserver) -> None:

@@ -26,6 +26,7 @@ from harness.engine.wire.frames import pack as frame
 from harness.engine.wire.messages import Looked, Verified
 from harness.errors import ResultError, UsageError
 from harness.host import scratch
+from harness.maybe import Unavailable
 from harness.models import Prepared
 from harness.protocols import Artifact, Description, TensorSpec
 from harness.records.result import Machine, ModelInfo, Result, Software
@@ -189,6 +190,28 @@ def test_a_run_that_was_killed_before_it_measured(tmp_path: Path) -> None:
         "interrupted", 0.0, "unknown",
     )  # fmt: skip
     assert [path.name for path in folder.iterdir()] == ["result.json"]
+
+
+def test_a_window_whose_iterations_no_disk_took_is_absent(tmp_path: Path) -> None:
+    """The journal of the run knows of two windows, that of the samples of the first alone."""
+    found = finished(2)
+    folder = journalled(tmp_path / "r", found)
+    both = read_samples(folder)
+    (folder / "samples.journal").unlink()
+    samples = SamplesJournal(folder)
+    for one in (one for one in stretches(found) if one.launch == 0):
+        samples.append(0, one.start_ns, one.end_ns, timed=one.timed)
+    samples.close()
+
+    result, problems = recover(folder)
+    assert problems == []
+    assert len(both.start_ns) == 2 * len(read_samples(folder).start_ns)
+    assert [launch.iterations for launch in result.timing.launches] == [200]
+
+    (empty := journalled(tmp_path / "e", finished(1))).joinpath("samples.journal").unlink()
+    nothing, _ = recover(empty)
+    assert isinstance(nothing.timing, Unavailable)
+    assert nothing.status == "interrupted"
 
 
 def test_a_driver_killed_between_result_and_samples_keeps_its_result(tmp_path: Path) -> None:
