@@ -290,7 +290,7 @@ def memory(bench: Bench) -> Line:
 
 def duel(bench: Bench) -> Line:
     flags = ["--model", bench.model, "--backend", "pytorch", "--device", bench.device]
-    flags += ["--across", "precision=fp32,fp16", "--launches", "2", "--idle", "0"]
+    flags += ["--across", "precision=fp32,fp16", "--launches", "2"]
     flags += ["--results", str(bench.folder / "runs"), "--json"]
     code, out, last = bench.harness("duel", *flags)
     if not out.strip():
