@@ -86,7 +86,8 @@ def load(path: str | Path) -> Board:
         _refuse_non_finite(f"{str(path)!r}: {fact(model):.60}", left)
     dropped = _limited([*_left_out(raw, entries), *_not_shown(entries)])
     if not entries:
-        why = f" ({dropped[0]})" if extra and dropped else ""
+        named = "; ".join(_limited(dropped, 3))
+        why = f" ({named})" if extra and named else ""
         raise DataError(f"{str(path)!r} holds no model with a precision such as fp32{why}", _REMEDY)
     board = Board(
         entries=with_ratios(entries),
@@ -314,9 +315,9 @@ def _notes(entries: Sequence[Entry]) -> tuple[str, ...]:
     return _limited([note for found in models.values() for note in _doubts(found)])
 
 
-def _limited(notes: Sequence[str]) -> tuple[str, ...]:
-    more = len(notes) - _MOST_NOTES
-    return tuple(notes if more <= 0 else [*notes[:_MOST_NOTES], f"and {more} more"])
+def _limited(notes: Sequence[str], most: int = _MOST_NOTES) -> tuple[str, ...]:
+    more = len(notes) - most
+    return tuple(notes if more <= 0 else [*notes[:most], f"and {more} more"])
 
 
 def _left_out(raw: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
@@ -330,6 +331,8 @@ def _left_out(raw: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]
             why = error_of(content) or "it has no precision such as fp32"
             yield f"{name} is left out: {why}"
         else:
+            if told := error_of(content):
+                yield f"{name}: {told}"
             yield from (
                 f"{name}, {fact(key)[:40]} is left out: {why}"
                 for key, value in content.items()
@@ -349,7 +352,9 @@ def _no_entry(key: str, value: Any) -> str:
 def error_of(content: Mapping[str, Any]) -> str:
     """What went wrong with a model or a precision, where the file says so."""
     told = content.get("error")
-    return f"error: {fact(told)[:300]}" if isinstance(told, str) and told.strip() else ""
+    if told and not isinstance(told, str):
+        told = msgspec.json.encode(told).decode()
+    return f"error: {fact(told)[:300]}" if told and told.strip() else ""
 
 
 def _not_shown(entries: Sequence[Entry]) -> Iterator[str]:

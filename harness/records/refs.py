@@ -323,9 +323,11 @@ def _walk_back(name: str, measured: set[str], index: Index) -> tuple[str, tuple[
         if commit in measured:
             told = f"{name} was not measured: {commit} lies {distance} commits before it"
             return commit, (told,) if distance else ()
+    changed = [c.removesuffix("-dirty")[:12] for c in index.commits() if c.endswith("-dirty")]
+    beside = f"; with uncommitted changes, so at none: {_few(changed)}" if changed else ""
     raise ResultError(
         f"neither {name!r} nor a commit before it was measured",
-        f"measured: {_few([commit[:12] for commit in measured])}",
+        f"measured: {_few([commit[:12] for commit in measured])}{beside}",
     )
 
 

@@ -106,7 +106,7 @@ class CheckpointManager:
         parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         state = {name: part.state_dict() for name, part in parts.items() if part is not None}
         state |= {"extra": dict(extra or {}), "rng": _random_states()}
-        numbers = {name: _number(name, value) for name, value in (metrics or {}).items()}
+        numbers = {name: _number(name, value) for name, value in _metrics(metrics).items()}
         numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
         path = self.folder / f"checkpoint-{self._next():06d}.pt"
         try:
@@ -231,8 +231,17 @@ class CheckpointManager:
 # -- files ---------------------------------------------------------------------------------------
 
 
+def _metrics(given: object) -> Mapping[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError(
+            f"metrics is a {type(given).__name__}", "give a mapping of names to numbers"
+        )
+    return given or {}
+
+
 def _number(name: str, value: Any) -> float:
     try:
+        value = value.detach() if hasattr(value, "detach") else value
         return math.nan if value is None else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise UsageError(

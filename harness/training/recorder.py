@@ -224,12 +224,14 @@ def table(rows: Mapping[str, object], head: tuple[str, str] = ("name", "value"))
     return "\n".join(lines)
 
 
-def flat(rows: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested mappings as dotted names."""
+def flat(
+    rows: Mapping[str, object], prefix: str = "", above: tuple[int, ...] = ()
+) -> dict[str, object]:
+    """Nested mappings as dotted names; ``above``: the ids of those that these stand in."""
     found: dict[str, object] = {}
     for name, value in rows.items():
-        if inner := named(value):
-            found |= flat(inner, f"{prefix}{name}.")
+        if id(value) not in above and (inner := named(value)):
+            found |= flat(inner, f"{prefix}{name}.", (*above, id(value)))
         else:
             found[f"{prefix}{name}"] = value
     return found

@@ -18,7 +18,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 COLUMNS = ("start", "end")  # that every load has, in ns
@@ -131,15 +131,20 @@ class Timeline:
         self._words[_BEAT_NS] = value
 
     def close(self) -> None:
-        """Unmap and close. Idempotent."""
+        """Unmap and close. Idempotent.
+
+        What still holds a view, as the traceback of an error does, keeps the memory until it goes:
+        that error is worth more than one of ours about it.
+        """
         if self.fd < 0:
             return
-        for stream in self.streams:
-            stream.release()
-        self._words.release()
-        self._map.close()
-        os.close(self.fd)
-        self.fd = -1
+        fd, self.fd = self.fd, -1
+        os.close(fd)
+        with suppress(BufferError):
+            for stream in self.streams:
+                stream.release()
+            self._words.release()
+            self._map.close()
 
 
 class Stream:

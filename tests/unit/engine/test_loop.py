@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -54,6 +55,21 @@ def test_a_latency_is_the_work_and_one_clock_step(timeline: Timeline) -> None:
 
     assert [e - s for s, e in zip(stream.starts[:3], stream.ends[:3], strict=True)] == [1010] * 3
     assert end == stream.ends[2] == 3 * 1020
+
+
+def test_an_error_while_iterations_are_taken_in_is_not_hidden_by_closing_the_block() -> None:
+    block = Timeline.create(1, 16)
+    block.streams[0].written = 5
+
+    with pytest.raises(MemoryError, match="none left"):  # its traceback holds the spans
+        try:
+            with block.streams[0].fresh() as spans:
+                held = [memoryview(ring) for span in spans for ring in span.values()]
+                raise MemoryError("none left", held)
+        finally:
+            block.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(block.fd)
 
 
 def test_the_limit_is_exact_across_chunks_and_the_ring(timeline: Timeline) -> None:

@@ -240,8 +240,12 @@ def test_a_commit_that_was_not_measured_is_the_nearest_before_it(
     assert short("@HEAD~3", results) == ["commit-0"]
     git("checkout", "-q", "--orphan", "other")
     git("commit", "-q", "--allow-empty", "-m", "apart")
-    with pytest.raises(ResultError, match=r"neither 'other' nor a commit before it was measured"):
+    with pytest.raises(
+        ResultError, match=r"neither 'other' nor a commit before it was measured"
+    ) as refused:
         resolve("latest@other", results)
+    changed = f"with uncommitted changes, so at none: {commits[4][:12]}"
+    assert refused.value.remedy.endswith(changed)
 
 
 NAMES = st.sampled_from(["latest", "nightly-01", "@aaaa", "tag:rig=a", "2026", "main", ""])

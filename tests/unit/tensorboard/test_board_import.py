@@ -403,17 +403,21 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path, capsys: Any) 
             "int8": {"error": "no calibration data"},
             "int4": None,
             "quantized": {"error": "unsupported operator"},
+            "error": "the evaluation of int8 stopped half way",
         },
         "bad": {"error": "CUDA out of memory"},
+        "worse": {"error": {"type": "ValueError", "message": "no labels"}},
         "odd": {"comment": "nothing here"},
         "version": 3,
     }
     path = put(tmp_path, content)
     board = compression_engine.load(path)
     assert board.notes == (
+        "good: error: the evaluation of int8 stopped half way",
         "good, int4 is left out: it is null",
         "good, quantized is left out: error: unsupported operator",
         "bad is left out: error: CUDA out of memory",
+        'worse is left out: error: {"type":"ValueError","message":"no labels"}',
         "odd is left out: it has no precision such as fp32",
         "version is left out: it is a number, and no model",
         "kept, and not shown, for the board has no such figure: latency_p75_ms",
@@ -429,5 +433,6 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path, capsys: Any) 
 
 
 def test_a_file_of_failures_alone_says_what_failed(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="bad is left out: error: CUDA out of memory"):
-        compression_engine.load(put(tmp_path, {"bad": {"error": "CUDA out of memory"}}))
+    failed = {f"net{index}": {"error": f"reason {index}"} for index in range(5)}
+    with pytest.raises(DataError, match=r"net1 is left out: error: reason 1; .*; and 2 more"):
+        compression_engine.load(put(tmp_path, failed))

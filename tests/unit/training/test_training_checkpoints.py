@@ -79,6 +79,15 @@ def test_an_epoch_without_validation_is_saved(tmp_path: Path) -> None:
     assert record.metrics == {"loss": 2.0}
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_metric_may_be_a_loss_that_has_a_gradient(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path)
+    manager.save(1, training()[0], metrics={"loss": torch.tensor(2.0, requires_grad=True)})
+    assert [record.metrics for record in manager.records().values()] == [{"loss": 2.0}]
+    with pytest.raises(UsageError, match="metrics is a list; give a mapping of names to numbers"):
+        manager.save(2, training()[0], metrics=[2.0])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value", ["low", [1.0, 2.0], {}, 10**400, torch.ones(2)])
 def test_a_metric_that_is_no_number_is_refused_before_anything_is_written(
     tmp_path: Path, value: object

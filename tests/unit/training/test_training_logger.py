@@ -139,6 +139,16 @@ def test_a_configuration_may_be_a_namespace_or_a_dataclass(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
+def test_a_configuration_may_hold_itself(tmp_path: Path) -> None:
+    config = argparse.Namespace(lr=0.1)
+    config.parent = {"of": config}
+    with TrainingLogger("net", tmp_path) as logger:
+        logger.log_config(config)
+    first, second, last = text_of(logger, "net/training/config").splitlines()[2:]
+    assert (first, second) == ("| lr | 0.1 |", "| parent.of.lr | 0.1 |")
+    assert last.startswith("| parent.of.parent | ")
+
+
 def test_an_exception_is_noted_and_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), TrainingLogger("net", tmp_path) as logger:
         logger.log_metrics({"loss": 1.0})
