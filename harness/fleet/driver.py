@@ -14,35 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BackendUnavailable, HarnessError, ResultError, one_line
+from harness.errors import HarnessError, ResultError, one_line
 from harness.fleet import cluster
 from harness.fleet.conclude import conclude
-from harness.fleet.facts import MACHINE_RESOURCE, PREFIX, NodeFacts, differs
-from harness.fleet.freight import Packer, Parcel, Piece, write_piece
-from harness.fleet.ledger import Lease, Ledger, Row, now_text, writing
+from harness.fleet.facts import PREFIX, NodeFacts
+from harness.fleet.freight import Built, Packer, Piece, write_piece
+from harness.fleet.ledger import Ledger, writing
 from harness.fleet.node import Beat, Begun, Finished, Message, Order, Part
+from harness.fleet.nodes import Nodes, occupied
 from harness.fleet.plan import FleetPlan, Task
 from harness.fleet.progress import Doing, Snapshot
-from harness.sweep.needs import Needs, lacking
+from harness.fleet.tasks import Attempt, Tasks
+from harness.sweep.needs import Needs
 
 _WINDOW = 4  # tasks that wait in Ray, for each kind of machine
-_NODES_EVERY_S = 2.0
-_HEAD_GONE_S = 6.0
 _TURN_S = 0.2
 _MOST_AT_ONCE = 256  # messages of one attempt in one turn
-
-
-class Attempt:
-    """A task that Ray has been given. ``lease``: from when a node has begun it."""
-
-    def __init__(self, task: Task, stream: Any) -> None:
-        self.task, self.stream = task, stream
-        self.node = ""
-        self.lease: Lease | None = None
-        self.staged: Path | None = None
-        self.text = ""
-        self.began_s = self.heard_s = self.renewed_s = time.monotonic()
-        self.given_up = False  # its lease has run out; a late result still comes
 
 
 class Driver:
@@ -59,38 +46,14 @@ class Driver:
         alone: bool = False,
     ) -> None:
         """``alone``: no other machine can join this cluster, so none is waited for."""
-        self._alone = alone
-        self.plan, self.ledger, self.me, self.address, self.tell = plan, ledger, me, address, tell
-        self.rows: dict[str, Row] = {}
-        self.nodes: dict[str, NodeFacts] = {}  # by name, of those alive and fit
-        self.refused: dict[str, str] = {}
+        self._plan, self._ledger, self._tell, self._alone = plan, ledger, tell, alone
         self._ray = cluster.connect(*address)
-        self._packer = Packer(self._ray.put)
-        self._describing: dict[Any, str] = {}
-        self._known: dict[str, str] = {}  # Ray's id of a node -> its name
+        self._measure = self._ray.remote(max_retries=0, num_cpus=0)(_measurer(self._ray))
+        self._nodes = Nodes(self._ray, me, address, tell)
+        self._tasks = Tasks(plan, ledger, tell)
+        self._packer, self._built = Packer(self._ray.put), Built(self._ray.put)
         self._attempts: list[Attempt] = []
-        self._pending: dict[str, Task] = {}
-        self._lost: dict[str, list[str]] = {}  # task -> the nodes that it was lost on
         self._unfit_since: dict[str, float] = {}
-        self._products: dict[str, dict[str, list[Piece]]] = {}  # fingerprint -> artifact -> pieces
-        self._looked_s = self._head_heard_s = -1e9
-        self._remote()
-
-    def _remote(self) -> None:
-        ray = self._ray
-
-        def measure(order: Order) -> Iterator[Message]:
-            from harness.fleet.node import measure
-
-            yield from measure(order, ray.get)
-
-        def describe() -> NodeFacts:
-            from harness.fleet import facts
-
-            return facts.without_secrets(facts.read())
-
-        self._measure = ray.remote(max_retries=0, num_cpus=0)(measure)
-        self._describe = ray.remote(max_retries=2, num_cpus=0)(describe)
 
     # --- the night ---
 
@@ -101,19 +64,10 @@ class Driver:
 
         Raises `BackendUnavailable` when the head is gone, `ResultError` where the disk refuses.
         """
-        for task in self.plan.tasks:
-            if row := self.ledger.row(task.id):
-                self.rows[task.id] = row
-            else:
-                self._pending[task.id] = task
-        for ended in self.ledger.ended():
-            if ended.how == "lost":
-                self._lost.setdefault(ended.task, []).append(ended.node)
-            elif ended.how == "reopened":
-                self._lost.pop(ended.task, None)
+        self._tasks.resume()
         until = None if limit_s is None else time.monotonic() + limit_s
         try:
-            while self._pending:
+            while self._tasks.pending:
                 self._turn()
                 changed(self.snapshot())
                 if until is not None and time.monotonic() > until:
@@ -123,7 +77,7 @@ class Driver:
         changed(self.snapshot())
 
     def _turn(self) -> None:
-        self._look_for_nodes()
+        self._nodes.look()
         self._hand_over()
         self._listen()
         self._expire()
@@ -131,118 +85,56 @@ class Driver:
 
     def _cancel(self, cause: str) -> None:
         self._let_go()
-        for task in list(self._pending.values()):
-            self._end(task, "cancelled", cause)
+        for task in list(self._tasks.pending.values()):
+            self._tasks.end(task, "cancelled", cause)
 
     def _let_go(self) -> None:
         """Give every lease back, and stop what measures: the plan goes on another time."""
-        for one in self._attempts:
+        for attempt in self._attempts:
             with contextlib.suppress(HarnessError):
-                if one.lease and not one.given_up:
-                    self.ledger.release(one.lease, "released", one.node)
-                    self.ledger.forget_live(one.lease)
+                if attempt.lease and not attempt.given_up:
+                    self._ledger.release(attempt.lease, "released", attempt.node)
+                    self._ledger.forget_live(attempt.lease)
             with contextlib.suppress(Exception):
-                self._ray.cancel(one.stream, force=True)
+                self._ray.cancel(attempt.stream, force=True)
         self._attempts = []
-
-    # --- nodes ---
-
-    def _look_for_nodes(self) -> None:
-        now = time.monotonic()
-        if now - self._looked_s < _NODES_EVERY_S:
-            return
-        self._looked_s = now
-        try:
-            cluster.reach(*self.address)
-            self._head_heard_s = now
-        except BackendUnavailable as error:
-            if now - self._head_heard_s > _HEAD_GONE_S:
-                raise BackendUnavailable(
-                    f"the head at {self.address[0]}:{self.address[1]} is gone",
-                    "start it, and run the same command again: it goes on from the plan",
-                ) from error
-            return
-        alive = {
-            node["NodeID"]: node["Labels"].get(f"{PREFIX}node", "")
-            for node in self._ray.nodes()
-            if node["Alive"] and f"{PREFIX}node" in node["Labels"]
-        }
-        for gone in set(self._known) - set(alive):
-            name = self._known.pop(gone)
-            if self.nodes.pop(name, None):
-                self.tell(f"node {name} is gone")
-        for node_id, name in alive.items():
-            if node_id not in self._known:
-                self._known[node_id] = name
-                selector = {"ray.io/node-id": node_id}
-                self._describing[self._describe.options(label_selector=selector).remote()] = name
-
-    def _welcome(self, reference: Any) -> None:
-        name = self._describing.pop(reference)
-        try:
-            facts: NodeFacts = self._ray.get(reference)
-        except Exception as error:  # it died again, or its Harness is another
-            self._refuse(name, f"{name} does not say what it is: {one_line(error, 200)}")
-            return
-        others = [self.me, *self.nodes.values()]
-        why = next(filter(None, (differs(other, facts) for other in others)), "")
-        if not why and name in self.nodes:
-            why = f"there are two nodes called {name}"
-        if why:
-            self._refuse(name, why)
-            return
-        self.refused.pop(name, None)
-        self.nodes[name] = facts
-        self.tell(f"node {name} is here: {facts.offers.machine_class}")
-
-    def _refuse(self, name: str, why: str) -> None:
-        self.refused[name] = why
-        self.tell(f"node {name} is refused: {why}")
-
-    def able(self, task: Task) -> list[str]:
-        """The nodes that may measure it: rather others than those that it was lost on."""
-        able = [name for name, facts in self.nodes.items() if not lacks(task, facts)]
-        fresh = [name for name in able if name not in self._lost.get(task.id, ())]
-        return sorted(fresh or able)
 
     # --- tasks ---
 
     def _hand_over(self) -> None:
         waiting: dict[Needs, int] = {}
-        for one in self._attempts:
-            waiting[one.task.needs] = waiting.get(one.task.needs, 0) + (not one.node)
-        given = {one.task.id for one in self._attempts if not one.given_up}
-        for task in list(self._pending.values()):
+        for attempt in self._attempts:
+            needs = attempt.task.needs
+            waiting[needs] = waiting.get(needs, 0) + (not attempt.node)
+        given = {attempt.task.id for attempt in self._attempts if not attempt.given_up}
+        for task in list(self._tasks.pending.values()):
             if task.id in given or waiting.get(task.needs, 0) >= _WINDOW:
                 continue
-            if self._seen_to(task):
+            if self._tasks.seen_to(task):
                 continue
-            if able := self.able(task):
+            if able := self._able(task):
                 waiting[task.needs] = waiting.get(task.needs, 0) + 1
                 self._submit(task, able)
 
-    def _seen_to(self, task: Task) -> bool:
-        """Whether another driver has ended it, or measures it just now."""
-        if row := self.ledger.row(task.id):
-            self._has_ended(row)
-            return True
-        return self.ledger.held(task.id)
+    def _able(self, task: Task) -> list[str]:
+        return self._nodes.able(task, self._tasks.lost_on(task))
 
     def _submit(self, task: Task, able: Sequence[str]) -> None:
         try:
             fields, parcels = self._packer.pack(task.fields)
         except HarnessError as error:
-            self._end(task, "failed", str(error))
+            self._tasks.end(task, "failed", str(error))
             return
         order = Order(
             task=task.id,
             needs=task.needs,
             fields=fields,
             parcels=parcels,
-            products=self._products_for(able),
-            launches=self.plan.launches,
-            time_limit_s=self.plan.time_limit_s,
-            tags=(f"sweep={self.plan.id}", f"night={self.plan.label}",
+            # where all that may measure it are of one kind
+            products=self._built.of(self._nodes.fingerprint(name) for name in able),
+            launches=self._plan.launches,
+            time_limit_s=self._plan.time_limit_s,
+            tags=(f"sweep={self._plan.id}", f"night={self._plan.label}",
                   f"machine_class={task.machine_class}"),
         )  # fmt: skip
         stream = self._measure.options(
@@ -252,229 +144,150 @@ class Driver:
         ).remote(order)
         self._attempts.append(Attempt(task, stream))
 
-    def _products_for(self, able: Sequence[str]) -> tuple[Parcel, ...]:
-        """What machines of their kind have built, where all that may measure it are of one."""
-        kinds = {self.nodes[name].fingerprint for name in able}
-        held = self._products.get(kinds.pop(), {}) if len(kinds) == 1 else {}
-        return tuple(Parcel(name, tuple(pieces)) for name, pieces in held.items())
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for attempt in list(self._attempts):
+            silent_s = now - attempt.heard_s
+            if attempt.node and not attempt.given_up and silent_s > self._plan.rules.lease_s:
+                attempt.given_up = True
+                cause = f"no sign of life from {attempt.node} for {silent_s:.0f} s"
+                self._tasks.lose(attempt, cause)
+
+    def _without_machine(self) -> None:
+        """End what no machine can measure, after `FleetRules.wait_s` without one."""
+        now = time.monotonic()
+        wait_s = 0.0 if self._alone and self._nodes.fit else self._plan.rules.wait_s
+        given = {attempt.task.id for attempt in self._attempts}
+        for task in list(self._tasks.pending.values()):
+            if task.id in given or self._nodes.describing or self._able(task):
+                self._unfit_since.pop(task.id, None)
+                continue
+            since = self._unfit_since.setdefault(task.id, now)
+            if now - since >= wait_s and not self._tasks.seen_to(task):
+                lost = self._tasks.lost_on(task)
+                before = f"lost on {', '.join(lost)}; " if lost else ""
+                cause = before + self._nodes.why_nobody(task)
+                self._tasks.end(task, "lost" if lost else "no-runner", cause)
 
     # --- what nodes say ---
 
     def _listen(self) -> None:
-        by_stream = {one.stream: one for one in self._attempts}
-        asked = [*by_stream, *self._describing]
+        by_stream = {attempt.stream: attempt for attempt in self._attempts}
+        asked = [*by_stream, *self._nodes.describing]
         if not asked:
             time.sleep(_TURN_S)
             return
         ready, _ = self._ray.wait(asked, num_returns=len(asked), timeout=_TURN_S, fetch_local=False)
         for stream in ready:
-            if stream in self._describing:
-                self._welcome(stream)
+            if stream in self._nodes.describing:
+                self._nodes.welcome(stream)
             else:
                 self._hear(by_stream[stream])
 
-    def _hear(self, one: Attempt) -> None:
+    def _hear(self, attempt: Attempt) -> None:
         for _ in range(_MOST_AT_ONCE):
-            if not self._ray.wait([one.stream], timeout=0, fetch_local=False)[0]:
+            if not self._ray.wait([attempt.stream], timeout=0, fetch_local=False)[0]:
                 return
             try:
-                message: Message = self._ray.get(next(one.stream))
+                message: Message = self._ray.get(next(attempt.stream))
             except StopIteration:
-                self._lose(one, f"node {one.node} ended without a word")
+                self._lose(attempt, f"node {attempt.node} ended without a word")
                 return
             except Exception as error:
-                self._broken(one, error)
+                self._broken(attempt, error)
                 return
-            one.heard_s = time.monotonic()
-            if not self._take(one, message):
+            attempt.heard_s = time.monotonic()
+            if not self._take(attempt, message):
                 return
 
-    def _broken(self, one: Attempt, error: Exception) -> None:
+    def _broken(self, attempt: Attempt, error: Exception) -> None:
         """A node or worker that died; an error of our own code there ends the task."""
-        text = one_line(str(error).strip().rpartition("\n")[2] or type(error).__name__, 300)
+        node = attempt.node or "a node"
         if type(error).__name__.startswith("RayTaskError"):
-            self._attempts.remove(one)
-            self._end(one.task, "failed", f"on {one.node or 'a node'}: {text}", one)
+            text = one_line(str(error).strip().rpartition("\n")[2] or type(error).__name__, 300)
+            self._attempts.remove(attempt)
+            self._tasks.end(attempt.task, "failed", f"on {node}: {text}", attempt)
         else:
-            kind = type(error).__name__.removesuffix("Error")
-            self._lose(one, f"{one.node or 'a node'} was lost: {kind}")
+            self._lose(attempt, f"{node} was lost: {type(error).__name__.removesuffix('Error')}")
 
-    def _take(self, one: Attempt, message: Message) -> bool:
+    def _lose(self, attempt: Attempt, cause: str) -> None:
+        self._attempts.remove(attempt)
+        if not attempt.given_up:
+            self._tasks.lose(attempt, cause)
+
+    def _take(self, attempt: Attempt, message: Message) -> bool:
         """Whether more is to come."""
         match message:
             case Begun(node):
-                return self._begin(one, node)
+                return self._begin(attempt, node)
             case Beat(text, events):
-                one.text = text
-                self._renew(one)
-                if one.lease and not one.given_up:
+                attempt.text = text
+                self._renew(attempt)
+                if attempt.lease and not attempt.given_up:
                     for piece in events:
-                        _write(self.ledger.live(one.lease), piece)
+                        _write(self._ledger.live(attempt.lease), piece)
             case Part(piece, ""):
-                one.staged = one.staged or self.ledger.stage(one.task.id)
-                one.text = "coming back"
-                self._renew(one)
-                _write(one.staged, piece)
+                attempt.staged = attempt.staged or self._ledger.stage(attempt.task.id)
+                attempt.text = "coming back"
+                self._renew(attempt)
+                _write(attempt.staged, piece)
             case Part(piece, product):
-                kind = self.nodes[one.node].fingerprint if one.node in self.nodes else ""
-                held = self._products.setdefault(kind, {}).setdefault(product, [])
-                kept = Piece(piece.path, piece.offset, self._ray.put(piece.data))
-                if all(kept[:2] != other[:2] for other in held):
-                    held.append(kept)
+                self._built.add(self._nodes.fingerprint(attempt.node), product, piece)
             case Finished():
-                self._finish(one, message)
+                self._finish(attempt, message)
                 return False
         return True
 
-    def _begin(self, one: Attempt, node: str) -> bool:
-        one.node, one.text = node, "starting"
-        one.began_s = time.monotonic()
-        one.lease = self.ledger.acquire(one.task.id)
-        if one.lease is None:  # another driver was first: leave it to that
-            self._ray.cancel(one.stream, force=True)
-            self._attempts.remove(one)
+    def _begin(self, attempt: Attempt, node: str) -> bool:
+        attempt.node, attempt.text = node, "starting"
+        attempt.began_s = time.monotonic()
+        attempt.lease = self._ledger.acquire(attempt.task.id)
+        if attempt.lease is None:  # another driver was first: leave it to that
+            self._ray.cancel(attempt.stream, force=True)
+            self._attempts.remove(attempt)
             return False
-        self.tell(f"{one.task.cell} ({one.task.machine_class}) begins on {node}")
+        self._tell(f"{attempt.task.cell} ({attempt.task.machine_class}) begins on {node}")
         return True
 
-    def _renew(self, one: Attempt) -> None:
-        if one.lease and not one.given_up and one.heard_s - one.renewed_s > self.ledger.lease_s / 4:
-            self.ledger.renew(one.lease)
-            one.renewed_s = one.heard_s
-
-    def _finish(self, one: Attempt, said: Finished) -> None:
-        self._attempts.remove(one)
-        row = conclude(one.task, one.staged, said, one.node, one.lease.attempt if one.lease else 0)
-        self._publish(row, one)
-
-    # --- endings ---
-
-    def _lose(self, one: Attempt, cause: str) -> None:
-        self._attempts.remove(one)
-        if one.given_up:
+    def _renew(self, attempt: Attempt) -> None:
+        if not attempt.lease or attempt.given_up:
             return
-        self._count_loss(one, cause)
+        if attempt.heard_s - attempt.renewed_s > self._ledger.lease_s / 4:
+            self._ledger.renew(attempt.lease)
+            attempt.renewed_s = attempt.heard_s
 
-    def _count_loss(self, one: Attempt, cause: str) -> None:
-        if one.lease is None:  # nobody had begun it
-            return
-        self.ledger.release(one.lease, "lost", one.node, cause)
-        self.ledger.forget_live(one.lease)
-        lost = self._lost.setdefault(one.task.id, [])
-        lost.append(one.node)
-        self.tell(f"{one.task.cell} ({one.task.machine_class}): {cause}")
-        if len(lost) > self.plan.rules.retries:
-            self._end(one.task, "lost", f"{cause}; tried {len(lost)} times, on {', '.join(lost)}")
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        for one in list(self._attempts):
-            silent_s = now - one.heard_s
-            if one.node and not one.given_up and silent_s > self.plan.rules.lease_s:
-                one.given_up = True
-                self._count_loss(one, f"no sign of life from {one.node} for {silent_s:.0f} s")
-
-    def _without_machine(self) -> None:
-        """End what no machine can measure, after `FleetRules.wait_s` without one."""
-        now = time.monotonic()
-        wait_s = 0.0 if self._alone and self.nodes else self.plan.rules.wait_s
-        given = {one.task.id for one in self._attempts}
-        for task in list(self._pending.values()):
-            if task.id in given or self._describing or self.able(task):
-                self._unfit_since.pop(task.id, None)
-                continue
-            since = self._unfit_since.setdefault(task.id, now)
-            if now - since >= wait_s and not self._seen_to(task):
-                outcome = "lost" if self._lost.get(task.id) else "no-runner"
-                self._end(task, outcome, self._why_nobody(task))
-
-    def _why_nobody(self, task: Task) -> str:
-        if not self.nodes:
-            why = "no machine has joined"
-        else:
-            lacked = (f"{name} lacks {', '.join(lacks(task, facts))}"
-                      for name, facts in sorted(self.nodes.items()))  # fmt: skip
-            why = "; ".join(list(lacked)[:5])
-        refused = [f"{name} is refused: {cause}" for name, cause in sorted(self.refused.items())]
-        lost = self._lost.get(task.id)
-        before = [f"lost on {', '.join(lost)}"] if lost else []
-        return "; ".join([*before, why, *refused[:2]])
-
-    def _end(self, task: Task, outcome: Any, cause: str, one: Attempt | None = None) -> None:
-        row = Row(
-            task=task.id, cell=task.cell, machine_class=task.machine_class, outcome=outcome,
-            cause=cause, node=one.node if one else "", ended_at=now_text(),
-        )  # fmt: skip
-        self._publish(row, one)
-
-    def _publish(self, row: Row, one: Attempt | None) -> None:
-        if self.ledger.publish(row, one.staged if one else None):
-            self._has_ended(row)
-        else:
-            self.tell(f"{row.cell} ({row.machine_class}) had ended before: this copy is set aside")
-            if first := self.ledger.row(row.task):
-                self._has_ended(first)
-        if one and one.lease:
-            self.ledger.forget_live(one.lease)
-
-    def _has_ended(self, row: Row) -> None:
-        if self._pending.pop(row.task, None) is None:
-            return
-        self.rows[row.task] = row
-        why = f": {row.cause}" if row.cause else ""
-        where = f" on {row.node}" if row.node else ""
-        done = f"[{len(self.rows)}/{len(self.plan.tasks)}]"
-        self.tell(
-            f"{done} {row.cell} ({row.machine_class}) {row.status or row.outcome}{where}{why}"
-        )
+    def _finish(self, attempt: Attempt, said: Finished) -> None:
+        self._attempts.remove(attempt)
+        number = attempt.lease.attempt if attempt.lease else 0
+        row = conclude(attempt.task, attempt.staged, said, attempt.node, number)
+        self._tasks.publish(row, attempt)
 
     def snapshot(self) -> Snapshot:
         """How things stand."""
         now = time.monotonic()
         doing = {
-            one.node: Doing(one.node, self._class_of(one.node), one.task.cell, one.text,
+            one.node: Doing(one.node, self._nodes.machine_class(one.node), one.task.cell, one.text,
                             now - one.began_s)
             for one in self._attempts if one.node and not one.given_up
         }  # fmt: skip
-        for name in self.nodes:
-            doing.setdefault(name, Doing(name, self._class_of(name), "", "idle", 0.0))
-        outcomes: dict[str, int] = {}
-        for row in self.rows.values():
-            outcomes[row.outcome] = outcomes.get(row.outcome, 0) + 1
+        for name in self._nodes.fit:
+            idle = Doing(name, self._nodes.machine_class(name), "", "idle", 0.0)
+            doing.setdefault(name, idle)
         return Snapshot(
             nodes=tuple(doing[name] for name in sorted(doing)),
-            outcomes=outcomes,
-            pending=len(self._pending),
-            total=len(self.plan.tasks),
+            outcomes=self._tasks.outcomes(),
+            pending=len(self._tasks.pending),
+            total=len(self._plan.tasks),
         )
 
-    def _class_of(self, name: str) -> str:
-        return self.nodes[name].offers.machine_class if name in self.nodes else "gone"
 
+def _measurer(ray: Any) -> Callable[[Order], Iterator[Message]]:
+    def measure(order: Order) -> Iterator[Message]:  # inside a function, as `nodes._describer`
+        from harness.fleet.node import measure
 
-def lacks(task: Task, facts: NodeFacts) -> list[str]:
-    """What of the task's needs a node lacks, the device of its number included."""
-    found = lacking(task.needs, facts.offers)
-    index = _gpu_index(task)
-    if not found and index is not None and index >= len(facts.offers.gpus):
-        found.append(f"a device cuda:{index}")
-    return found
+        yield from measure(order, ray.get)
 
-
-def occupied(task: Task) -> dict[str, float]:
-    """Ray's resources: the machine for a cell on the processors, a share and the GPU for others."""
-    index = _gpu_index(task)
-    if index is None:
-        return {MACHINE_RESOURCE: 1.0}
-    return {MACHINE_RESOURCE: 0.01, f"harness_gpu_{index}": 1.0}
-
-
-def _gpu_index(task: Task) -> int | None:
-    device = str(task.fields.get("device") or ("cuda" if task.needs.gpu else "cpu"))
-    if device == "cpu":
-        return None
-    number = device.partition(":")[2]
-    return int(number) if number.isdecimal() else 0
+    return measure
 
 
 def _write(root: Path, piece: Piece) -> None:

@@ -108,6 +108,25 @@ class Packer:
         return Parcel(named, held), inside
 
 
+class Built:
+    """What nodes have built, in Ray's keeping: for others of their kind, by its fingerprint."""
+
+    def __init__(self, keep: Callable[[bytes], Any]) -> None:
+        self._keep = keep
+        self._pieces: dict[str, dict[str, list[Piece]]] = {}  # fingerprint -> product -> pieces
+
+    def add(self, fingerprint: str, product: str, piece: Piece) -> None:
+        held = self._pieces.setdefault(fingerprint, {}).setdefault(product, [])
+        if all(piece[:2] != other[:2] for other in held):
+            held.append(Piece(piece.path, piece.offset, self._keep(piece.data)))
+
+    def of(self, fingerprints: Iterable[str]) -> tuple[Parcel, ...]:
+        """Empty where these are several kinds."""
+        kinds = set(fingerprints)
+        held = self._pieces.get(kinds.pop(), {}) if len(kinds) == 1 else {}
+        return tuple(Parcel(name, tuple(pieces)) for name, pieces in held.items())
+
+
 def _referred_to(path: Path) -> list[Path]:
     """The files of weights beside an ONNX file. Of one that makes no sense its user will hear."""
     if path.suffix != ".onnx":

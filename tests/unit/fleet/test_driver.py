@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from harness.errors import BackendUnavailable, ResultError
-from harness.fleet import cluster, driver
+from harness.fleet import cluster, driver, nodes, tasks
 from harness.fleet.driver import Driver
 from harness.fleet.facts import NodeFacts, labels
 from harness.fleet.freight import Piece
@@ -177,7 +177,8 @@ class Night:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(driver, "time", clock)
+    for module in (driver, nodes, tasks):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 

@@ -12,9 +12,9 @@ from harness.errors import UsageError
 from harness.fleet import facts as facts_
 from harness.fleet import node
 from harness.fleet.conclude import conclude
-from harness.fleet.driver import lacks, occupied
 from harness.fleet.facts import NODE_VARIABLE, NodeFacts, differs, labels, resources
 from harness.fleet.node import Beat, Begun, Finished, Order
+from harness.fleet.nodes import lacks, occupied
 from harness.fleet.plan import Task
 from harness.fleet.stay import offers_of, refuse_unlike
 from harness.sweep import locks
