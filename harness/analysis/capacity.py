@@ -19,19 +19,18 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.maybe import Maybe, Unavailable
+from harness.records.capacity import Held, Verdict
 from harness.stats.arrivals import Schedule, drawn, gaps
 from harness.stats.distributions import binomial_cdf, student_t_ppf
 from harness.stats.quantiles import effective_count, quantile
 
 Floats = NDArray[np.float64]
-Verdict = Literal["pass", "fail", "undecided"]
 # requests of a prediction that luck shall not move: of one server, of several
 LONG_RUN, LONG_RUN_OF_SEVERAL = 100_000, 20_000
 LUCK = 0.04  # relative, 95 %, of their answer
@@ -57,16 +56,6 @@ def bound_of(text: str) -> Bound:
     """Of what `harness.spec.parsers.parse_bounds` makes."""
     name, _, limit = text.partition("=")
     return Bound(text, float(name.removeprefix("p")) / 100, float(limit.removesuffix("ms")))
-
-
-class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """One bound against one window: the share that was late, of so many that count."""
-
-    bound: str
-    late: float
-    quantile_ms: float
-    effective: int  # independent requests that would know the share as well
-    verdict: Verdict
 
 
 def held(bound: Bound, latencies_ms: Floats, *, stationary: bool = True) -> Held:

@@ -168,7 +168,9 @@ def _told(runs: list[IndexedRun], settings: dict[str, tuple[str, str]]) -> str:
     _, _, device, _, batch, scenario = newest.cell.name.rsplit("/", 5)
     unusual = {device: "cpu", batch: "b1", scenario: "latency"}
     told = [name for name, usual in unusual.items() if name != usual]
-    in_name = {device, scenario, f"batch {batch[1:]}", newest.id}
+    kind, _, rate = scenario.partition("@")
+    usual = "poisson arrivals"
+    in_name = {usual, device, kind, f"{rate} /s", f"batch {batch[1:]}", newest.id}
     told += [part for part in setting.split(", ") if part and part not in in_name]
     launches = [f"{len(runs)} launches"] if len(runs) > 1 else []
     return plain(", ".join(filter(None, [median, *launches, *told])))

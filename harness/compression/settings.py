@@ -32,6 +32,7 @@ _FORMS = {
     "concurrency": "{} at once", "threads": "threads {}", "quantization": "{}",
     "calibration_method": "{}", "calibration": "calibrated on {}", "dataset": "dataset {}",
     "input_shapes": "inputs {}", "options": "{}", "reference": "made from {}",
+    "arrivals": "{} arrivals", "rate": "{} /s", "latency_bound": "{}",
     "machine": "machine {}", "method": "{}", "technique": "{}", "scheme": "{}",
     "pruning_ratio": "pruned {}", "bits": "{} bits", "source": "from {}",
 }  # fmt: skip
@@ -57,11 +58,14 @@ def facts_of(spec: RunSpec) -> dict[str, str]:
 
 
 def text_of(value: Any) -> str:
-    """``x=1x3x8x8``, ``graph=off``; a list by its parts."""
+    """``x=1x3x8x8``, ``graph=off``, ``200``; a list by its parts."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={text_of(inner)}" for key, inner in value.items())
     if isinstance(value, tuple):
-        return "x".join(map(str, value)) or "scalar"
+        of_texts = bool(value) and isinstance(value[0], str)
+        return (" and " if of_texts else "x").join(map(str, value)) or "scalar"
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"  # as in a cell's name
     return str(value)
 
 

@@ -103,10 +103,12 @@ def read_trace(path: str) -> NDArray[np.float64]:
         raise DataError(
             f"the trace {path!r} cannot be read: {why}", "give a CSV file with a time a row"
         ) from error
-    texts = [cell for line in lines if (cell := line.partition(",")[0].strip())]
+    texts: list[str] = []
+    if len(lines) <= MOST_REQUESTS + 1:
+        texts = [cell for line in lines if (cell := line.partition(",")[0].strip())]
     if texts and _number(texts[0]) is None:
         del texts[0]  # a heading
-    if len(texts) > MOST_REQUESTS:
+    if len(lines) > MOST_REQUESTS + 1 or len(texts) > MOST_REQUESTS:
         raise DataError(
             f"the trace {path!r} has more than {MOST_REQUESTS:,} requests", "give a part of it"
         )

@@ -1,6 +1,7 @@
 """A capacity in TensorBoard: its curve, with the rate as the step.
 
-capacity/p50_ms, p99_ms, utilization, joules_per_request       of the probes
+capacity/p50_ms, p99_ms, utilization, joules_per_request,
+capacity/net_joules_per_request                                of the server runs
 capacity/predicted_p50_ms, capacity/predicted_p99_ms           by the service times
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from harness.tensorboard.events import EventFile
 
-_MEASURED = ("p50_ms", "p99_ms", "utilization", "joules_per_request")
+_MEASURED = ("p50_ms", "p99_ms", "utilization", "joules_per_request", "net_joules_per_request")
 _PREDICTED = ("p50_ms", "p99_ms")
 
 
@@ -23,7 +24,7 @@ def write_curve(folder: Path, found: Mapping[str, Any]) -> None:
     now_s = time.time()
     with contextlib.suppress(OSError, ImportError):
         file = EventFile(folder / f"events.out.tfevents.{now_s:.0f}.harness", now_s)
-        _write(file, "capacity/", found["probes"], _MEASURED)
+        _write(file, "capacity/", [*found["probes"], *found["curve"]], _MEASURED)
         _write(file, "capacity/predicted_", found["predicted"], _PREDICTED)
         file.close()
 

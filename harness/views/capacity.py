@@ -1,4 +1,8 @@
-"""A capacity for a person: the answer, and the curve that it was read from."""
+"""A capacity for a person: the answer, and the curve around it.
+
+``predicted`` is the p99 by the closed loop's service times alone: beside a measured one for the
+very schedule that was met, in a row of its own for a lasting load.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,17 @@ from rich.text import Text
 from harness.views.terminal import render_table
 from harness.views.text import number, plain, quantity
 
-_HEADER = ("rate", "p50", "p99", "busy", "energy", "late", "")
+_HEADER = ("rate", "busy", "p50", "p99", "predicted", "energy", "net", "late", "")
+_ENERGY = slice(5, 7)
 
 
-def probe_line(found: Mapping[str, Any]) -> str:
-    """``probe 3: 412.0 /s, pass; capacity about 420.1 /s``."""
+def run_line(found: Mapping[str, Any]) -> str:
+    """Of the newest server run: ``probe 3: 412.0 /s, pass; capacity about 420.1 /s``."""
+    if found["curve"]:
+        last = found["curve"][-1]
+        p99, predicted = (_or_na(last[name], "ms") for name in ("p99_ms", "predicted_p99_ms"))
+        rate = number(last["rate_per_s"])
+        return f"curve {len(found['curve'])}: {rate} /s, p99 {p99} (predicted {predicted})"
     last = found["probes"][-1]
     verdicts = ", ".join(dict.fromkeys(one["verdict"] for one in last["held"]))
     about = number(found["capacity"]["per_s"])
@@ -25,25 +35,33 @@ def probe_line(found: Mapping[str, Any]) -> str:
 
 def render_capacity(found: Mapping[str, Any]) -> RenderableType:
     """The curve as a table, measured beside predicted; last, the answer in one sentence."""
-    rows = [(one["rate_per_s"], _measured(one)) for one in found["probes"]]
+    measured = [*found["probes"], *found["curve"]]
+    rows = [(one["rate_per_s"], _measured(one)) for one in measured]
     rows += [(one["rate_per_s"], _predicted(one)) for one in found["predicted"]]
     rows.sort(key=lambda row: row[0])
-    return Group(render_table(_HEADER, [row for _, row in rows]), Text(""), Text(_answer(found)))
+    header, body = list(_HEADER), [row for _, row in rows]
+    absent = [one["joules_per_request"] for one in measured]
+    without = all(isinstance(one, Mapping) for one in absent)
+    if without:  # not one has any
+        for row in (header, *body):
+            del row[_ENERGY]
+    why = [Text(f"energy: {plain(absent[0]['unavailable'])}")] if absent and without else []
+    return Group(render_table(header, body), Text(""), *why, Text(_answer(found)))
 
 
 def _measured(one: Mapping[str, Any]) -> list[str]:
     held = one["held"]
     verdicts = ", ".join(f"{h['bound']} {h['verdict']}" for h in held)
     late = ", ".join(f"{h['late']:.2%}" for h in held)
-    energy = _or_na(one["joules_per_request"], "J")
-    return [f"{number(one['rate_per_s'])} /s", _or_na(one["p50_ms"], "ms"),
-            _or_na(one["p99_ms"], "ms"), f"{one['utilization']:.1%}", energy, late,
+    times = [_or_na(one[name], "ms") for name in ("p50_ms", "p99_ms", "predicted_p99_ms")]
+    energy = [_or_na(one[name], "J") for name in ("joules_per_request", "net_joules_per_request")]
+    return [f"{number(one['rate_per_s'])} /s", f"{one['utilization']:.1%}", *times, *energy, late,
             verdicts]  # fmt: skip
 
 
 def _predicted(one: Mapping[str, Any]) -> list[str]:
-    return [f"{number(one['rate_per_s'])} /s", quantity(one["p50_ms"], "ms"),
-            quantity(one["p99_ms"], "ms"), f"{one['utilization']:.1%}", "", "",
+    return [f"{number(one['rate_per_s'])} /s", f"{one['utilization']:.1%}",
+            quantity(one["p50_ms"], "ms"), "", quantity(one["p99_ms"], "ms"), "", "", "",
             "predicted"]  # fmt: skip
 
 
@@ -55,7 +73,7 @@ def _answer(found: Mapping[str, Any]) -> str:
     answer = found["capacity"]
     interval = answer["ci95"]
     known = (
-        f"no interval: {plain(interval['unavailable']['reason'])}"
+        f"no interval: {plain(interval['unavailable'])}"
         if isinstance(interval, Mapping)
         else f"{number(interval[0])} to {number(interval[1])}"
     )

@@ -68,11 +68,14 @@ def test_what_makes_no_schedule_is_one_line(
 def test_a_capacity_leaves_its_answer_its_probes_and_its_curve(tmp_path: Path) -> None:
     ran = harness(
         tmp_path, "capacity", *FAKE, "--latency-bound", "p90=500ms", "--duration", "0.5",
-        "--probes", "3", "--warmup", "0.05", "--sample-rate", "0", "--json",
+        "--probes", "1", "--curve", "1", "--warmup", "0.05", "--sample-rate", "0", "--json",
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout)
-    assert found["schema"] == "harness.capacity/1" and len(found["probes"]) == 3
+    assert found["schema"] == "harness.capacity/1" and len(found["probes"]) == 1
+    (below,) = found["curve"]
+    assert below["rate_per_s"] == pytest.approx(found["capacity"]["per_s"] / 2)
+    assert below["predicted_p50_ms"] >= 2 and below["p50_ms"] >= 2
     answer = found["capacity"]
     assert answer["limited_by"] == "p90=500ms"
     assert 0 < answer["per_s"] <= 1000 / 2  # each takes 2 ms at least

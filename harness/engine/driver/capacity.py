@@ -1,9 +1,9 @@
 """``harness capacity``: the highest rate that holds bounds, from one closed loop and a few probes.
 
 results/...-capacity-digits-.../
-    capacity.json      harness.capacity/1: the answer, every probe, the predicted curve
+    capacity.json      harness.capacity/1: the answer, every probe, the curve, the prediction
     ...-fp32-...       the closed loop, whose result has the answer (`capacity`)
-    ...                a server run a probe
+    ...                a server run a probe, and one a point of the curve below the answer
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.analysis.capacity import (
     Answer,
-    Held,
+    Floats,
     Probe,
     System,
     answer,
@@ -33,59 +33,22 @@ from harness.engine.driver.sinks import Sink
 from harness.errors import MeasurementFailed, UsageError
 from harness.host.files import write_atomically
 from harness.maybe import Maybe, Unavailable
+from harness.records.capacity import (
+    CAPACITY_NAME,
+    NOT_KEPT,
+    CapacityFound,
+    Measured,
+    Monotone,
+    Predicted,
+)
 from harness.records.result import Capacity, Energy, Result, Spread
 from harness.records.samples import read_samples
 from harness.records.store import RunFolder
 from harness.spec import RunSpec
 
-CAPACITY_NAME = "capacity.json"
-SCHEMA = "harness.capacity/1"
 PROBE_S = 5.0
 _CURVE = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05)  # of the answer, predicted
 _OF_GENERATOR = 0.1  # of a bound: lateness beyond it is what limits
-
-
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One probe: a server run, see the result called ``run``."""
-
-    run: str
-    rate_per_s: float
-    p50_ms: Maybe[float]
-    p99_ms: Maybe[float]
-    utilization: float
-    joules_per_request: Maybe[float]
-    lateness_ms: Maybe[float]
-    stationary: bool
-    held: tuple[Held, ...]
-
-
-class Predicted(msgspec.Struct, frozen=True, kw_only=True):
-    rate_per_s: float
-    p50_ms: float
-    p99_ms: float
-    utilization: float
-
-
-class Monotone(msgspec.Struct, frozen=True, kw_only=True):
-    """Late shares over the rate, pooled where they fall (isotonic regression)."""
-
-    bound: str
-    rate_per_s: tuple[float, ...]
-    late: tuple[float, ...]
-
-
-class CapacityFound(msgspec.Struct, frozen=True, kw_only=True):
-    schema: str = SCHEMA
-    id: str
-    ended: str  # known | most probes | interrupted | failed
-    spec: RunSpec
-    capacity: Capacity
-    limit: str  # in words
-    scale: float  # how much faster the probes were than the service times say
-    saturation_per_s: float
-    probes: tuple[Measured, ...]
-    predicted: tuple[Predicted, ...]  # by the service times alone
-    monotone: tuple[Monotone, ...]
 
 
 class CapacityOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,15 +68,17 @@ def capacity(
     most: int,
     sinks: Sinks = lambda folder, spec: (),
     follow: Follow = lambda folder, found: None,
+    points: int = 0,
 ) -> CapacityOutcome:
-    """Find it for ``spec``, a server run with bounds, in ``most`` probes at most.
+    """Find it for ``spec``, a server run with bounds, in ``most`` probes at most; then measure
+    ``points`` of the curve below it.
 
     Raises a `HarnessError` for what is wrong, and `MeasurementFailed` where no rate holds a bound.
     """
     _refuse(spec)
     folder = RunFolder.create(spec.out, ("capacity", short(spec.model)))
     try:
-        return _Search(spec, most, folder, sinks, follow).execute()
+        return _Search(spec, most, folder, sinks, follow).execute(points)
     finally:
         if not any(folder.path.iterdir()):
             folder.discard()
@@ -143,11 +108,12 @@ class _Search:
         self._most, self._folder, self._sinks, self._follow = most, folder, sinks, follow
         self._seconds = spec.duration_s or PROBE_S
         self._probes: list[Measured] = []
+        self._points: list[Measured] = []
         self._problems: list[str] = []
         self._exit_code = 0
         self._system: System
 
-    def execute(self) -> CapacityOutcome:
+    def execute(self, points: int) -> CapacityOutcome:
         base = self._closed_loop()
         self._system = System(
             _services_s(base), self._spec.concurrency, self._spec.arrivals or "", self._spec.seed
@@ -159,8 +125,13 @@ class _Search:
             self._system, self._bounds, self._probe, self._most,
             lambda probes, best: self._write("going on", list(self._last), first),
         )  # fmt: skip
+        best, most = min(one.per_s for one in answers), len(self._probes) >= self._most
+        for index in range(points):
+            if self._exit_code or not self._point(best * (index + 1) / (points + 1)):
+                break
+            self._write("going on", answers, first)
         ended = {0: "known", INTERRUPTED_EXIT: "interrupted"}.get(self._exit_code, "failed")
-        if not self._exit_code and len(self._probes) >= self._most:
+        if not self._exit_code and most:
             ended = "most probes"
         found = self._write(ended, answers, first)
         result = msgspec.structs.replace(base.result, capacity=found.capacity)
@@ -206,20 +177,30 @@ class _Search:
                 )
 
     def _probe(self, rate: float) -> Probe | None:
+        measured = self._served(rate, "a probe")
+        if measured is None:
+            return None
+        self._probes.append(measured)
+        return _as_probe(measured, self._seconds)
+
+    def _point(self, rate: float) -> bool:
+        measured = self._served(rate, "a point of the curve")
+        self._points += [] if measured is None else [measured]
+        return measured is not None
+
+    def _served(self, rate: float, what: str) -> Measured | None:
+        """One server run; None where it came to nothing, which then has set the exit code."""
         spec = msgspec.structs.replace(
             self._spec, scenario="server", rate=rate, duration_s=self._seconds, launches=1,
             iterations=None,
         )  # fmt: skip
         outcome = self._run(spec)
-        serving = outcome.result.serving
-        if outcome.exit_code or isinstance(serving, Unavailable):
+        if outcome.exit_code or isinstance(outcome.result.serving, Unavailable):
             self._exit_code = outcome.exit_code or MeasurementFailed.exit_code
             error = outcome.result.error
-            self._problems += [f"a probe at {rate:.4g} /s: {error.message}"] if error else []
+            self._problems += [f"{what} at {rate:.4g} /s: {error.message}"] if error else []
             return None
-        measured = _measured(outcome, rate, self._bounds)
-        self._probes.append(measured)
-        return _as_probe(measured, self._seconds)
+        return _measured(outcome, rate, self._system.at(rate, 1.0, self._seconds))
 
     def _write(self, ended: str, answers: Sequence[Answer], predicted: float) -> CapacityFound:
         """What is known so far, so that a kill leaves it."""
@@ -238,6 +219,7 @@ class _Search:
                             if tightest.per_s * of < self._system.saturation_per_s),
             monotone=tuple(_monotone(bound.text, i, self._probes)
                            for i, bound in enumerate(self._bounds)),
+            curve=tuple(self._points),
         )  # fmt: skip
         write_atomically(self._folder.path / CAPACITY_NAME, msgspec.json.encode(found))
         self._follow(self._folder.path, found)
@@ -254,15 +236,14 @@ class _Search:
         return bound.text
 
 
-def _services_s(base: Outcome) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _services_s(base: Outcome) -> Floats:
     samples = read_samples(base.folder)
-    found: np.ndarray[tuple[int], np.dtype[np.float64]] = (
-        samples.latency_ns[samples.timed == 1] / 1e9
-    )
+    found: Floats = samples.latency_ns[samples.timed == 1] / 1e9
     return found
 
 
-def _measured(outcome: Outcome, rate: float, bounds: Sequence[object]) -> Measured:
+def _measured(outcome: Outcome, rate: float, predicted_s: Floats) -> Measured:
+    """``predicted_s``: what the service times say of the latencies on its schedule."""
     result, samples = outcome.result, read_samples(outcome.folder)
     serving, timing = result.serving, result.timing
     assert not isinstance(serving, Unavailable) and not isinstance(timing, Unavailable)
@@ -271,6 +252,8 @@ def _measured(outcome: Outcome, rate: float, bounds: Sequence[object]) -> Measur
     rows = {"due": samples.due_ns[timed], "end": samples.end_ns[timed]}
     latencies_ms = in_order_of_arrival([[rows]])
     late = serving.lateness_ms
+    ci95 = timing.latency_ms.ci95
+    come = len(predicted_s) > 0
     return Measured(
         run=result.id, rate_per_s=rate, p50_ms=timing.latency_ms.median,
         p99_ms=timing.latency_ms.p99, utilization=serving.utilization,
@@ -279,13 +262,19 @@ def _measured(outcome: Outcome, rate: float, bounds: Sequence[object]) -> Measur
         stationary=serving.stationary,
         held=tuple(held(bound_of(one), latencies_ms, stationary=serving.stationary)
                    for one in result.spec.latency_bound or ()),
+        net_joules_per_request=_joules(result.energy, net=True),
+        p50_ci95_ms=ci95.get("median", NOT_KEPT), p99_ci95_ms=ci95.get("p99", NOT_KEPT),
+        predicted_p50_ms=quantile_of(predicted_s, 0.5) * 1e3 if come else NOT_KEPT,
+        predicted_p99_ms=quantile_of(predicted_s, 0.99) * 1e3 if come else NOT_KEPT,
     )  # fmt: skip
 
 
-def _joules(energy: Maybe[Energy]) -> Maybe[float]:
+def _joules(energy: Maybe[Energy], *, net: bool = False) -> Maybe[float]:
     if isinstance(energy, Unavailable):
         return energy
     found: Maybe[Spread] = energy.joules_per_inference
+    if net and not isinstance(found, Unavailable):
+        found = energy.sources[energy.primary].net_j_per_inference
     return found if isinstance(found, Unavailable) else found.value
 
 

@@ -11,7 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import onnx_models
 import pytest
+from onnx import helper
 
 from harness import machine, registry
 from harness.cli import list as list_
@@ -192,6 +194,35 @@ def test_list_models_says_which_extra_each_needs(capsys) -> None:
 
 
 @pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("run", "--scenario", "server", "--rate", "9", "--batching", "4:1ms"),
+         "--batching 4:1ms: no batch of 2: the model's input 'x' (1x3) has a fixed batch of 1"),
+        (("capacity", "--latency-bound", "p99=1ms", "--arrivals", "file:t.csv"),
+         "--arrivals file:t.csv has a rate of its own"),
+        (("capacity", "--latency-bound", "p99=1ms", "--batching", "4:1ms"),
+         "--batching 4:1ms: capacity predicts from single inferences"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_served_so_is_one_line(
+    args: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = onnx_models.save(
+        tmp_path / "fixed.onnx", [helper.make_node("Relu", ["x"], ["y"])],
+        [onnx_models.value("x", (1, 3))], [onnx_models.value("y", (1, 3))],
+    )  # fmt: skip
+    assert main([*args, "--model", str(model)]) == 2
+    said = capsys.readouterr()
+    assert told in said.err and len(said.err.splitlines()) == 1 and said.out == ""
+    assert not list(tmp_path.glob("results/*"))
+
+
+@pytest.mark.parametrize(
     ("began", "age"),
     [("2026-01-01T00:00:00Z", "60 min"), ("2025-12-31T22:00:00", "3 h"),
      ("2025-12-30T01:00:00Z", "2 d"), ("2026-01-01T00:59:59.500Z", "0 s"),
@@ -213,6 +244,10 @@ def test_what_a_listed_run_says_of_its_cell() -> None:
     assert told("a/b/onnxruntime/cuda:0/fp32/b8/throughput") == "cuda:0, b8, throughput"
     assert (
         told("a/onnxruntime/cpu/int8/b8/latency", "1 ms", "dynamic, batch 8") == "1 ms, b8, dynamic"
+    )
+    of_server = "server, 200 /s, gamma:2 arrivals"
+    assert told("a/onnxruntime/cpu/fp32/b1/server@200", "", of_server) == (
+        "server@200, gamma:2 arrivals"
     )
 
 
