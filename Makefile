@@ -20,7 +20,7 @@ test-long:  ## the same, with simulated error rates ten times as exact
 	$(MAKE) test PYTEST_ARGS="--long $(PYTEST_ARGS)"
 
 goldens: $(VENV)/.dev  ## writes tests/data/goldens anew; read the diff like code
-	$(BIN)/python -m pytest tests/unit/test_goldens.py tests/unit/views/test_terminal.py --update-goldens
+	$(BIN)/python -m pytest tests/unit/test_goldens.py tests/unit/test_goldens_made.py tests/unit/views/test_terminal.py --update-goldens
 
 campaign: $(VENV)/.dev  ## kills, signals, mutated files, models of onnx's wheel and torch; CAMPAIGN_ARGS="--count 30 --seed 2"
 	$(BIN)/python tests/campaign/campaign.py kills $(CAMPAIGN_ARGS)

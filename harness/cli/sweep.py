@@ -105,18 +105,18 @@ def _run(
     return 3 if failed else 0
 
 
-def _say(text: str) -> None:
-    tell(text, prefix="")
+def _say(text: str, indent: str = "") -> None:
+    tell(text, prefix=indent)
 
 
-def _nothing(text: str) -> None:
+def _nothing(text: str, indent: str = "") -> None:
     pass
 
 
 class _Told:
     """One line before a launch and one after it; on a terminal, what goes on in between."""
 
-    def __init__(self, say: Callable[[str], None], *, live: bool) -> None:
+    def __init__(self, say: Callable[..., None], *, live: bool) -> None:
         from harness.views.terminal import LiveLine
 
         self._say = say
@@ -143,7 +143,7 @@ class _Told:
         self._line.stop()
         median = "" if step.median_ms is None else f"  median {step.median_ms:.4g} ms"
         reason = f": {attempt.reason}" if attempt.reason else ""
-        self._say(f"    {attempt.status}{median}  {attempt.seconds:.1f} s{reason}")
+        self._say(f"{attempt.status}{median}  {attempt.seconds:.1f} s{reason}", "    ")
 
     def _glimpsed(self, step: Step, line: bytes) -> None:
         """Shown with the time left of the whole sweep, or of this launch while that is unknown."""

@@ -39,7 +39,7 @@ def _differences(found: Suspects) -> RenderableType:
 def commands(found: Suspects, results: str = "results") -> list[str]:
     """What to type next, line by line. ``results``: the folder that holds the runs."""
     command = shlex.join(["harness", "run", *again(found.bad.spec, 5)])
-    texts = ["measure it again, on both builds:", f"  {command}"]
+    texts = ["measure it again, on both builds:", command]
     good, bad = (_hash(known) for known in (found.good, found.bad))
     if good and bad and good != bad:
         test = ["harness", "bisect", found.cell, "--metric", found.metric.name]
@@ -47,9 +47,9 @@ def commands(found: Suspects, results: str = "results") -> list[str]:
         test += ["--good", refs[0], "--bad", refs[1], "--run"]
         test += [word for name in code_named_by(found.bad.spec) for word in ("--trust", name)]
         test += [] if results == "results" else ["--results", results]
-        texts += ["find the commit:", f"  git bisect start {bad} {good}"]
-        texts += [f"  git bisect run {shlex.join(test)}"]
-    return [plain(text) for text in texts]
+        texts += ["find the commit:", f"git bisect start {bad} {good}"]
+        texts += [f"git bisect run {shlex.join(test)}"]
+    return [("" if text.endswith(":") else "  ") + plain(text) for text in texts]
 
 
 def _ref(known: Known, results: str) -> str:
