@@ -42,6 +42,9 @@ _INSTALL = {
     TENSORRT: "it is built for TensorRT 10: "
     "pip install 'onnxruntime-gpu[cuda,cudnn]' 'tensorrt-cu13==10.*'",
 }
+# It makes int32 of the fp32 biases of a Q/DQ graph, for kernels that the CPU alone has: the CUDA
+# provider has none that reads them, and TensorRT's parser refuses them.
+_NOT_ON_A_DEVICE = ["WeightBiasQuantization"]
 
 
 class Loaded:
@@ -98,10 +101,12 @@ class Loaded:
     def create(self, ort: Any, made: Any) -> Any:
         """A session of this model with the options ``made``. Raises a `HarnessError`."""
         try:
-            # without it a provider that fails is replaced by the CPU, with a word on stdout
             session = ort.InferenceSession(
-                self.path, made, providers=self.providers, enable_fallback=0
-            )
+                self.path, made, providers=self.providers,
+                # else a provider that fails is replaced by the CPU, with a word on stdout
+                enable_fallback=0,
+                disabled_optimizers=_NOT_ON_A_DEVICE if is_cuda(self.options) else None,
+            )  # fmt: skip
         except Exception as error:
             if self.wanted == TENSORRT and "TensorRT libraries" in str(error):
                 raise self._absent(ort, line(error)) from error

@@ -112,7 +112,7 @@ class CudaSession(SessionBase[Loaded]):
         self._infer: Callable[[], Any] = lambda: loaded.call(*self._feed.bound)
         if loaded.settings["cuda_graph"] == "on":
             self._infer = self._captured(loaded)
-        self._run = self._runner(loaded)
+        self._run = self._runner(loaded, self._infer)
         self.enqueue = self._first
         self.synchronize = self._stream.synchronize
         if loaded.settings["compile"] == "inductor":
@@ -144,12 +144,13 @@ class CudaSession(SessionBase[Loaded]):
 
         return infer
 
-    def _runner(self, loaded: Loaded) -> Callable[[], None]:
+    def _runner(self, loaded: Loaded, infer: Callable[[], Any]) -> Callable[[], None]:
+        """An inference, with the copies around ``infer`` where they belong to it."""
         import torch
 
         guard = getattr(torch._C, "_InferenceMode", torch.inference_mode)
         set_stream, stream = torch.cuda.set_stream, self._stream
-        infer, results, feed = self._infer, self._results, self._feed
+        results, feed = self._results, self._feed
         landing = Landing()
 
         def compute() -> None:
@@ -227,22 +228,25 @@ class CudaSession(SessionBase[Loaded]):
 
         loaded = self._open()
         operators: Maybe[dict[str, dict[str, int]]]
-
-        def plainly() -> None:
-            torch.cuda.set_stream(self._stream)
-            with torch.inference_mode():
-                loaded.call(*self._feed.bound)
-
         try:
-            operators = operators_of(plainly)
+            operators = operators_of(self._plainly)
             self._stream.synchronize()
         except (RuntimeError, AttributeError, TypeError) as error:
             operators = Unavailable(f"a profiled inference failed: {line(error)}")
         return Description(_runtime_facts(loaded), operators, threads=torch.get_num_threads())
 
+    def _plainly(self) -> None:
+        """An inference without graph and copies."""
+        import torch
+
+        torch.cuda.set_stream(self._stream)
+        with torch.inference_mode():
+            self._open().call(*self._feed.bound)
+
     def profile_operators(self, inferences: int) -> Maybe[ProfiledInferences]:
-        """Where the device's time goes: an operator's is that of the kernels it launched."""
-        from harness.backends.pytorch.profile import profile_operators
+        """Where the device's time goes: an operator's is that of the kernels it launched. Copies
+        of inputs and outputs are in the remainder."""
+        from harness.backends.pytorch.profile import as_model, profile_operators
 
         loaded = self._open()
         if loaded.settings["cuda_graph"] == "on":
@@ -251,10 +255,12 @@ class CudaSession(SessionBase[Loaded]):
                 "leave out --option cuda_graph=on",
             )
         compiled = loaded.settings["compile"] == "inductor"
+        run = self._runner(loaded, as_model(self._infer))
         try:
             return profile_operators(
-                self._run, loaded.module, inferences, wait=self.synchronize, compiled=compiled
-            )
+                run, loaded.module, inferences,
+                wait=self.synchronize, compiled=compiled, model=self._plainly,
+            )  # fmt: skip
         except Exception as error:  # torch's, and whatever the model's own code raises
             return Unavailable(f"the profiled inferences failed: {line(error)}")
 

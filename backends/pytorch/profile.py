@@ -18,6 +18,7 @@ from harness.backends.pytorch.operators import OPERATOR, precision_of
 from harness.protocols import OperatorTimes, ProfiledInferences, TensorSpec
 
 _MARK = "harness inference"
+_MODEL = "harness model"  # where an inference is more than that: copies to the device and back
 _MOST_EVENTS = 100_000
 _LEAST = 5
 
@@ -48,13 +49,15 @@ def profile_operators(
     *,
     wait: Callable[[], None] | None = None,
     compiled: bool = False,
+    model: Callable[[], object] | None = None,
 ) -> ProfiledInferences:
-    """``wait`` lets a device finish: with it, an operator's time is the device's.
+    """``wait`` lets a device finish: with it, an operator's time is the device's. ``model``: the
+    part of ``run`` that calls the module, `as_model`, where that is not all of it.
 
     Raises what torch raises.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # its library writes its progress on stderr
-    calls = None if compiled else calls_of(run, module)
+    calls = None if compiled else calls_of(model or run, module)
     events = _traced(run, 1, wait)[0]
     per_inference = max(1, sum(map(len, events)) * 5)  # those nested in others count too
     count = max(_LEAST, min(inferences, _MOST_EVENTS // per_inference))
@@ -82,8 +85,20 @@ def _traced(
     return by_inference(results.kineto_results.events()), latency_ms
 
 
+def as_model(infer: Callable[[], Any]) -> Callable[[], Any]:
+    """``infer``, marked as the part whose operators are told."""
+    from torch.profiler import record_function
+
+    def marked() -> Any:
+        with record_function(_MODEL):
+            return infer()
+
+    return marked
+
+
 def by_inference(events: Iterable[Any]) -> list[list[Event]]:
-    """The outermost operators inside each marked inference, in the marking thread."""
+    """The outermost operators inside each marked inference, in the marking thread; only those of
+    its model where that is marked too."""
     on_host, kernels = [], []
     for event in events:
         where = kernels if str(event.device_type()).endswith("CUDA") else on_host
@@ -99,6 +114,10 @@ def by_inference(events: Iterable[Any]) -> list[list[Event]]:
         if event.name() == _MARK:
             thread, until, outer_end = event.start_thread_id(), end, 0
             inferences.append([])
+            continue
+        if event.name() == _MODEL and start < until:
+            until, outer_end = end, 0
+            inferences[-1].clear()
             continue
         if event.start_thread_id() != thread or start >= until:
             continue
@@ -209,7 +228,7 @@ def _by_type(events: Sequence[Sequence[Event]], on_device: bool) -> list[Operato
 # -- what the dispatcher calls --------------------------------------------------------------------
 
 
-def calls_of(run: Callable[[], None], module: Any) -> list[Call] | None:
+def calls_of(run: Callable[[], object], module: Any) -> list[Call] | None:
     """Every operator of one ``run``, in order. None where a model cannot be looked at so."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode

@@ -66,10 +66,15 @@ class OperatorProfiled(Protocol):
         ...
 
 
+# Does a piece of work once, to its end. What it returns is the time of that in ms, where the
+# caller's clock would show something else than the clock of the operators does.
+RoofCall = Callable[[], float | None]
+
+
 class RoofLoad(NamedTuple):
     """A known piece of work, whose fastest repetition is a roof (`harness.analysis.roofline`).
 
-    ``start`` makes it ready and returns the call that does it once, to its end.
+    ``start`` makes it ready and returns the call that does it.
     """
 
     name: str
@@ -77,7 +82,7 @@ class RoofLoad(NamedTuple):
     precision: str  # that it computes in, in the words of `Description.operators`
     work: int  # of one call: operations, or bytes moved
     bytes: int  # that it has in use at a time
-    start: Callable[[], Callable[[], None]]
+    start: Callable[[], RoofCall]
 
 
 @runtime_checkable

@@ -37,7 +37,7 @@ from harness.protocols import (
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
-from onnx import TensorProto, helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 ENGINES = Path("/engines")
 # As the providers' own libraries of onnxruntime-gpu 1.31.1 spell them (read with `strings`).
@@ -185,6 +185,44 @@ def test_outputs_follow_the_inputs(
     session.close()
     with pytest.raises(MeasurementFailed, match="closed"):
         session.enqueue()
+
+
+def test_biases_stay_in_fp32_on_a_device(cuda: Bindings, tmp_path: Path) -> None:
+    """The runtime would make int32 of them, with a node that only the CPU can compute."""
+    values = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+            helper.make_node("DequantizeLinear", ["w", "s", "z"], ["v"]),
+            helper.make_node("Conv", ["d", "v", "b"], ["c"], name="conv"),
+            helper.make_node("QuantizeLinear", ["c", "s", "z"], ["p"]),
+            helper.make_node("DequantizeLinear", ["p", "s", "z"], ["y"]),
+        ],
+        "biased",
+        [helper.make_tensor_value_info("x", 1, (1, 4, 6, 6))],
+        [helper.make_tensor_value_info("y", 1, (1, 2, 4, 4))],
+        [
+            numpy_helper.from_array(np.array(0.1, np.float32), "s"),
+            numpy_helper.from_array(np.array(0, np.int8), "z"),
+            numpy_helper.from_array(values.integers(-90, 90, (2, 4, 3, 3), np.int8), "w"),
+            numpy_helper.from_array(np.ones(2, np.float32), "b"),
+        ],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "m.onnx")
+    artifact = Artifact("onnx", str(tmp_path / "m.onnx"), "m", "int8", "", 0, ())
+
+    def biases(device: str) -> list[str]:
+        made = onnxruntime_module.Loaded(artifact, options(device=device))
+        settled = made.session_options(ort)
+        settled.optimized_model_filepath = str(tmp_path / "o.onnx")
+        made.create(ort, settled)
+        ran = onnx.load(str(tmp_path / "o.onnx")).graph
+        return [tensor.name for tensor in ran.initializer if tensor.data_type == 6]
+
+    assert len(biases("cpu")) == 1
+    assert biases("cuda:0") == []
 
 
 def test_it_is_all_that_a_device_session_can_be(cuda: Bindings, doubler: Artifact) -> None:

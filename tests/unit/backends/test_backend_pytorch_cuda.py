@@ -217,6 +217,20 @@ def test_events_stand_around_the_work_of_armed_inferences(cuda: Cuda) -> None:
     assert session.device_times_ms().tolist() == []
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")  # to torch's profiler, here
+def test_the_operators_told_are_the_models_without_the_copies(cuda: Cuda) -> None:
+    session = prepared(options("transfer"))
+    infer(session)
+    described, found = session.describe().operators, session.profile_operators(3)
+    counted: dict[str, int] = {}
+    for one in found.operators:
+        counted[one.type] = counted.get(one.type, 0) + 1
+    assert counted == {kind: sum(by.values()) for kind, by in described.items()}
+    assert "aten::copy_" not in counted
+    assert all(one.outputs for one in found.operators)  # told by the dispatcher
+    session.close()
+
+
 @pytest.mark.parametrize("boundary", ["compute", "transfer"])
 def test_a_graph_is_captured_after_three_runs_and_replayed(cuda: Cuda, boundary: str) -> None:
     session = prepared(options(boundary, cuda_graph="on"))

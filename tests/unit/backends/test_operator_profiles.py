@@ -189,6 +189,35 @@ def test_on_a_device_an_operator_has_the_time_of_the_kernels_it_launched() -> No
     ]  # fmt: skip
 
 
+def test_copies_around_the_model_are_none_of_its_operators() -> None:
+    from harness.backends.pytorch.profile import by_inference
+
+    events = [
+        event
+        for at in (0, 1000)
+        for event in (
+            KinetoEvent("harness inference", at, at + 100),
+            KinetoEvent("aten::copy_", at + 2, at + 8),
+            KinetoEvent("harness model", at + 10, at + 80),
+            KinetoEvent("aten::linear", at + 11, at + 40),
+            KinetoEvent("aten::relu", at + 50, at + 60),
+            KinetoEvent("aten::resolve_conj", at + 82, at + 84),
+            KinetoEvent("aten::copy_", at + 85, at + 99),
+        )
+    ]
+    names = [[event.name for event in one] for one in by_inference(events)]
+    assert names == [["aten::linear", "aten::relu"]] * 2
+
+
+def test_a_roof_takes_what_its_load_says_that_it_took() -> None:
+    """Where the device's clock tells, launching and waiting are no part of a roof."""
+    from harness.engine.worker.operators import _fastest_ms
+
+    told = iter([9.0, 0.5, 0.25, 0.75, 0.5, 0.5, *([1.0] * 10**6)])
+    assert _fastest_ms(lambda: next(told)) == 0.25
+    assert _fastest_ms(lambda: None) > 0
+
+
 def test_inferences_that_differ_have_a_row_for_each_type() -> None:
     from harness.backends.pytorch.profile import Event, join
 
