@@ -103,6 +103,15 @@ class RunFolder:
         return SamplesJournal(self.path)
 
 
+def why_not(error: Exception, folder: Path) -> str:
+    """Why ``folder`` took no file."""
+    if isinstance(error, MemoryError):
+        return f"{str(folder)!r}: not enough memory to write"
+    if isinstance(error, OSError):
+        return f"{str(folder)!r} cannot be written: {cause(error)}"
+    return str(error)
+
+
 def series_name(launch: int, suffix: str = ".npz") -> str:
     """The file of the sensors of one launch, from 0."""
     return f"series{f'-{launch}' if launch else ''}{suffix}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.host.names import tag_name
-from harness.tensorboard.events import EventFile
+from harness.tensorboard.events import EventFile, ended
 
 
 class DuelEvents:
@@ -41,7 +41,7 @@ class DuelEvents:
                 feed.scalar(f"duel/half_width/{name}", (high - low) / 2 / ratio)
             self._file.flush()
         except (OSError, ImportError) as error:
-            self.problem = f"TensorBoard events end here: {error}"
+            self.problem = ended(error)
 
     def close(self) -> None:
         """Idempotent."""
@@ -50,4 +50,4 @@ class DuelEvents:
             try:
                 file.close()
             except OSError as error:
-                self.problem = f"TensorBoard events end here: {error}"
+                self.problem = ended(error)

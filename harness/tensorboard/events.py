@@ -99,9 +99,16 @@ class EventFile:
 
     def _write(self, data: bytes) -> None:
         if not self.path.exists():  # a write into a deleted file succeeds
-            raise FileNotFoundError(f"the folder {str(self.path.parent)!r} is gone")
+            folder = self.path.parent
+            gone = "the file was removed from" if folder.exists() else "the folder is gone:"
+            raise FileNotFoundError(f"{gone} {str(folder)!r}")
         while data:
             data = data[os.write(self._file, data) :]
+
+
+def ended(error: Exception) -> str:
+    """Why no more events come."""
+    return f"TensorBoard events end here: {getattr(error, 'strerror', None) or error}"
 
 
 class Feed:

@@ -34,7 +34,7 @@ from harness.records.result import Result
 from harness.spec import RunSpec, shown
 from harness.stats.histogram import CUT_MEDIANS, Distribution, histogram_fields
 from harness.tensorboard import layouts
-from harness.tensorboard.events import EventFile, Feed
+from harness.tensorboard.events import EventFile, Feed, ended
 from harness.tensorboard.tags import write_launch, write_run, write_running
 from harness.views.markdown import render_markdown
 
@@ -104,7 +104,7 @@ class TensorBoardSink:
             write(self._file.at(self._step, wall_time_s))
             self._file.flush()
         except (OSError, ImportError) as error:
-            self.problem = f"TensorBoard events end here: {error}"
+            self.problem = ended(error)
 
 
 def _write_progress(feed: Feed, progress: Progress) -> None:

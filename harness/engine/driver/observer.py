@@ -29,7 +29,7 @@ from harness.errors import ResultError
 from harness.maybe import Unavailable
 from harness.protocols import Channel, ProfilerContext, Progress
 from harness.records.result import Result
-from harness.records.store import JOURNAL_SUFFIX, RunFolder, series_name
+from harness.records.store import JOURNAL_SUFFIX, RunFolder, series_name, why_not
 from harness.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class RunObserver:
         try:
             write()
         except (ResultError, OSError, MemoryError) as error:
-            self.trouble(str(error) or f"not enough memory to write into {self._folder.path}")
+            self.trouble(why_not(error, self._folder.path))
             return False
         return True
 

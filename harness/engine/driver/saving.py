@@ -23,7 +23,7 @@ from harness.engine.outcome.assemble import assemble, with_files
 from harness.errors import ResultError
 from harness.records.samples import JOURNAL_NAME, SAMPLES_NAME, Stretch, pack
 from harness.records.sealed import digests
-from harness.records.store import JOURNAL_SUFFIX, RunFolder, series_name
+from harness.records.store import JOURNAL_SUFFIX, RunFolder, series_name, why_not
 
 if TYPE_CHECKING:
     from harness.engine.outcome.evidence import Evidence
@@ -49,6 +49,7 @@ class Saving:
         self._evidence = evidence
         self._journal = journal
         self._trouble = trouble
+        self._replaced: list[str] | None = []  # None: the disk's result names what lies beside it
 
     def save(self) -> Result:
         """The result, and on the disk all that could be written.
@@ -65,19 +66,25 @@ class Saving:
         evidence = self._evidence
         packed = self._pack()
         named = {**self._files(), **packed, **self._save_series()}
-        gone = self._replaced(named)
-        evidence.files = {name: what for name, what in named.items() if name not in gone}
+        self._replaced = self._in_other_files(named)
+        evidence.files = {n: what for n, what in named.items() if n not in self._replaced}
         final = with_files(result, evidence)
-        if not self._tried(lambda: self._folder.write_result(final)):
-            return result
-        for name in gone:
+        with contextlib.suppress(ResultError, OSError, MemoryError):  # `seal` makes room for it
+            self._folder.write_result(final)
+            self._remove_replaced()
+        return final
+
+    def _remove_replaced(self) -> None:
+        """The journals, whose content is in the result and the files beside it."""
+        for name in self._replaced or ():
             _unlink(self._folder.path / name)
         self._journal.remove()
-        return final
+        self._replaced = None
 
     def seal(self, result: Result) -> Result:
         """``result`` with the hashes of the files it names, once nobody writes to them any more."""
-        if self.exit_code or not result.artifacts:
+        behind = self._replaced is not None
+        if self.exit_code or not (result.artifacts or behind):
             return result
         try:
             hashes = digests(self._folder.path, result.artifacts)
@@ -85,7 +92,16 @@ class Saving:
             self._trouble(str(error))
             return result
         sealed = msgspec.structs.replace(result, sha256=hashes)
-        return sealed if self._tried(lambda: self._folder.write_result(sealed)) else result
+        if behind:
+            self._remove_replaced()
+        try:
+            self._folder.write_result(sealed)
+        except (ResultError, OSError, MemoryError) as error:
+            lacks = "the names and hashes" if behind else "the hashes"
+            why = why_not(error, self._folder.path)
+            self._trouble(f"the result lacks {lacks} of the files beside it: {why}")
+            return result
+        return sealed
 
     def _write_result(self, result: Result) -> Result:
         """Write it, if need be in the place of something else; what was written."""
@@ -126,7 +142,7 @@ class Saving:
         try:
             write()
         except (ResultError, OSError, MemoryError) as error:
-            self._trouble(str(error) or f"{str(self._folder.path)!r}: not enough memory to write")
+            self._trouble(why_not(error, self._folder.path))
             return False
         return True
 
@@ -154,7 +170,7 @@ class Saving:
     def _series_journals(self) -> list[str]:
         return [series_name(i, JOURNAL_SUFFIX) for i in range(len(self._evidence.samplers))]
 
-    def _replaced(self, names: Collection[str]) -> list[str]:
+    def _in_other_files(self, names: Collection[str]) -> list[str]:
         """The journals whose content is in other files of these ``names``."""
         pairs = [(JOURNAL_NAME, SAMPLES_NAME)]
         pairs += [(name, series_name(i)) for i, name in enumerate(self._series_journals())]

@@ -20,6 +20,7 @@ from harness.engine.driver.saving import Saving
 from harness.engine.outcome.evidence import Evidence, LaunchRecord
 from harness.engine.outcome.iterations import Iterations
 from harness.engine.wire.timeline import Timeline, capacity_for
+from harness.errors import ResultError
 from harness.records.result import Result
 from harness.records.samples import SamplesJournal, read_samples
 from harness.records.store import RunFolder, read_result
@@ -190,6 +191,48 @@ def test_packed_from_memory_nothing_is_lacking(tmp_path: Path) -> None:
 
     assert len(read_samples(folder.run.path).timed) == 400
     assert not [check for check in result.validity if check.name == "samples"]
+
+
+def test_a_result_that_had_no_room_a_second_time_is_written_by_the_seal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its temporary file lies beside it for a moment, and the events' room is free at the end."""
+    found = run_of(recorded(400))
+    found.unsaved = 400  # no journal took them
+    folder = Folder(tmp_path / "r", found)
+    write, refused = folder.run.write_result, [False, True]
+
+    def full(result: Result) -> None:
+        if refused and refused.pop(0):
+            raise ResultError("no room", "")
+        write(result)
+
+    monkeypatch.setattr(folder.run, "write_result", full)
+    result = folder.saving.save()
+    assert folder.result().status == "degraded" and "run.journal" in folder.names
+    sealed = folder.saving.seal(result)
+
+    assert folder.told == [] and folder.names == ["result.json", "samples.npz"]
+    assert folder.result() == sealed and list(sealed.sha256) == ["samples.npz"]
+    assert not [check for check in sealed.validity if check.name == "samples"]
+
+
+def test_a_result_that_stays_behind_its_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path / "r", run_of(recorded(400)))
+    result = folder.saving.save()
+
+    def full(_: Result) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder.run, "write_result", full)
+    assert folder.saving.seal(result) == result == folder.result()
+    (told,) = folder.told
+    assert told == (
+        "the result lacks the hashes of the files beside it: "
+        f"{str(folder.run.path)!r} cannot be written: No space left on device"
+    )
 
 
 @pytest.mark.parametrize(("launches", "streams"), [(1, 1), (1, 2), (5, 1)])
