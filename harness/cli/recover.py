@@ -17,13 +17,14 @@ from harness.cli.tell import tell
 def command(folders: tuple[str, ...], results: str, as_json: bool) -> int:
     """Write the results of runs that were killed, from the journals in their folders.
 
-    Without FOLDER, of all such runs in the results folder. A recovered result is marked
+    FOLDER is a run's, or one of runs; without it, the results folder. A recovered result is marked
     `interrupted`; what had been measured stands, and the rest is absent.
     """
     from harness.errors import HarnessError
     from harness.records.store import is_folder, killed_runs
 
-    found = [Path(folder) for folder in folders] or list(killed_runs(is_folder(results)))
+    named = [run for folder in folders for run in _named(folder, Path(results))]
+    found = named or list(killed_runs(is_folder(results)))
     recovered, code = [], 0
     for folder in found:
         try:
@@ -36,6 +37,18 @@ def command(folders: tuple[str, ...], results: str, as_json: bool) -> int:
     elif not found:
         click.echo(f"no run in {results!r} was killed")
     return code
+
+
+def _named(folder: str, results: Path) -> list[Path]:
+    """A run's folder, by its id as well; of a folder of runs, those that were killed."""
+    from harness.records.store import RUN_JOURNAL_NAME, killed_runs
+
+    path = Path(folder)
+    if not path.exists() and (results / folder).exists():
+        path = results / folder
+    if (path / RUN_JOURNAL_NAME).exists() or not path.is_dir():
+        return [path]
+    return list(killed_runs(path)) or [path]
 
 
 def _recover(folder: Path, told: bool) -> dict[str, object]:

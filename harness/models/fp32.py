@@ -66,10 +66,10 @@ def find_fp32(spec: RunSpec, source: Source, format: str, cache: Cache) -> Fp32:
             return _shipped(spec)
         return _onnx(spec, source, cache)
     if source.kind == "onnx":
+        what = "an ONNX file" if source.path.lower().endswith(".onnx") else "no file of PyTorch's"
         raise ModelError(
-            f"{source.path} is an ONNX file, which PyTorch does not run",
-            "use --backend onnxruntime, or give a .pt2 or TorchScript file or "
-            "package.module:factory",
+            f"{source.path} is {what}; PyTorch runs .pt2 and TorchScript files",
+            "give one of those, or package.module:factory; --backend onnxruntime runs ONNX files",
         )
     return _torch(spec, source, cache)
 

@@ -25,6 +25,8 @@ _STAND_INS = (
     (b"<!DOCTYPE", "a web page", "download the file itself"),
     (b"<!doctype", "a web page", "download the file itself"),
     (b"<html", "a web page", "download the file itself"),
+    (b"\x89HDF", "an HDF5 file, as Keras writes it", "export the model to ONNX (tf2onnx)"),
+    (b"GGUF", "a GGUF file, for llama.cpp", "export the model to ONNX"),
 )
 
 
@@ -44,6 +46,11 @@ def find_source(text: str) -> Source:
         return Source(kind="zoo", name=text)
     path = Path(text)
     suffix = path.suffix.lower()
+    if suffix == ".safetensors" and os.path.isfile(path):  # noqa: PTH113 (never raises)
+        raise ModelError(
+            f"{path} is a checkpoint: weights without a model to put them in",
+            "load it in a factory (package.module:factory) with safetensors.torch.load_file",
+        )
     if suffix in MODEL_SUFFIXES or os.path.isfile(path):  # noqa: PTH113 (never raises)
         check_file(path)
         kind = _kind(path) or ("pt2" if suffix == ".pt2" else "onnx")

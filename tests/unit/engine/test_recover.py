@@ -243,6 +243,18 @@ def test_a_damaged_journal_is_one_line(tmp_path: Path, data: bytes, capsys) -> N
     assert (folder / "samples.journal").exists()
 
 
+@pytest.mark.parametrize("named", ["run", "id", "results", "nothing"])
+def test_a_run_is_recovered_by_its_folder_its_id_or_the_folder_it_lies_in(
+    tmp_path: Path, capsys, named: str
+) -> None:
+    folder = journalled(tmp_path / "r", finished(1))
+    names = {"run": [str(folder)], "id": [folder.name], "results": [str(tmp_path / "r")]}
+    assert main(["recover", *names.get(named, []), "--results", str(tmp_path / "r")]) == 0
+    assert "interrupted, 200 timed iterations" in capsys.readouterr().out
+    assert main(["recover", str(tmp_path / "r")]) == 2
+    assert "there is nothing to recover" in capsys.readouterr().err
+
+
 def test_commands_name_the_one_that_recovers(tmp_path: Path, capsys) -> None:
     results = tmp_path / "r"
     folder = journalled(results, finished(1))

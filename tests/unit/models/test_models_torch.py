@@ -347,8 +347,11 @@ def test_an_onnx_file_is_run_where_it_lies(folder: Path) -> None:
     # under the input's own name, whatever the file called it
     with np.load(str(prepared.evaluation_path), allow_pickle=False) as file:
         assert sorted(file.files) == ["labels", "x"]
-    with pytest.raises(ModelError, match="is an ONNX file, which PyTorch does not run"):
+    with pytest.raises(ModelError, match=r"is an ONNX file; PyTorch runs .pt2 and Torch"):
         prepare(spec, Wanted("torch"))
+    (folder / "notes.pt").write_bytes(b"hello")
+    with pytest.raises(ModelError, match=r"notes.pt is no file of PyTorch's; PyTorch runs"):
+        prepare(RunSpec(model="notes.pt"), Wanted("torch"))
     np.savez(folder / "d.npz", inputs=np.eye(4), labels=[0, 1, 2, 0])
     with pytest.raises(DataError, match="'x' is float64 4x4, expected float32 samplesx4"):
         prepare(spec, Wanted("onnx"))

@@ -27,6 +27,8 @@ STAND_INS = [
     (b"\x28\xb5\x2f\xfd...", "compressed by zstd; unpack it: zstd -d"),
     (b"<!DOCTYPE html>\n<html>", "a web page; download the file itself"),
     (b"<html>", "a web page; download the file itself"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it; export the model to ONNX (tf2onnx)"),
+    (b"GGUF\x03\0\0\0", "a GGUF file, for llama.cpp; export the model to ONNX"),
 ]
 
 
@@ -37,6 +39,12 @@ def test_a_model_that_is_something_else(tmp_path: Path, name: str, data: bytes, 
     with pytest.raises(ModelError) as refused:
         find_source(str(tmp_path / name))
     assert str(refused.value) == f"{tmp_path / name} is {told}"
+
+
+def test_weights_alone_are_no_model(tmp_path: Path) -> None:
+    (tmp_path / "net.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
+    with pytest.raises(ModelError, match=r"a checkpoint: weights without a model .*load_file"):
+        find_source(str(tmp_path / "net.safetensors"))
 
 
 @pytest.mark.parametrize(("data", "told"), STAND_INS)
