@@ -18,10 +18,16 @@ class Ours(FakeBackend):
         session = super().prepare(artifact, inputs, options)
         night = Path(NIGHT)
         seconds = SECONDS * (float(night.read_text()) if night.exists() else 1)
-        session.enqueue = lambda: time.sleep(seconds)
+        waits = [seconds]
+        session.enqueue = lambda: time.sleep(waits[0])
+        bind = session.bind
+        def verified(inputs):  # the samples after the window, of which no time is told
+            waits[0] = 0
+            bind(inputs)
+        session.bind = verified
         return session
 '''
-# of `harness run`: the accuracy samples take longer than the window does
+# of `harness run`
 QUICK = ("--duration", "0.1", "--warmup", "0", "--max-warmup", "0.2", "--sample-rate", "0",
          "--launches", "3", "--no-tensorboard", "--json")  # fmt: skip
 

@@ -8,14 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from running import HERE, Harness, Ran, assert_no_orphans, environment
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file share what they set up, so one process takes them all."""
-    for item in items:
-        if item.path.parent == HERE:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+from running import Harness, Ran, assert_no_orphans, environment
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def helpers(folder: Path) -> list[psutil.Process]:
 
 
 def assert_no_orphans(folder: Path) -> None:
-    _, alive = psutil.wait_procs(helpers(folder), timeout=5)
+    _, alive = psutil.wait_procs(helpers(folder), timeout=60)
     for process in alive:
         process.send_signal(signal.SIGKILL)
     assert not alive

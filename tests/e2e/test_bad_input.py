@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from running import Harness
+from running import Harness, Ran, assert_no_orphans
 
+from harness.cli.main import main
 from harness.zoo.shipped import ASSETS
 
 # Each case: the arguments, a piece of the line that names the value, and one that says what to do.
 Case = tuple[str, str, str]
+
+
+@pytest.fixture
+def harness(
+    harness: Harness, tmp_path: Path, cache: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> Harness:  # fmt: skip
+    """The real command for the first of a test's calls; in this process for all others, which saves
+    them the start of an interpreter and of what it imports."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", str(cache))
+    called: list[Sequence[str]] = []
+
+    def call(*args: str) -> Ran:
+        called.append(args)
+        if len(called) == 1:
+            return harness(*args)
+        capfd.readouterr()
+        code = main(args)
+        assert_no_orphans(tmp_path)
+        return Ran(code, *capfd.readouterr())
+
+    return call
 
 
 def check(harness: Harness, folder: Path, cases: list[Case], *prefix: str) -> None:

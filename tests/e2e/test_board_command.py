@@ -65,7 +65,7 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path, ending: signal.Signal
     import_models(logdir, 2, tmp_path)
     with served(logdir) as board:
         address = f"{board.url}data/plugin/compression/board"
-        with urllib.request.urlopen(address, timeout=20) as answer:
+        with urllib.request.urlopen(address, timeout=300) as answer:
             told = json.load(answer)
         # a page whose name was made to point here, and a request that would change something
         for code, asked in (
@@ -73,7 +73,7 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path, ending: signal.Signal
             (405, urllib.request.Request(address, method="POST")),
         ):
             with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(asked, timeout=20)
+                urllib.request.urlopen(asked, timeout=300)
             with refused.value as told_no:
                 assert told_no.code == code
         board.process.send_signal(ending)

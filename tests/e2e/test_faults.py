@@ -162,12 +162,11 @@ def test_non_finite_outputs_fail_the_run(harness: Harness) -> None:
 
 
 def wait_for_window(folder: Path) -> None:
-    """Until the journal holds something, which is within a second or so of the first iteration."""
+    """Until the journal holds iterations of the window, more than the tests want to find."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         journals = list((folder / "results").glob("*/samples.journal"))
-        if journals and journals[0].stat().st_size > 0:
-            time.sleep(1.5)
+        if journals and int(read_samples(journals[0].parent).timed.sum()) > 200:
             return
         time.sleep(0.05)
     raise AssertionError("no run began")
@@ -224,7 +223,7 @@ def test_a_killed_sampler_costs_its_channels_only(start: Start, tmp_path: Path) 
 
     assert process.returncode == 0
     result = json.loads(out)
-    assert result["timing"]["iterations"] > 1000
+    assert result["timing"]["iterations"] > 200
     assert "killed by SIGKILL" in result["profiles"]["channels"]["worker_cpu_s"]["unavailable"]
     assert result["profiles"]["sampler"]["gap_max_s"] > 1
     (check,) = [c for c in result["validity"] if c["name"] == "sampler"]

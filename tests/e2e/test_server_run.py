@@ -13,7 +13,6 @@ import pytest
 
 from harness.records.samples import read_samples
 
-pytestmark = pytest.mark.measures
 FAKE = ("--backend", "harness.testing.fake_backend:FakeBackend", "--option", "latency_us=2000")
 
 
@@ -24,6 +23,7 @@ def harness(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.measures
 def test_every_request_of_a_trace_is_served_once_and_counts_from_due(tmp_path: Path) -> None:
     """Two servers of 2 ms and more; pairs of requests, 20 ms from pair to pair."""
     trace = tmp_path / "trace.csv"
@@ -65,6 +65,7 @@ def test_what_makes_no_schedule_is_one_line(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.measures
 def test_a_capacity_leaves_its_answer_its_probes_and_its_curve(tmp_path: Path) -> None:
     ran = harness(
         tmp_path, "capacity", *FAKE, "--latency-bound", "p90=500ms", "--duration", "0.5",

@@ -148,14 +148,17 @@ def test_a_killed_sweep_is_continued_without_running_a_launch_twice(
 def test_a_launch_past_its_time_is_stopped_with_all_it_started(
     tmp_path: Path, harness: Harness
 ) -> None:
-    write(tmp_path, more='[[include]]\noptions = {fail = "hang", fail_at = 3}')
-    text = (tmp_path / "night.toml").read_text().replace('name = "night"', "time_limit_s = 20")
+    """Of one cell that hangs for good: however fast the machine, it is past any limit."""
+    write(tmp_path)
+    text = (tmp_path / "night.toml").read_text().replace('name = "night"', "time_limit_s = 5")
+    matrix = "options = [{latency_us = 100}, {latency_us = 200}]"
+    text = text.replace(matrix, 'options = [{fail = "hang", fail_at = 3}]')
     (tmp_path / "night.toml").write_text(text)
     ran = harness("sweep", "night.toml", "--label", "t", "--only", "*", "--json")
     assert ran.code == 3
     statuses = [attempt["status"] for attempt in json.loads(ran.out)["attempts"]]
-    assert statuses.count("timeout") == 1
-    assert "longer than time_limit_s = 20" in ran.err
+    assert statuses == ["timeout"]  # and no second launch of it
+    assert "longer than time_limit_s = 5" in ran.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -192,7 +195,7 @@ def test_a_run_ends_with_the_sweep_that_was_killed(
             assert sweep.poll() is None
             time.sleep(0.02)
         sweep.kill()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not list(folder.glob("*/samples.npz")):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-nbclient = pytest.importorskip("nbclient", reason="pip install nbclient nbformat ipykernel")
-pytest.importorskip("sklearn", reason="pip install scikit-learn")
-pytest.importorskip("torch", reason="pip install torch")
+if TYPE_CHECKING:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import nbformat  # noqa: E402
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
-
-from harness.records.store import iter_results  # noqa: E402
-from harness.training import CheckpointManager  # noqa: E402
+from harness.records.store import iter_results
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODEL = "digits-trained"
-pytestmark = pytest.mark.slow
+# looked for, not imported: every process that collects tests would import them
+NEEDS = ("nbclient", "nbformat", "ipykernel", "sklearn", "torch", "tensorboard")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, NEEDS)), reason=f"needs {', '.join(NEEDS)}"
+    ),
+]
 
 
 def read(folder: Path) -> EventAccumulator:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
     return events
@@ -35,6 +40,8 @@ def values(events: EventAccumulator, tag: str) -> list[float]:
 
 
 def check_folder(logdir: Path, epochs: int) -> None:
+    from harness.training import CheckpointManager
+
     (trained,) = logdir.glob("training-*")
     events = read(trained)
     for tag in ("training/loss", "validation/loss", "training/accuracy", "validation/accuracy"):
@@ -76,6 +83,9 @@ def test_the_script(tmp_path: Path) -> None:
 
 
 def test_the_notebook(tmp_path: Path) -> None:
+    import nbclient
+    import nbformat
+
     notebook: Any = nbformat.read(EXAMPLES / "train_digits.ipynb", as_version=4)
     (at,) = (i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", ()))
     short = f"LOGDIR = Path({str(tmp_path / 'log')!r})\nEPOCHS = 2\nDURATION_S = 0.3"
@@ -93,6 +103,8 @@ def test_the_notebook(tmp_path: Path) -> None:
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:
+    import nbformat
+
     notebook: Any = nbformat.read(EXAMPLES / "train_digits.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in code)

@@ -18,8 +18,6 @@ from running import Harness, Ran
 
 from harness.machine import usable_cpus
 
-pytestmark = pytest.mark.measures
-
 AT_ONCE = ("run", "--backend", "fakes:Fake", "--warmup", "0.3", "--max-warmup", "1",
            "--duration", "2", "--power-source", "none", "--json")  # fmt: skip
 FAKE = (*AT_ONCE, "--option", "latency_us=2000")
@@ -44,6 +42,7 @@ def neighbour(cpu: int) -> Iterator[None]:
             process.kill()
 
 
+@pytest.mark.measures
 def test_a_neighbour_that_burns_a_core_degrades_the_run(harness: Harness) -> None:
     cpu = usable_cpus()[0]
     with neighbour(cpu):
@@ -57,6 +56,7 @@ def test_a_neighbour_that_burns_a_core_degrades_the_run(harness: Harness) -> Non
     assert ran.result["status"] == "degraded"
 
 
+@pytest.mark.measures
 def test_latency_that_grows_is_drift(harness: Harness) -> None:
     # About 800 iterations of 2 ms, each 0.5 us slower than the one before: + 10 % over two thirds.
     found = check(harness(*FAKE, "--option", "grow_us=0.5"), "drift")
@@ -66,6 +66,7 @@ def test_latency_that_grows_is_drift(harness: Harness) -> None:
     assert "warm up longer, or look for heat" in found["reason"]
 
 
+@pytest.mark.measures
 def test_a_warm_up_that_never_settles_hits_its_cap(harness: Harness) -> None:
     ran = harness(*FAKE, "--option", "grow_us=10", "--duration", "0.5")
 
@@ -78,7 +79,7 @@ def test_a_warm_up_that_never_settles_hits_its_cap(harness: Harness) -> None:
 
 def test_more_threads_than_processors(harness: Harness) -> None:
     threads = len(usable_cpus()) + 1
-    ran = harness(*FAKE, "--threads", str(threads))
+    ran = harness(*FAKE, "--threads", str(threads), "--duration", "0.5")
 
     found = check(ran, "affinity")
     assert found["verdict"] == "warn"
@@ -98,6 +99,7 @@ def test_a_window_too_short_for_its_goal(harness: Harness) -> None:
     assert ran.err.startswith("harness: --require interval: the median is known to ±")
 
 
+@pytest.mark.measures
 def test_reading_the_clock_matters_where_an_inference_takes_no_time(harness: Harness) -> None:
     found = check(harness(*AT_ONCE, "--duration", "0.5"), "timer")
 
@@ -106,7 +108,7 @@ def test_reading_the_clock_matters_where_an_inference_takes_no_time(harness: Har
 
 
 def test_without_sampling_its_checks_are_unknown_and_do_not_degrade(harness: Harness) -> None:
-    ran = harness(*FAKE, "--sample-rate", "0")
+    ran = harness(*FAKE, "--sample-rate", "0", "--duration", "0.5")
 
     for name in ("sampler", "foreign load", "steal", "throttled", "clocks"):
         found = check(ran, name)

@@ -94,26 +94,34 @@ def factory(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Artifac
     return Artifact("torch", "", f"factory:adapter_models:{name}", "fp32", "", 0, specs)
 
 
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Quantized once: no test writes to it."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from harness.artifacts.torch_source import load_module
+    from harness.quantize.job import QuantizeJob
+    from harness.quantize.torch import quantize
+
+    tmp_path = tmp_path_factory.mktemp("int8")
+    np.savez(tmp_path / "calibration.npz", **images(0))
+    job = QuantizeJob(
+        precision="int8",
+        calibration_path=str(tmp_path / "calibration.npz"),
+        calibration_source="file",
+        calibration_sha256="",
+        calibration_samples=2,
+        batch_size=2,
+    )
+    path = tmp_path / "digits.int8"
+    quantize(load_module("zoo:digits", 0), (torch.from_numpy(images(0)["images"]),), path, job)
+    return path
+
+
 class TestInt8Contract(BackendContract):
     @pytest.fixture
-    def subject(self, torch: Any, tmp_path: Path) -> Subject:
-        from harness.artifacts.torch_source import load_module
-        from harness.quantize.job import QuantizeJob
-        from harness.quantize.torch import quantize
-
-        np.savez(tmp_path / "calibration.npz", **images(0))
-        job = QuantizeJob(
-            precision="int8",
-            calibration_path=str(tmp_path / "calibration.npz"),
-            calibration_source="file",
-            calibration_sha256="",
-            calibration_samples=2,
-            batch_size=2,
-        )
-        path = tmp_path / "digits.int8"
-        quantize(load_module("zoo:digits", 0), (torch.from_numpy(images(0)["images"]),), path, job)
+    def subject(self, program: Path) -> Subject:
         specs = (TensorSpec("images", "float32", (2, 1, 8, 8)),)
-        artifact = Artifact("torch-int8", str(path), "", "int8", "", 0, specs)
+        artifact = Artifact("torch-int8", str(program), "", "int8", "", 0, specs)
         return Subject(PyTorchBackend, artifact, images(1), images(2), framework="torch")
 
     def test_what_ran_in_int8_is_reported(self, subject: Subject) -> None:

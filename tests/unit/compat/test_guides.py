@@ -632,7 +632,7 @@ def _(w: World) -> bool:
                    f"http://127.0.0.1:{server.server_port}/hook", "--logdir",
                    str(w.root / "hook")]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, timeout=600)
-        answering.join(timeout=60)
+        answering.join(timeout=600)
     return b"non_finite_loss" in heard[0]
 
 
