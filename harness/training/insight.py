@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import DataError
-from harness.training import arrays, measures, pictures
+from harness.training import arrays, measures, pictures, plots
 from harness.training.measures import Array
 from harness.training.recorder import Recorder, cell
 
@@ -122,7 +122,7 @@ def calibration(to: Recorder, prefix: str, probabilities: Any, labels: Any, step
     found = measures.calibration(array, arrays.to_numpy(labels))
     to.scalar(f"{prefix}/calibration/expected_error", found.error, step)
     to.scalar(f"{prefix}/calibration/confidence_minus_accuracy", found.gap, step)
-    to.image(f"{prefix}/calibration/reliability", pictures.reliability(found), step)
+    to.image(f"{prefix}/calibration/reliability", plots.reliability(found), step)
     to.check("overconfidence", found.gap, step, prefix)
     to.check("underconfidence", -found.gap, step, prefix)
 
@@ -175,13 +175,54 @@ def predictions(
     if count and tiles[0].ndim >= 2:
         right = (said == truth).tolist()
         frames = [pictures.RIGHT if ok else pictures.WRONG for ok in right]
-        to.image("training/predictions", pictures.grid(tiles, frames=frames), step)
+        labels = [
+            _name(p, names) if ok else f"{_name(p, names)}, not {_name(t, names)}"
+            for p, t, ok in zip(said.tolist(), truth.tolist(), right, strict=True)
+        ]
+        sheet = pictures.grid(tiles, frames=frames, labels=labels)
+        to.image("training/predictions", sheet, step)
+
+
+def _name(number: int, names: Sequence[str] | None) -> str:
+    known = names is not None and 0 <= number < len(names)
+    return names[number] if names is not None and known else str(number)
+
+
+def confusion(
+    to: Recorder,
+    prefix: str,
+    predicted: Any,
+    targets: Any,
+    names: Sequence[str] | None,
+    step: int,
+) -> None:
+    scores, truth = arrays.to_numpy(predicted), arrays.to_numpy(targets)
+    if truth.ndim != 1 or scores.ndim not in (1, 2) or len(scores) != len(truth) or not len(truth):
+        raise DataError(
+            f"predictions {scores.shape} and targets {truth.shape} do not fit",
+            "give [samples, classes] or [samples], and [samples] targets",
+        )
+    said = (scores.argmax(axis=1) if scores.ndim == 2 else scores).astype(int)
+    counts = measures.confusion(said, truth.astype(int), len(names or ()))
+    labels = [_name(number, names) for number in range(len(counts))]
+    to.text(f"{prefix}/confusion/table", _confused(counts, labels), step)
+    if len(counts) <= plots.MOST_CLASSES:
+        to.image(f"{prefix}/confusion/matrix", plots.confusion(counts, labels), step)
+
+
+def _confused(counts: Array, labels: Sequence[str]) -> str:
+    """What is right of each class, and what it is taken for most."""
+    lines = ["| target | samples | right | most often taken for |", "| --- | --- | --- | --- |"]
+    for number, row in enumerate(counts.tolist()):
+        others = sorted(((n, at) for at, n in enumerate(row) if at != number and n), reverse=True)
+        taken = ", ".join(f"{cell(labels[at])} ({n})" for n, at in others[:3])
+        lines.append(f"| {cell(labels[number])} | {sum(row)} | {row[number]} | {taken} |")
+    return "\n".join(lines)
 
 
 def _table(said: Array, truth: Array, names: Sequence[str] | None) -> str:
     def label(number: int) -> str:
-        known = names is not None and 0 <= number < len(names)
-        return cell(names[number]) if names is not None and known else str(number)
+        return cell(_name(number, names))
 
     lines = ["| sample | predicted | target | |", "| --- | --- | --- | --- |"]
     for index, (p, t) in enumerate(zip(said.tolist(), truth.tolist(), strict=True)):

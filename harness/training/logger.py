@@ -360,6 +360,21 @@ class TrainingLogger:
         at = self._at(step, "predictions")
         insight.predictions(self._to, inputs, predictions, targets, class_names, at)
 
+    def log_confusion(
+        self,
+        predictions: Any,
+        targets: Any,
+        class_names: Sequence[str] | None = None,
+        prefix: str = VALIDATION,
+        step: int | None = None,
+    ) -> None:
+        """Which class is taken for which: a picture (up to 40 classes) and a table.
+
+        ``predictions``: [samples, classes] scores or [samples] labels.
+        """
+        at = self._at(step, f"{prefix}/confusion")
+        insight.confusion(self._to, prefix, predictions, targets, class_names, at)
+
     def log_embedding(
         self,
         tag: str,

@@ -25,6 +25,7 @@ Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
 
 CALIBRATION_BINS = 15
+MOST_CLASSES = 2_000  # of a confusion matrix
 RANK_ROWS = 512  # embeddings that the effective rank is computed from, evenly picked
 
 
@@ -190,3 +191,17 @@ def _finite(what: str, values: Array) -> Floats:
         count = int(np.size(numbers) - np.isfinite(numbers).sum())
         raise DataError(f"{count} of {np.size(numbers)} {what} are not finite")
     return numbers
+
+
+def confusion(predicted: Array, targets: Array, classes: int = 0) -> Array:
+    """How often each target was taken for what: [targets, predictions], of ``classes`` at least.
+
+    Raises `DataError` for what is no number of a class.
+    """
+    least = int(min(predicted.min(), targets.min()))
+    most = int(max(predicted.max(), targets.max(), classes - 1))
+    if least < 0 or most >= MOST_CLASSES:
+        wrong = least if least < 0 else most
+        raise DataError(f"{wrong} is no class", f"give numbers from 0 to {MOST_CLASSES - 1}")
+    counts = np.bincount(targets * (most + 1) + predicted, minlength=(most + 1) ** 2)
+    return counts.reshape(most + 1, most + 1)

@@ -17,16 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.training.measures import Array, Calibration
+from harness.training.glyphs import HEIGHT, shortened, write
+from harness.training.measures import Array
 
 Picture: TypeAlias = NDArray[np.uint8]
 Colour: TypeAlias = tuple[int, int, int]
 
 RIGHT, WRONG = (46, 125, 50), (198, 40, 40)  # frames of predictions
-_BLUE, _OVER, _UNDER, _GREY = (66, 133, 244), (229, 115, 115), (129, 199, 132), (150, 150, 150)
-_FULL = 10  # samples of a bin whose accuracy means something
 _GRID_PIXELS = 96  # small images are enlarged to about this: TensorBoard shows pixels as they are
-_PLOT = 300  # pixels of a reliability picture, each way
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -56,9 +54,13 @@ def _bytes(image: Array) -> Picture:
 
 
 def grid(
-    images: Sequence[Array], columns: int | None = None, frames: Sequence[Colour] | None = None
+    images: Sequence[Array],
+    columns: int | None = None,
+    frames: Sequence[Colour] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Picture:
-    """Images side by side on white, row by row; ``frames`` colours the edge of each.
+    """Images side by side on white, row by row; ``frames`` colours the edge of each, ``labels``
+    stand below them, as far as they fit.
 
     Small ones are enlarged by a whole factor. Raises `DataError`, for differing sizes as well.
     """
@@ -70,6 +72,8 @@ def grid(
     tiles = [np.kron(one, np.ones((enlarge, enlarge, 1), np.uint8)) for one in pictures]
     if frames is not None:
         tiles = [_framed(tile, colour) for tile, colour in zip(tiles, frames, strict=True)]
+    if labels is not None:
+        tiles = [_labelled(tile, label) for tile, label in zip(tiles, labels, strict=True)]
     columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles))
     rows = math.ceil(len(tiles) / columns)
     height, width = tiles[0].shape[0] + 2, tiles[0].shape[1] + 2
@@ -87,29 +91,12 @@ def _framed(tile: Picture, colour: Colour) -> Picture:
     return framed
 
 
-def reliability(found: Calibration) -> Picture:
-    """Accuracy over confidence by bin, and below it how many samples each bin holds.
-
-    Blue up to the lesser of accuracy and confidence; between the two, red where the model is too
-    sure of itself and green where it is not sure enough. Bins of few samples are paler.
-    """
-    sheet = np.full((_PLOT + 80, _PLOT, 3), 255, np.uint8)
-    plot, strip = sheet[:_PLOT], sheet[_PLOT + 10 :]
-    edges = np.linspace(0, _PLOT, len(found.counts) + 1).round().astype(int)
-    most = max(found.counts)
-    for left, right, count, confidence, accuracy in zip(
-        edges[:-1], edges[1:], found.counts, found.confidence, found.accuracy, strict=True
-    ):
-        if count:
-            bar, low, high = slice(left, right - 1), *sorted((accuracy, confidence))
-            _column(plot, bar, 0.0, low, _faded(_BLUE, count))
-            _column(plot, bar, low, high, _faded(_OVER if low == accuracy else _UNDER, count))
-            _column(strip, bar, 0.0, count / most, _GREY)
-    diagonal = np.arange(_PLOT)
-    plot[_PLOT - 1 - diagonal, diagonal] = 0
-    for frame in (plot, strip):
-        frame[[0, -1], :] = frame[:, [0, -1]] = 0
-    return sheet
+def _labelled(tile: Picture, label: str) -> Picture:
+    labelled = np.full((tile.shape[0] + HEIGHT + 6, *tile.shape[1:]), 255, np.uint8)
+    labelled[: tile.shape[0]] = tile
+    width = tile.shape[1]
+    write(labelled, shortened(label, width), width // 2, tile.shape[0] + 3, align="centre")
+    return labelled
 
 
 def drawn(figure: Any) -> tuple[bytes, int, int]:
@@ -126,20 +113,6 @@ def drawn(figure: Any) -> tuple[bytes, int, int]:
         raise DataError(f"{type(figure).__name__}.savefig gave no PNG", "give a matplotlib figure")
     width, height = struct.unpack(">II", data[16:24])
     return data, height, width
-
-
-def _faded(colour: Colour, count: int) -> Colour:
-    """Towards white for a bin of less than `_FULL` samples."""
-    share = 0.25 + 0.75 * min(1.0, count / _FULL)
-    red, green, blue = (round(255 - share * (255 - part)) for part in colour)
-    return red, green, blue
-
-
-def _column(area: Picture, bar: slice, low: float, high: float, colour: Colour) -> None:
-    """Fill from share ``low`` to share ``high`` of the height, counted from below."""
-    height = len(area)
-    top, bottom = sorted((round(height * (1 - low)), round(height * (1 - high))))
-    area[top:bottom, bar] = colour
 
 
 def png(image: Picture) -> bytes:

@@ -24,7 +24,7 @@ from harness import registry
 from harness.errors import DataError, ResultError, UsageError
 from harness.protocols import Available, Channel
 from harness.tensorboard.events import _Messages
-from harness.training import TrainingLogger, arrays, pictures
+from harness.training import TrainingLogger, arrays, glyphs, measures, pictures, plots
 from harness.training.measures import Calibration
 
 
@@ -329,7 +329,7 @@ def test_predictions_in_green_and_red_frames(tmp_path: Path) -> None:
         logger.log_predictions(inputs, [[0.9, 0.1], [0.2, 0.8]], [0, 0], ["cat", "d|g"])
         logger.log_predictions(np.zeros((2, 5)), [0, 1], [0, 1], step=1)  # no images
     (image,) = read(logger).Images("net/training/predictions")
-    assert (image.width, image.height) == (2 * (96 + 6 + 2), 96 + 6 + 2)
+    assert (image.width, image.height) == (2 * (96 + 6 + 2), 96 + 6 + 13 + 2)  # and a label
     events = read(logger).Tensors("net/training/predictions/table")
     assert events[0].tensor_proto.string_val[0].decode().splitlines()[2:] == [
         "| 0 | cat | cat |  |", r"| 1 | d\|g | cat | wrong |",
@@ -361,15 +361,68 @@ def test_a_reliability_picture_tells_too_sure_from_not_sure_enough() -> None:
     # twenty samples each: confidence 0.75 and accuracy 0.5, confidence 0.25 and accuracy 0.4
     nan = math.nan
     found = Calibration(0.2, 0.05, (20, 20), (0.25, 0.75), (0.4, 0.5))
-    sheet = pictures.reliability(found)
+    sheet = plots.reliability(found)[plots.TOP :, plots.LEFT :]
     blue, over, under = (66, 133, 244), (229, 115, 115), (129, 199, 132)
     at = {(x, y): tuple(sheet[300 - round(300 * y), round(300 * x)].tolist())
           for x in (0.3, 0.8) for y in (0.1, 0.35, 0.6, 0.9)}  # fmt: skip
     white = (255, 255, 255)
     assert [at[0.3, y] for y in (0.1, 0.35, 0.6)] == [blue, under, white]
     assert [at[0.8, y] for y in (0.1, 0.35, 0.6, 0.9)] == [blue, blue, over, white]
-    pale = pictures.reliability(Calibration(0.0, 0.0, (0, 1), (nan, 0.9), (nan, 0.9)))
-    assert pale[250, 240].tolist() == [194, 215, 251]  # blue, a third of the way
+    pale = plots.reliability(Calibration(0.0, 0.0, (0, 1), (nan, 0.9), (nan, 0.9)))
+    assert pale[plots.TOP + 250, plots.LEFT + 240].tolist() == [
+        194,
+        215,
+        251,
+    ]  # blue, a third of the way
+
+
+def reads(sheet: pictures.Picture, text: str, left: int, top: int, scale: int = 1) -> bool:
+    """Whether ``text`` stands there, and nothing else."""
+    mask = glyphs.dots(text, scale)
+    spot = sheet[top : top + mask.shape[0], left : left + mask.shape[1]]
+    return np.array_equal((spot != 255).any(axis=-1), mask)
+
+
+def test_letters_by_hand() -> None:
+    drawn = ["".join(".#"[dot] for dot in row) for row in glyphs.dots("T1").tolist()]
+    assert drawn == [
+        "#####...#..", "..#....##..", *["..#.....#.."] * 4, "..#....###.",
+    ]  # fmt: skip
+    assert glyphs.dots("é").sum() == glyphs.dots("模").sum() == 20  # a box for what it lacks
+    assert glyphs.shortened("densenet", 47) == "densenet"
+    assert glyphs.shortened("densenet", 46) == "dense.." and glyphs.shortened("ab", 5) == ""
+    assert glyphs.width("dense..") <= 46
+
+
+def test_a_reliability_picture_has_axes_and_its_error() -> None:
+    sheet = plots.reliability(Calibration(0.2, 0.05, (20, 20), (0.25, 0.75), (0.4, 0.5)))
+    assert reads(sheet, "ECE 0.2000, 40 samples", plots.LEFT, 8, scale=2)
+    assert reads(sheet, "confidence - accuracy +0.0500; red: too sure", plots.LEFT, 28)
+    half = glyphs.width("0.5")
+    across = plots.LEFT + round(0.5 * (plots.PLOT - 1)) - half // 2
+    assert reads(sheet, "0.5", across, plots.TOP + plots.PLOT + 6)
+    assert reads(sheet, "accuracy", 4, plots.TOP - 12)
+
+
+def test_a_confusion_matrix_says_what_is_taken_for_what(tmp_path: Path) -> None:
+    counts = measures.confusion(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1]), 3)
+    assert counts.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+    sheet = plots.confusion(counts, ["cat", "dog", "cow"])
+    assert reads(sheet, "3 of 4 right", 8, 8, scale=2)
+    white, blue = (255, 255, 255), (66, 133, 244)
+    spots = [[tuple(sheet[62 + 48 * row + 2, 104 + 48 * column + 2]) for column in range(3)]
+             for row in range(3)]  # fmt: skip
+    assert spots[1] == [white, blue, white] and spots[2] == [white] * 3  # no sample of that class
+    half_blue, half_red = tuple(spots[0][0]), tuple(spots[0][1])
+    assert half_blue == (160, 194, 250) and half_red == (242, 185, 185)
+    with TrainingLogger("net", tmp_path) as logger:
+        scores = [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.1, 0.9]]
+        logger.log_confusion(scores, [0, 0, 1, 1], ["cat", "d|g"])
+    with TrainingLogger("net", tmp_path) as other, pytest.raises(DataError, match="is no class"):
+        other.log_confusion([0, -1], [0, 1])
+    assert len(read(logger).Images("net/validation/confusion/matrix")) == 1
+    (said,) = read(logger).Tensors("net/validation/confusion/table")[0].tensor_proto.string_val
+    assert said.decode().splitlines()[2:] == [r"| cat | 2 | 1 | d\|g (1) |", r"| d\|g | 2 | 2 |  |"]
 
 
 def test_a_grid_takes_images_of_one_size() -> None:
