@@ -14,6 +14,7 @@ is limited by the cache.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -21,6 +22,7 @@ import msgspec
 from harness.maybe import Maybe, Unavailable
 from harness.records.operators import (
     AtRoof,
+    Bound,
     ModelAtRoof,
     Operations,
     Operator,
@@ -147,3 +149,126 @@ def _together(
         intensity=done.total / moved if moved else 0.0,
         per_s=done.total / took * 1e3,
     )
+
+
+# --- as a picture ---------------------------------------------------------------------------------
+
+MOST_POINTS = 200  # operators of a picture, the slowest
+_ROOM = 2.0  # times the outermost intensities, that the roofs are drawn
+
+
+class RoofLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One roof from end to end: (operations a byte, operations a second) of both ends."""
+
+    name: str
+    bound: Bound
+    precision: str
+    per_s: float  # as in `Roof`
+    start: tuple[float, float]
+    end: tuple[float, float]
+
+
+class RoofPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator, or the ``whole`` model, under its roof. ``per_s``: operations a second."""
+
+    name: str
+    type: str
+    precision: str
+    intensity: float
+    per_s: float
+    share: float  # of its roof
+    bound: Bound
+    ms: float
+    of_model: float  # its share of the profiled inference
+    whole: bool = False
+
+
+class Roofline(msgspec.Struct, frozen=True, kw_only=True):
+    """``left_out``: how many operators have no place in the picture, and why."""
+
+    lines: tuple[RoofLine, ...]
+    points: tuple[RoofPoint, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def roofline(found: Maybe[Operators]) -> Roofline | None:
+    """The picture of ``found``; None where no operator has a place under a measured roof."""
+    if isinstance(found, Unavailable) or isinstance(found.roofs, Unavailable):
+        return None
+    why: Counter[str] = Counter()
+    placed_rows: list[RoofPoint] = []
+    for row in sorted(found.rows, key=lambda one: -one.ms):
+        point = _point(row)
+        if isinstance(point, Unavailable):
+            why[point.reason] += 1
+        elif len(placed_rows) == MOST_POINTS:
+            why["faster than those that are drawn"] += 1
+        else:
+            placed_rows.append(point)
+    lines = _lines(found.roofs, [point.intensity for point in placed_rows])
+    if not lines or not placed_rows:
+        return None
+    whole = [] if isinstance(found.model, Unavailable) else _whole(found.model)
+    left = tuple(f"{times} {reason}" for reason, times in why.items())
+    return Roofline(lines=lines, points=(*placed_rows, *whole), left_out=left)
+
+
+def _point(row: Operator) -> Maybe[RoofPoint]:
+    if isinstance(row.roof, Unavailable):
+        return row.roof
+    if isinstance(row.operations, Unavailable) or not row.operations.total:
+        return Unavailable("without operations: they only move data")
+    return RoofPoint(
+        name=row.name, type=row.type, precision=row.precision, intensity=row.roof.intensity,
+        per_s=row.operations.total / row.ms * 1e3, share=row.roof.share, bound=row.roof.bound,
+        ms=row.ms, of_model=row.share,
+    )  # fmt: skip
+
+
+def _whole(model: ModelAtRoof) -> list[RoofPoint]:
+    at = model.roof
+    if isinstance(at, Unavailable) or not at.intensity:
+        return []
+    done = model.operations
+    precision = "" if done.integer and done.floating else "int8" if done.integer else "fp32"
+    return [RoofPoint(
+        name="the whole model", type="", precision=precision, intensity=at.intensity,
+        per_s=at.per_s, share=at.share, bound=at.bound, ms=model.ms, of_model=model.covered,
+        whole=True,
+    )]  # fmt: skip
+
+
+def _lines(roofs: Sequence[Roof], intensities: Sequence[float]) -> tuple[RoofLine, ...]:
+    """The fastest product of each precision; of the copies the fastest, and the largest."""
+    best: dict[str, Roof] = {}
+    for roof in sorted(roofs, key=_rate):
+        if roof.bound == "compute":
+            best[roof.precision] = roof
+    copies = [roof for roof in roofs if roof.bound == "memory"]
+    if not best or not copies or not intensities:
+        return ()
+    fastest, largest = max(copies, key=_rate), max(copies, key=lambda roof: roof.bytes)
+    top = max(roof.per_s for roof in best.values())
+    ridges = [top / largest.per_s, *(roof.per_s / fastest.per_s for roof in best.values())]
+    left = min(*intensities, *ridges) / _ROOM
+    right = max(*intensities, *ridges) * _ROOM
+    flat = [
+        _line(roof, (roof.per_s / fastest.per_s, roof.per_s), (right, roof.per_s))
+        for roof in best.values()
+    ]
+    steep = [
+        _line(roof, (left, left * roof.per_s), (top / roof.per_s, top))
+        for roof in dict.fromkeys((fastest, largest))
+    ]
+    return (*flat, *steep)
+
+
+def _rate(roof: Roof) -> float:
+    return roof.per_s
+
+
+def _line(roof: Roof, start: tuple[float, float], end: tuple[float, float]) -> RoofLine:
+    return RoofLine(
+        name=roof.name, bound=roof.bound, precision=roof.precision, per_s=roof.per_s, start=start,
+        end=end,
+    )  # fmt: skip

@@ -10,9 +10,9 @@ _KINDS = {
     ".svg": "image/svg+xml",
 }
 PAGE = (
-    "index.js", "main.js", "state.js", "address.js", "table.js", "charts.js", "cards.js",
-    "verdict.js", "links.js", "format.js", "dom.js", "download.js", "toolbar.js", "style.css",
-    "vendor/echarts.min.js",
+    "index.js", "main.js", "state.js", "address.js", "table.js", "charts.js", "curves.js",
+    "drawing.js", "figure.js", "cards.js", "verdict.js", "links.js", "format.js", "dom.js",
+    "download.js", "toolbar.js", "style.css", "vendor/echarts.min.js",
 )  # fmt: skip
 
 

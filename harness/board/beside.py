@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.errors import ResultError
+from harness.records.capacity import CAPACITY_NAME
 from harness.records.result import Result
 from harness.records.store import RESULT_NAME, decode_result, read_bytes
 
@@ -45,11 +46,13 @@ class Beside:
         shown = [*self._broken.values()][:_MOST_PROBLEMS]
         more = len(self._broken) - len(shown)
         self.problems = [*shown, *([f"and {more} more such results"] if more else [])]
-        return list(stamps.items())
+        around = sorted({os.path.dirname(run) for run in stamps})  # noqa: PTH120  of thousands
+        records = [(run, s) for run in around if (s := self._stamp(run, CAPACITY_NAME)) is not None]
+        return [*stamps.items(), *records]
 
-    def _stamp(self, run: str) -> _Stamp | None:
+    def _stamp(self, run: str, name: str = RESULT_NAME) -> _Stamp | None:
         try:
-            found = os.stat(self._logdir / run / RESULT_NAME)  # noqa: PTH116  of thousands
+            found = os.stat(self._logdir / run / name)  # noqa: PTH116  of thousands
         except (OSError, ValueError):
             return None
         return found.st_mtime_ns, found.st_size

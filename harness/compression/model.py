@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from harness.analysis.roofline import Roofline
+
 
 class Column(msgspec.Struct, frozen=True):
     """A figure of the board. ``tag`` is its step in a TensorBoard tag, ``{model}/{tag}/int8``.
@@ -103,6 +105,40 @@ class Judgement(msgspec.Struct, frozen=True):
     design: str = ""
 
 
+class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A system at one rate, in requests a second. ``verdict`` is a probe's: whether it held."""
+
+    rate_per_s: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    utilization: float | None = None  # busy time over servers x time
+    joules: float | None = None  # a request
+    verdict: str = ""
+
+
+class LatencyBound(msgspec.Struct, frozen=True):
+    """``p99=10ms``; ``figure`` is its quantile as `CurvePoint` has it, empty for others."""
+
+    text: str
+    limit_ms: float
+    figure: str = ""
+
+
+class CapacityCurve(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest rate that holds ``bounds``, with its 95 % interval or ``why_no_interval``."""
+
+    run: str
+    per_s: float
+    bounds: tuple[LatencyBound, ...]
+    limit: str  # what limits, in words
+    ended: str
+    measured: tuple[CurvePoint, ...]
+    predicted: tuple[CurvePoint, ...]
+    low: float | None = None
+    high: float | None = None
+    why_no_interval: str = ""
+
+
 class PooledRun(msgspec.Struct, frozen=True, kw_only=True):
     """One of the runs that an entry pools. ``figures`` are its own, by metric."""
 
@@ -156,6 +192,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     launches: int = 0  # of all runs; 0 where nobody knows
     judged: dict[str, Judgement] = {}
     advice: str = ""  # what would decide, where a judgement is open
+    capacity: CapacityCurve | None = None  # of the newest run that `harness capacity` began with
+    roofline: Roofline | None = None  # of the newest run whose operators were profiled
 
 
 class Board(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from harness.compare.paired import DESIGN, Paired
 from harness.compare.sides import measured, sides_of
 from harness.compare.verdicts import MetricVerdict, Settings
 from harness.compression.apart import told_apart
+from harness.compression.curves import with_curves
 from harness.compression.entries import COLUMNS, entry_of
 from harness.compression.model import Entry, Figure, Histogram, Judgement, PooledRun
 from harness.compression.ratios import with_ratios
@@ -64,7 +65,11 @@ def pooled(
     the records of duels around them. Entries come by model and precision, FP32 first.
     """
     parts = parts_of(results)
-    made = [entry_of_side(side, latencies or {}) for side in parts]
+    problems: list[str] = []
+    made = [
+        with_curves(entry_of_side(side, latencies or {}), side, folders or {}, problems)
+        for side in parts
+    ]
     sides = {entry.run: side for entry, side in zip(made, parts, strict=True)}
     entries = _compared(told(told_apart([*made, *logged])))
     pairs = {
@@ -72,7 +77,6 @@ def pooled(
         for entry in entries
         if entry.run in sides and entry.reference_run in sides
     }
-    problems: list[str] = []
     cells, duels = _judged(pairs, folders or {}, settings or Settings(), problems)
     return Pooled(
         entries=tuple(_with_judgements(e, cells, duels, sides.get(e.run)) for e in entries),

@@ -8,7 +8,7 @@ from typing import get_args
 
 from harness.compare.verdicts import MetricVerdict
 from harness.compression.model import METRICS, Entry
-from harness.maybe import Maybe, Unavailable, explain
+from harness.maybe import Maybe, Unavailable, explain, present
 from harness.records.metric import FIGURES
 from harness.records.result import Check, CheckVerdict, Machine, Result
 from harness.report import gather as reports
@@ -37,7 +37,7 @@ def certain(report: Report) -> Html | None:
             class_="dim",
         ),
         *([h("p", f"{report.undecided}.")] if str(report.undecided) else []),
-        table(head, body, "Verdicts", "stack"),
+        table(head, body, "Verdicts", "stack sortable"),
     )
 
 
@@ -58,7 +58,7 @@ def _verdicts(judged: Judged) -> Iterator[Html]:
             "tr",
             h("th", name, scope="row"),
             td("quantity", label),
-            td("ratio", _optional(row.ratio), "tight"),
+            td("ratio", _optional(row.ratio), "tight", present(row.ratio)),
             td("95 %", _range(row.interval), "tight"),
             td("verdict", chip(row.verdict or "n/a")),
             td("because", _because(row)),
@@ -71,7 +71,7 @@ def _logged(name: str, entry: Entry) -> Iterator[Html]:
         ratio = "" if found.ratio is None else number(found.ratio)
         yield h(
             "tr", h("th", name, scope="row"), td("quantity", METRICS[metric].title.lower()),
-            td("ratio", ratio, "tight"), td("95 %", "", "tight"),
+            td("ratio", ratio, "tight", found.ratio), td("95 %", "", "tight"),
             td("verdict", chip(found.verdict)), td("because", plain(found.reason)),
         )  # fmt: skip
 

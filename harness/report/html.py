@@ -24,7 +24,7 @@ from harness.views.markup import Html, h, json_block, raw, script
 
 _SECTIONS = (
     ("glance", "At a glance", parts.glance),
-    ("charts", "Accuracy against cost", parts.charts),
+    ("charts", "Charts", parts.charts),
     ("figures", "Models and precisions", parts.figures),
     ("caveats", "Caveats", evidence.caveats),
     ("certain", "Is the difference certain?", evidence.certain),
@@ -34,6 +34,8 @@ _SECTIONS = (
     ("missing", "What is missing, and why", evidence.missing),
     ("runs", "Every run", evidence.runs),
 )
+# of an entry, which the charts need
+_FACTS = ("backend", "accuracy_on", "dataset", "source")
 
 
 def render(report: Report) -> bytes:
@@ -109,7 +111,7 @@ def _data(report: Report) -> bytes:
     entries = [
         msgspec.structs.replace(
             entry, extra={}, missing={}, runs=(), advice="",
-            info={key: entry.info[key] for key in ("backend", "accuracy_on") if key in entry.info},
+            info={key: entry.info[key] for key in _FACTS if key in entry.info},
         )
         for entry in report.board.entries
     ]  # fmt: skip

@@ -13,13 +13,25 @@ from harness.compression.ratios import AURORA_TOLERANCE, AURORA_WEIGHTS
 from harness.records.result import Machine
 from harness.report import gather as reports
 from harness.report.gather import Judged, Report
-from harness.views.compression import HEADER, Cell, cell, cells, setting_of, value_text
+from harness.views.compression import (
+    COLUMNS,
+    HEADER,
+    RATIO_COLUMNS,
+    Cell,
+    cell,
+    cells,
+    setting_of,
+    value_text,
+)
 from harness.views.markup import Html, h, join
 from harness.views.text import count, number, plain
 
 _COMPONENTS = tuple(name.replace("_", " ") for name in AURORA_WEIGHTS)
 _NUMBERS = {*HEADER, *_COMPONENTS, "score", "kept of it"} - {"model", "precision"}
 _MOST_CARDS = 24
+# components of the score, where there is little room
+_SHORT = {"accuracy retention": "accuracy", "speedup": "speed", "size ratio": "size",
+          "energy ratio": "energy"}  # fmt: skip
 # ratio -> the words for more than 1 and for less
 _WORDS = {
     "speedup": ("faster", "slower"),
@@ -90,14 +102,14 @@ def _open_question(entry: Entry) -> Html | None:
 
 def _change(label: str, entry: Entry, metric: str, ratio: str) -> Html | None:
     value, judged = entry.ratios.get(ratio), entry.judged.get(metric)
-    if value is None:
+    if value is None or value <= 0:  # a script of somebody's may have logged anything
         return _absent(label, entry, metric)
     side_by_side = judged is not None and judged.design == DESIGN and judged.ratio
     if side_by_side and judged is not None and judged.ratio:
         value = 1 / judged.ratio
     more, less = _WORDS[ratio]
     digits = 4 if side_by_side else 3
-    if number(value, 3) == "1.00" and not side_by_side:
+    if number(max(value, 1 / value), 3) == "1.00" and not side_by_side:
         return _fact(label, "the same", "", judged)
     text = f"{number(value, digits)}× {more}"
     if value < 1:
@@ -176,17 +188,18 @@ def figures(report: Report) -> Html:
     """Every model at every precision, with intervals and reasons."""
     notes = Notes()
     body = [_row(entry, notes) for entry in report.board.entries]
-    head = (*HEADER[:2], "status", "measured on", *HEADER[2:])
+    head = (*HEADER[:2], "status", *HEADER[2:])
     return join(
         h(
             "p",
             "Latency is the median, memory the peak of the worker in the timed window, size that of"
             " the model's file (1 MB is 10⁶ bytes), energy gross of idle. Speedup, size and AURORA"
             " are against the reference. Launches of one cell are pooled: with several runs a"
-            " figure is the median of their launches.",
+            " figure is the median of their launches. In small: the 95 % interval, and of the"
+            " score its components.",
             class_="dim",
         ),
-        table(head, body, "Models and precisions", "wide stack"),
+        table(head, body, "Models and precisions", "wide stack sortable"),
         notes.html(),
     )
 
@@ -212,30 +225,63 @@ def _row(entry: Entry, notes: Notes) -> Html:
     many = f"{count(entry.launches, 'launch', 'launches')}" if entry.launches else ""
     return h(
         "tr",
-        h("th", model.text, scope="row"),
+        h(
+            "th",
+            model.text,
+            h("small", ", ".join(filter(None, (setting_of(entry), many)))),
+            scope="row",
+        ),
         td("precision", precision.text),
         td("status", _status(entry.status)),
-        td("measured on", ", ".join(filter(None, (setting_of(entry), many)))),
-        *(_figure(name, one, notes) for name, one in zip(HEADER[2:], others, strict=True)),
+        *(
+            _figure(name, one, value, notes)
+            for name, one, value in zip(HEADER[2:], others, _values(entry), strict=True)
+        ),
     )
 
 
-def _figure(name: str, one: Cell, notes: Notes) -> Html:
+def _values(entry: Entry) -> list[float | None]:
+    """By which a row is sorted, in the order of `HEADER`."""
+    found = [entry.figures.get(metric) for metric in COLUMNS]
+    return [
+        *(figure.value if figure else None for figure in found),
+        *(entry.ratios.get(name) for name in RATIO_COLUMNS),
+        entry.aurora.score if entry.aurora else None,
+    ]
+
+
+def _figure(name: str, one: Cell, value: float | None, notes: Notes) -> Html:
     if not one.text:
         return h("td", class_="number", data_label=name)
     if one.text == "n/a":
         content = h("span", one.text, notes.mark(one.note))
         return h("td", content, class_="number absent", data_label=name)
-    note = one.note.replace("95 % interval ", "95 %: ")
-    small = h("small", note) if note and name != "AURORA" else None
-    return h("td", h("span", one.text, small), class_="number", data_label=name)
+    content = h("span", one.text, _beside(name, one.note, notes))
+    key = {} if value is None else {"data_value": f"{value!r}"}
+    return h("td", content, class_="number", data_label=name, **key)
 
 
-def td(label: str, content: str, kind: str = "") -> Html:
-    """Nothing at all where there is no content: a phone shows no empty line then."""
+def _beside(name: str, note: str, notes: Notes) -> Html | None:
+    """What belongs to a figure: its interval, or how it came about, at the foot of the table."""
+    if note.startswith("derived: "):
+        return notes.mark(note)
+    if name == "AURORA":
+        for long, short in _SHORT.items():
+            note = note.replace(long, short)
+        return h("small", note, class_="parts")
+    low, to, high = note.removeprefix("95 % interval ").partition(" to ")
+    if to and high.split(" ")[0] == low:
+        return None
+    return h("small", f"{low} – {high}" if to else note) if note else None
+
+
+def td(label: str, content: str, kind: str = "", value: float | None = None) -> Html:
+    """Nothing at all where there is no content: a phone shows no empty line then. ``value`` is
+    what the cell is sorted by."""
     if not content:
         return h("td", class_=kind, data_label=label)
-    return h("td", h("span", content), class_=kind, data_label=label)
+    key = {} if value is None else {"data_value": f"{value!r}"}
+    return h("td", h("span", content), class_=kind, data_label=label, **key)
 
 
 def _status(status: str) -> Html:
@@ -277,7 +323,7 @@ def aurora(report: Report) -> Html | None:
             head,
             [_components(entry, setting_of(entry)) for entry in scored],
             "AURORA scores",
-            "wide stack",
+            "wide stack sortable",
         ),
     )
 
@@ -286,13 +332,14 @@ def _components(entry: Entry, runtime: str) -> Html:
     score = entry.aurora
     assert score is not None
     parts = [
-        td(head, number(score.components[name], 3), "number")
+        td(head, number(score.components[name], 3), "number", score.components[name])
         if name in score.components
         else td(head, "missing", "number absent")
         for name, head in zip(AURORA_WEIGHTS, _COMPONENTS, strict=True)
     ]
     label = f"{plain(entry.model)}, {plain(entry.precision)} ({runtime})"
     return h(
-        "tr", h("th", label, scope="row"), td("score", h("b", f"{score.score:.1f}"), "number"),
-        *parts, td("kept of it", f"{score.penalty:.0%}", "number"),
+        "tr", h("th", label, scope="row"),
+        td("score", h("b", f"{score.score:.1f}"), "number", score.score),
+        *parts, td("kept of it", f"{score.penalty:.0%}", "number", score.penalty),
     )  # fmt: skip

@@ -17,9 +17,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import msgspec
 import pytest
 from boards import BROWSER_ARGS, find_browser, import_models, served, tag_events
 from running import environment
+
+from harness.analysis.roofline import RoofLine, Roofline, RoofPoint
+from harness.compression.model import (
+    METRICS,
+    Board,
+    CapacityCurve,
+    CurvePoint,
+    Entry,
+    LatencyBound,
+)
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
@@ -503,6 +514,71 @@ def test_the_latencies_of_the_selected_are_laid_over_each_other(page: Any) -> No
     assert [t for t in chart.locator("svg text").all_text_contents() if "twentieth" in t]
     page.get_by_role("button", name="Clear selection (2)").click()
     assert not page.get_by_label("Select digits fp32").is_checked()
+
+
+def curved() -> tuple[Entry, ...]:
+    """FP32 and INT8 of one model, each with a capacity and two operators under a roof."""
+    roofs = (
+        RoofLine(name="product", bound="compute", precision="fp32", per_s=1e10, start=(2.0, 1e10),
+                 end=(40.0, 1e10)),
+        RoofLine(name="copy", bound="memory", precision="fp32", per_s=5e9, start=(0.2, 1e9),
+                 end=(2.0, 1e10)),
+    )  # fmt: skip
+
+    def made(precision: str, times: float) -> Entry:
+        curve = CapacityCurve(
+            run=precision, per_s=400 * times, low=380 * times, high=420 * times, ended="known",
+            bounds=(LatencyBound("p99=10ms", 10.0, "p99_ms"),), limit="p99=10ms",
+            measured=(CurvePoint(rate_per_s=390 * times, p50_ms=2.0, p99_ms=9.0, utilization=0.7,
+                                 joules=0.5, verdict="pass"),),
+            predicted=tuple(CurvePoint(rate_per_s=of * times, p50_ms=1.0, p99_ms=of / 50,
+                                       utilization=of / 500) for of in (200.0, 400.0)),
+        )  # fmt: skip
+        points = tuple(
+            RoofPoint(name=name, type="MatMul", precision="fp32", intensity=10.0 if name else 3.0,
+                      per_s=1e9 * times, share=0.1, bound="compute", ms=1.0, of_model=0.5,
+                      whole=not name)
+            for name in (SCRIPT, "")
+        )  # fmt: skip
+        return Entry(
+            model="served", precision=precision, run=precision, capacity=curve,
+            reference=None if precision == "fp32" else "fp32",
+            reference_run=None if precision == "fp32" else "fp32",
+            roofline=Roofline(lines=roofs, points=points, left_out=("2 not counted",)),
+        )  # fmt: skip
+
+    return made("fp32", 1.0), made("int8", 2.0)
+
+
+def test_a_capacity_and_a_roofline_are_drawn_and_told(
+    visit: Callable[..., Any], board: str, tmp_path: Path
+) -> None:
+    """Of a board that no TensorBoard has to read."""
+    page = visit("about:blank")
+    payload = {"token": "t", "metrics": METRICS, "board": Board(entries=curved())}
+    content = msgspec.json.encode(payload)
+    page.route(
+        "**/board", lambda route: route.fulfill(body=content, content_type="application/json")
+    )
+    page.route("**/board?*", lambda route: route.fulfill(body=b'{"token": "t"}'))
+    page.goto(f"{board}data/plugin_entry.html?name=compression")
+    capacity = page.get_by_label("Chart: capacity", exact=True)
+    capacity.locator("svg").wait_for()
+    texts = capacity.locator("svg text").all_text_contents()
+    assert {"served fp32", "served int8", "400.0 /s", "800.0 /s", "p99=10ms"} <= set(texts)
+    said = page.locator(f"#{capacity.get_attribute('aria-describedby')}").inner_text()
+    assert "served fp32: 400.0 requests a second hold p99=10ms (95 %: 380.0 to 420.0)" in said
+    kinds = [row["kind"] for row in download_csv(page, "Download capacity as CSV")]
+    assert kinds == ["answer", "measured", "predicted", "predicted"] * 2
+    roofline = page.get_by_label("Chart: roofline", exact=True)
+    drawn = roofline.locator("svg text").all_text_contents()
+    assert "10.00 GOP/s (product)" in drawn and "the whole model" in drawn
+    page.get_by_label("Show roofline as a table").click()
+    table = page.locator("figure .data table").first.inner_text()
+    assert SCRIPT in table and "compute" in table
+    assert "2 not counted" in page.locator("figure", has=roofline).locator(".says").inner_text()
+    assert page.evaluate("window.pwned") is None
+    page.screenshot(path=tmp_path / "curves.png", full_page=True)
 
 
 # -- cards ----------------------------------------------------------------------------------------

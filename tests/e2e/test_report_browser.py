@@ -94,6 +94,7 @@ def test_the_charts_are_drawn_and_can_be_saved(visit: Callable[..., Any], tmp_pa
     assert "Chart: latency of digits" in labels
     assert page.locator("#charts .chart svg path").count() > 20
     assert overflow(page) <= 0
+    assert {"Chart: latency ratios", "Chart: AURORA"} & {*labels}
     for kind, start in (("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"model,precision")):
         with page.expect_download() as waiting:
             page.get_by_role("button", name=f"Download accuracy against latency as {kind}").click()
@@ -106,6 +107,25 @@ def test_hostile_names_are_text(visit: Callable[..., Any]) -> None:
     page = visit()
     assert page.evaluate("window.pwned") is None and page.locator("img").count() == 0
     assert page.locator("#figures th", has_text="onerror=window.pwned").count() == 1
+
+
+def test_a_heading_sorts_and_what_has_no_value_comes_last(visit: Callable[..., Any]) -> None:
+    page = visit()
+    table = page.locator("#figures table")
+    head = table.get_by_role("columnheader", name="latency")
+    found = []
+    for way in ("ascending", "descending"):
+        head.get_by_role("button").press("Enter")
+        assert head.get_attribute("aria-sort") == way
+        cells = table.locator("td[data-label=latency]")
+        found.append(
+            [float(key) for key in cells.evaluate_all("all => all.map(n => n.dataset.value)")]
+        )
+    assert found[0] == sorted(found[1]) and found[1] == found[0][::-1]
+    for _ in range(2):
+        table.get_by_role("button", name="Sort Models and precisions by AURORA").click()
+        scores = table.locator("td[data-label=AURORA]").all_inner_texts()
+        assert scores[0] and not scores[-1]
 
 
 def test_a_phone_needs_no_scrolling_sideways(visit: Callable[..., Any]) -> None:

@@ -5,34 +5,24 @@
 //   latencies(node, entries, {theme, whole})   distributions laid over each other, tail and all
 //   aurora(node, entries, {theme})             each score's components, as factors
 //   ratios(node, entries, {theme})             latency against the reference, with intervals
+//   capacity, roofline                         in curves.js
 //
 // Each returns {update(data, options), dispose(), png(), svg(), csv(), rows(), resize()}. `MORE` lists
-// those that the page shows below its table: another chart (a roofline, a capacity curve) is another
-// function here and another line there.
+// those that the page shows below its table: another chart is another function and another line there.
 
-import { csv } from "./download.js";
-import { el } from "./dom.js";
+import { capacity, capacityStory, roofline, rooflineStory } from "./curves.js";
+import {
+  CANVAS_FROM, FONT, THEMES, axis, chart, common, isWide, legend, rowLabel, rowsAxis, rowsHeight, tipBox,
+  title, tooltip,
+} from "./drawing.js";
 import { conditionsOf, figureText, hasInterval, labelOf, number, scaleFor } from "./format.js";
 
-export const THEMES = {
-  light: {
-    text: "#1f2933", dim: "#5f6b7a", line: "#d5dae1", ground: "#ffffff", frontier: "#8a94a3",
-    series: ["#2f6fde", "#d9630b", "#148f63", "#a23bc2", "#b8860b", "#0e8a9e", "#c42f5f", "#5b6472"],
-  },
-  dark: {
-    text: "#e6e9ee", dim: "#9aa5b4", line: "#3c4450", ground: "#22272e", frontier: "#7d8896",
-    series: ["#6ea4ff", "#ff9a4d", "#3fcf98", "#d584f0", "#e3b341", "#45c3d6", "#ff7aa2", "#a5b0bf"],
-  },
-};
 const SYMBOLS = ["circle", "diamond", "triangle", "rect", "pin", "roundRect", "arrow"];
-const FONT = "Roboto, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif";
 const MANY = 40; // points, beyond which only those on the frontier are named
-const CANVAS_FROM = 400; // points, from which a canvas draws faster than SVG
 const BULK = 0.95; // of the inferences: a tail of a few would squeeze them into a line
 const MOST_ARROWS = 60; // beyond which they would hide the points: then a few stand for all
 const FEW_ARROWS = 12;
 const MOST_BARS = 12; // entries in a chart of bars
-const WIDE = 15; // a range of more than this, largest over smallest, is drawn on a log axis
 
 /** Precisions in order of first sight, the reference's first: the order of colours and symbols. */
 export function precisionsOf(entries) {
@@ -98,7 +88,7 @@ function paretoOption(board, { metric, metrics, theme, facet = "" }) {
     tooltip: tooltip(colors, ({ data }) => data?.point && paretoTip(data.point, metrics, metric, board.entries)),
     xAxis: {
       ...axis(colors, `${metrics[metric].title} [${unit}]`), type: log ? "log" : "value",
-      scale: true, boundaryGap: ["6%", "6%"],
+      scale: true, boundaryGap: ["6%", "6%"], min: (r) => (!log && r.min < 0.06 * (r.max - r.min) ? 0 : null),
     },
     yAxis: {
       ...axis(colors, "Accuracy"), nameGap: 48, type: "value", scale: true, ...room(points),
@@ -342,14 +332,15 @@ const PARTS = ["accuracy_retention", "speedup", "size_ratio", "energy_ratio"];
 
 /** What a score is made of: each component as a factor, above 1 where it is better. */
 export function aurora(node, entries, options) {
-  return chart(node, auroraOption, auroraTable, entries, options);
+  return chart(node, auroraOption, auroraTable, entries, options,
+    (data) => rowsHeight(Math.min(scored(data).length, MOST_BARS)));
 }
 
 function scored(entries) {
   return entries.filter((entry) => entry.aurora);
 }
 
-function auroraOption(entries, { theme }) {
+function auroraOption(entries, { theme, width }) {
   const colors = THEMES[theme];
   const all = scored(entries);
   const known = [...all].sort((a, b) => b.aurora.score - a.aurora.score).slice(0, MOST_BARS).reverse();
@@ -357,7 +348,7 @@ function auroraOption(entries, { theme }) {
   const parts = PARTS.filter((part) => known.some((entry) => entry.aurora.components[part] !== undefined));
   const more = all.length > known.length ? `, the best ${known.length} of ${all.length}` : "";
   return {
-    ...common(colors), grid: { left: 150, right: 64, top: 72, bottom: 52 },
+    ...common(colors), grid: { left: rowLabel(width) + 20, right: 32, top: 72, bottom: 52 },
     title: title(`AURORA and its components${more}`, colors),
     legend: legend(parts.map((part) => part.replaceAll("_", " ")), colors),
     tooltip: tooltip(colors, ({ dataIndex }) => {
@@ -367,20 +358,11 @@ function auroraOption(entries, { theme }) {
         ...(found.penalty < 1 ? [["times, for lost accuracy", number(found.penalty, 2)]] : [])]);
     }),
     xAxis: { ...axis(colors, "factor, above 1 is better"), type: "log", logBase: 2, min: (r) => Math.min(0.5, r.min), },
-    yAxis: {
-      type: "category", data: known.map((_, index) => String(index)), axisTick: { show: false },
-      axisLine: { lineStyle: { color: colors.line } },
-      axisLabel: { color: colors.text, width: 130, overflow: "truncate",
-        formatter: (index) => labelOf(known[Number(index)]) },
-    },
+    yAxis: rowsAxis(known, colors, (entry) => [number(entry.aurora.score, 3), conditionsOf(entry)].filter(Boolean).join(" · "), width),
     series: parts.map((part, at) => ({
       id: `p${at}`, name: `p${at}`, type: "bar", barGap: "10%", barCategoryGap: "28%",
       itemStyle: { color: colors.series[at % colors.series.length] },
       data: known.map((entry) => entry.aurora.components[part] ?? "-"),
-      ...(at === parts.length - 1 ? {
-        label: { show: true, position: "right", color: colors.text, fontWeight: 600,
-          formatter: ({ dataIndex }) => number(known[dataIndex].aurora.score, 3) },
-      } : {}),
       ...(at ? {} : { markLine: {
         silent: true, symbol: "none", label: { show: false }, data: [{ xAxis: 1 }],
         lineStyle: { color: colors.dim, type: "solid", width: 1 },
@@ -400,14 +382,15 @@ function auroraTable(entries) {
 
 /** Latency over the reference's, as harness compare and harness duel have it. */
 export function ratios(node, entries, options) {
-  return chart(node, ratiosOption, ratiosTable, entries, options);
+  return chart(node, ratiosOption, ratiosTable, entries, options,
+    (data) => rowsHeight(Math.min(tested(data).length, 2 * MOST_BARS)));
 }
 
 function tested(entries) {
   return entries.filter((entry) => entry.judged?.latency_ms?.low != null);
 }
 
-function ratiosOption(entries, { theme }) {
+function ratiosOption(entries, { theme, width }) {
   const colors = THEMES[theme];
   const all = tested(entries);
   const known = all.slice(0, 2 * MOST_BARS).reverse();
@@ -415,29 +398,29 @@ function ratiosOption(entries, { theme }) {
   const found = known.map((entry) => entry.judged.latency_ms);
   const paint = { improved: colors.series[2], regressed: colors.series[6] };
   return {
-    ...common(colors), grid: { left: 150, right: 90, top: 48, bottom: 52 },
-    title: title("Latency against the reference, with 95 % intervals", colors),
+    ...common(colors), grid: { left: rowLabel(width) + 20, right: 96, top: 48, bottom: 52 },
+    title: title("Latency against the reference", colors),
     tooltip: tooltip(colors, ({ dataIndex }) => tipBox(labelOf(known[dataIndex]), [
       ["ratio", `${number(found[dataIndex].ratio)} (${number(found[dataIndex].low)} to ${number(found[dataIndex].high)})`],
       ["verdict", found[dataIndex].verdict], ["by", found[dataIndex].design], ["because", found[dataIndex].reason]])),
     xAxis: {
-      ...axis(colors, "share of the reference's time, below 1 is faster"), type: "value", scale: true,
+      ...axis(colors, "time over the reference's, below 1 is faster"), type: "value", scale: true,
       min: (r) => Math.min(r.min, 0.95), max: (r) => Math.max(r.max, 1.05),
-      axisLabel: { color: colors.dim, hideOverlap: true, formatter: (value) => number(value, 3) },
+      axisLabel: { color: colors.dim, hideOverlap: true, showMinLabel: false, formatter: (value) => number(value, 3) },
     },
-    yAxis: {
-      type: "category", data: known.map((_, index) => String(index)), axisTick: { show: false },
-      axisLine: { lineStyle: { color: colors.line } },
-      axisLabel: { color: colors.text, width: 130, overflow: "truncate", formatter: (index) => labelOf(known[Number(index)]) },
-    },
+    yAxis: rowsAxis(known, colors, conditionsOf, width),
     series: [{
       id: "ranges", type: "custom", silent: true, encode: { x: [1, 2], y: 0 },
       data: found.map((one, index) => [index, one.low, one.high]),
       renderItem: (params, api) => {
         const [x1, y] = api.coord([api.value(1), api.value(0)]);
         const [x2] = api.coord([api.value(2), api.value(0)]);
-        const stroke = paint[found[params.dataIndex].verdict] ?? colors.dim;
-        return { type: "line", shape: { x1, y1: y, x2, y2: y }, style: { stroke, lineWidth: 2.5 } };
+        const { verdict } = found[params.dataIndex];
+        const stroke = paint[verdict] ?? colors.dim;
+        return { type: "group", children: [
+          { type: "line", shape: { x1, y1: y, x2, y2: y }, style: { stroke, lineWidth: 2.5 } },
+          { type: "text", x: x2 + 10, y, style: { text: verdict, fill: colors.text, fontSize: 11, fontFamily: FONT, verticalAlign: "middle" } },
+        ] };
       },
     }, {
       id: "ratios", type: "scatter", symbolSize: 10,
@@ -445,8 +428,6 @@ function ratiosOption(entries, { theme }) {
         value: [one.ratio, index], symbol: one.design === "paired rounds" ? "diamond" : "circle",
         itemStyle: { color: paint[one.verdict] ?? colors.dim },
       })),
-      label: { show: true, position: "right", distance: 14, color: colors.text, fontSize: 11,
-        formatter: ({ dataIndex }) => found[dataIndex].verdict },
       markLine: { silent: true, symbol: "none", label: { show: false }, data: [{ xAxis: 1 }],
         lineStyle: { color: colors.dim, type: [4, 4], width: 1 } },
     }],
@@ -460,116 +441,17 @@ function ratiosTable(entries) {
   })];
 }
 
-/** The charts below the table: what each is called, how it is drawn, and what it lacks if it is not. */
+/**
+ * The charts below the table: what each is called, how it is drawn, what it says of its data in
+ * words, and what it lacks if it is not drawn. `of`: a field of entries, of which it shows a few alone.
+ */
 export const MORE = [
-  { label: "AURORA", make: aurora, lacks: "No entry shown has an AURORA score." },
-  { label: "latency ratios", make: ratios, lacks: "No entry shown has a ratio with an interval: that takes five launches of both, or a duel." },
+  { label: "AURORA", make: aurora, lacks: "No entry shown has an AURORA score.",
+    says: () => "Each component is a factor against the reference, above 1 is better; the number below a name is the score." },
+  { label: "latency ratios", make: ratios, lacks: "No entry shown has a ratio with an interval: that takes five launches of both, or a duel.",
+    says: () => "Bars are 95 % intervals. A circle is from separate launches, a diamond from a duel, in which both took turns." },
+  { label: "capacity", make: capacity, of: "capacity", tall: true, says: capacityStory,
+    lacks: "No entry shown has a capacity: harness capacity --latency-bound p99=10ms finds one." },
+  { label: "roofline", make: roofline, of: "roofline", tall: true, says: rooflineStory,
+    lacks: "No entry shown has operators under a measured roof: harness profile measures them." },
 ];
-
-// -- what all share -------------------------------------------------------------------------------
-
-function isWide(values) {
-  const positive = values.filter((value) => value > 0);
-  return positive.length === values.length && Math.max(...positive) / Math.min(...positive) > WIDE;
-}
-
-function common(colors) {
-  return {
-    animation: false, backgroundColor: "transparent", textStyle: { fontFamily: FONT },
-    grid: { left: 76, right: 32, top: 80, bottom: 52 },
-    color: colors.series,
-  };
-}
-
-function title(text, colors) {
-  return { text, left: 12, top: 8, textStyle: { color: colors.text, fontSize: 14, fontWeight: 600, width: 380, overflow: "truncate" } };
-}
-
-/** Series are called p0, p1, ... inside ECharts; what an event file calls them is only drawn. */
-function legend(labels, colors) {
-  return {
-    top: 32, left: 8, type: "scroll", itemWidth: 14, itemHeight: 10, data: labels.map((_, i) => `p${i}`),
-    textStyle: { color: colors.text, width: 220, overflow: "truncate" },
-    pageTextStyle: { color: colors.dim }, pageIconColor: colors.dim,
-    formatter: (series) => labels[Number(series.slice(1))] ?? series,
-  };
-}
-
-function axis(colors, label) {
-  return {
-    name: label, nameLocation: "middle", nameGap: 28, nameTextStyle: { color: colors.dim },
-    axisLine: { show: true, lineStyle: { color: colors.line } }, axisTick: { show: false },
-    axisLabel: { color: colors.dim, hideOverlap: true },
-    splitLine: { lineStyle: { color: colors.line, opacity: 0.6 } },
-  };
-}
-
-function tooltip(colors, formatter) {
-  return {
-    trigger: "item", confine: true, backgroundColor: colors.ground, borderColor: colors.line,
-    textStyle: { color: colors.text, fontSize: 12, fontFamily: FONT }, formatter,
-  };
-}
-
-function tipBox(heading, facts) {
-  return el("div", { class: "chart-tip" },
-    el("strong", {}, el("bdi", {}, heading)),
-    ...facts.map(([key, value]) => el("div", {}, `${key}: `, el("bdi", {}, value))));
-}
-
-/** One ECharts instance that follows data, options and the size of its node. */
-function chart(node, optionOf, tableOf, firstData, firstOptions) {
-  let instance = null;
-  let data = firstData;
-  let options = firstOptions;
-
-  function update(newData = data, newOptions = options) {
-    data = newData;
-    options = { ...options, ...newOptions };
-    const option = optionOf(data, options);
-    node.classList.toggle("empty", option === null);
-    if (option === null) {
-      instance?.dispose();
-      instance = null;
-      return false;
-    }
-    const scattered = option.series.filter((series) => series.type === "scatter");
-    const points = scattered.reduce((sum, series) => sum + series.data.length, 0);
-    const renderer = points > CANVAS_FROM ? "canvas" : "svg";
-    if (instance && instance.renderer !== renderer) {
-      instance.dispose();
-      instance = null;
-    }
-    if (!instance) {
-      instance = globalThis.echarts.init(node, null, { renderer });
-      instance.renderer = renderer;
-    }
-    instance.setOption(option, { notMerge: true });
-    return true;
-  }
-
-  /** A picture of the same chart, drawn aside by the other renderer where need be. */
-  function picture(renderer, take) {
-    const option = optionOf(data, { ...options, theme: options.theme });
-    if (option === null) return null;
-    const size = { width: node.clientWidth || 720, height: node.clientHeight || 400 };
-    const aside = globalThis.echarts.init(el("div"), null, { renderer, ...size });
-    const ground = THEMES[options.theme].ground;
-    aside.setOption({ ...option, backgroundColor: ground });
-    const taken = take(aside, ground);
-    aside.dispose();
-    return taken;
-  }
-
-  update();
-  return {
-    update,
-    resize: () => instance?.resize(),
-    dispose: () => instance?.dispose(),
-    svg: () => picture("svg", (aside) => aside.renderToSVGString()),
-    png: () => picture("canvas", (aside, backgroundColor) =>
-      aside.getDataURL({ type: "png", pixelRatio: 2, backgroundColor })),
-    rows: () => tableOf(data, options),
-    csv: () => csv(tableOf(data, options)),
-  };
-}

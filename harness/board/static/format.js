@@ -5,6 +5,8 @@ const SCALES = {
   J: [[1, "J"], [1e-3, "mJ"], [1e-6, "µJ"]],
   MB: [[1e3, "GB"], [1, "MB"], [1e-3, "kB"]],
   mW: [[1e3, "W"], [1, "mW"]],
+  "OP/s": [[1e12, "TOP/s"], [1e9, "GOP/s"], [1e6, "MOP/s"], [1e3, "kOP/s"], [1, "OP/s"]],
+  "B/s": [[1e12, "TB/s"], [1e9, "GB/s"], [1e6, "MB/s"], [1e3, "kB/s"], [1, "B/s"]],
 };
 
 /** Four significant digits, without an exponent in everyday ranges. */
@@ -96,7 +98,7 @@ export function change(ratio, value) {
   const verdict = (good, bad) => (good ? "better" : bad ? "worse" : "same");
   const times = (more, less) => {
     const text = value >= 1 ? `${number(value, 3)}× ${more}` : `${number(1 / value, 3)}× ${less}`;
-    const same = number(value, 3) === "1.00";
+    const same = number(value >= 1 ? value : 1 / value, 3) === "1.00";
     return { text: same ? "the same" : text, verdict: verdict(!same && value > 1, !same) };
   };
   switch (ratio) {

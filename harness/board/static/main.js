@@ -4,9 +4,9 @@ import { readAddress, writeAddress } from "./address.js";
 import { MORE, latencies, pareto } from "./charts.js";
 import { cards } from "./cards.js";
 import { el, installTips, toggle } from "./dom.js";
-import { number } from "./format.js";
-import { csv, fileName, save } from "./download.js";
-import { datasetOf, filtered, newState, overlaid, sorted, valuesOf } from "./state.js";
+import { csv, save } from "./download.js";
+import { chartFigure } from "./figure.js";
+import { FACETS, byDataset, chosenWith, filtered, newState, overlaid, sorted, valuesOf } from "./state.js";
 import { columnsFor, makeTable, tableRows } from "./table.js";
 import { makeToolbar } from "./toolbar.js";
 
@@ -67,13 +67,13 @@ function build(root, state) {
   const toolbar = makeToolbar(state, set, () => page.onReload(), (theme) => applyTheme(root, state, theme, redraw));
   const table = makeTable(tableActions(state, set));
   const notes = el("div", { class: "notes", role: "status" });
-  const charts = COSTS.map(([metric, what]) => chartFigure(`accuracy against ${what}`, { metric }));
+  const charts = COSTS.map(([metric, what]) => chartFigure(`accuracy against ${what}`, { metric, lacks: nothing(metric, what.split(" ").pop()) }));
   const facets = Array.from({ length: FACETS - 1 }, (_, at) =>
     chartFigure(`accuracy against latency, dataset ${at + 2}`, { metric: "latency_ms" }));
-  const others = MORE.map(({ label, lacks }) => chartFigure(label, { lacks }));
+  const others = MORE.map(({ label, lacks, says, tall }) => chartFigure(label, { lacks, says, tall }));
   const story = el("p", { class: "story dim" });
   const tail = toggle("Whole tail", false, () => set({ whole: !state.whole }), { class: "small" });
-  const overlay = chartFigure("latency distribution", {}, tail);
+  const overlay = chartFigure("latency distribution", { lacks: "No entry shown has a latency distribution." }, tail);
   const grid = el("div", { class: "grid" });
   const more = el("button", { type: "button", class: "more", onclick: () => set({ cards: state.cards + 24 }) });
   const heading = (text, ...rest) => el("h2", {}, text, ...rest);
@@ -121,7 +121,10 @@ function drawCharts(page, state, entries) {
     if (found.length) chart.draw(pareto, { entries: found }, { ...drawing, facet: dataset });
   });
   page.story.textContent = storyOf(sets, entries);
-  page.others.forEach((chart, at) => chart.draw(MORE[at].make, entries, drawing));
+  page.others.forEach((chart, at) => {
+    const { make, of } = MORE[at];
+    chart.draw(make, of ? chosenWith(state, entries, of) : entries, drawing);
+  });
   const all = state.board.entries;
   page.overlay.draw(latencies, overlaid(state, entries), {
     theme: state.theme, all, whole: state.whole,
@@ -134,18 +137,6 @@ function drawCharts(page, state, entries) {
   page.more.textContent = `Show more (${shown.total - state.cards} left)`;
   performance.mark("board: all");
 }
-
-/** Entries with an accuracy, by the dataset that it was measured on: the largest group first. */
-function byDataset(entries) {
-  const found = new Map();
-  for (const entry of entries.filter((e) => e.figures.accuracy)) {
-    const dataset = datasetOf(entry);
-    found.set(dataset, [...(found.get(dataset) ?? []), entry]);
-  }
-  return [...found].sort((a, b) => b[1].length - a[1].length).slice(0, FACETS);
-}
-
-const FACETS = 4; // datasets with a chart each
 
 function storyOf(sets, entries) {
   const judged = entries.map((entry) => entry.judged?.latency_ms?.verdict).filter(Boolean);
@@ -199,71 +190,11 @@ function tableActions(state, set) {
   };
 }
 
-/** A chart with its downloads, or the reason why there is nothing to draw. */
-function chartFigure(label, fixed, extra = null) {
-  const node = el("div", { class: "chart", role: "img", "aria-label": `Chart: ${label}` });
-  const why = el("p", { class: "dim nothing" });
-  let chart = null;
-  const offer = (kind, take) => el("button", {
-    type: "button", class: "small", "aria-label": `Download ${label} as ${kind}`,
-    onclick: async () => {
-      const content = await take(chart);
-      if (content !== null) save(fileName(label, kind.toLowerCase()), content, TYPES[kind]);
-    },
-  }, kind);
-  const table = el("div", { class: "data", hidden: true });
-  const asTable = toggle("Table", false, () => {
-    table.hidden = !table.hidden;
-    asTable.setAttribute("aria-pressed", String(!table.hidden));
-    if (!table.hidden) table.replaceChildren(dataTable(label, chart.rows()));
-  }, { class: "small", "aria-label": `Show ${label} as a table` });
-  const buttons = el("figcaption", {}, extra, asTable,
-    offer("PNG", async (c) => asBlob(c.png())), offer("SVG", (c) => c.svg()), offer("CSV", (c) => c.csv()));
-  const figure = el("figure", {}, node, why, buttons, table);
-  return {
-    node: figure,
-    resize: () => chart?.resize(),
-    draw: (make, data, options) => {
-      const all = { ...fixed, ...options };
-      chart ??= make(node, data, all);
-      const drawn = chart.update(data, all);
-      buttons.hidden = !drawn;
-      if (!drawn) table.hidden = true;
-      if (!table.hidden) table.replaceChildren(dataTable(label, chart.rows()));
-      why.hidden = drawn;
-      figure.classList.toggle("bare", !drawn);
-      why.textContent = drawn ? "" : fixed.lacks ?? nothing(label, data, fixed.metric);
-    },
-  };
-}
-
-/** What a chart shows, for who cannot see it. */
-function dataTable(label, [head, ...rows]) {
-  const cell = (value) => (typeof value === "number" ? number(value) : String(value ?? ""));
-  const shown = rows.slice(0, MOST_ROWS);
-  const left = rows.length - shown.length;
-  return el("table", {}, el("caption", {}, left ? `${label}, ${left} more rows in the CSV` : label),
-    el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text.replaceAll("_", " "))))),
-    el("tbody", {}, ...shown.map((row) => el("tr", {}, ...row.map((value) => el("td", {}, el("bdi", {}, cell(value))))))));
-}
-
-const MOST_ROWS = 200;
-const TYPES = { PNG: "image/png", SVG: "image/svg+xml", CSV: "text/csv" };
-
-/** A data: URL as a Blob: without fetch, which TensorBoard's policy would refuse. */
-function asBlob(address) {
-  if (address === null) return null;
-  const bytes = Uint8Array.from(atob(address.split(",")[1]), (c) => c.charCodeAt(0));
-  return new Blob([bytes], { type: TYPES.PNG });
-}
-
-function nothing(label, data, metric) {
-  const entries = Array.isArray(data) ? data : data.entries;
-  const reasons = valuesOf(entries, (entry) => metric && entry.missing[metric]);
-  const because = reasons.length ? ` Why: ${reasons[0]}.` : "";
-  const wanted = metric ? `both accuracy and ${label.split(" ").pop()}` : "a latency distribution";
-  return `No entry shown has ${wanted}.${because}`;
-}
+/** Why a chart of accuracy against a cost is empty. */
+const nothing = (metric, what) => ({ entries }) => {
+  const [reason] = valuesOf(entries, (entry) => entry.missing[metric]);
+  return `No entry shown has both accuracy and ${what}.${reason ? ` Why: ${reason}.` : ""}`;
+};
 
 // -- theme ----------------------------------------------------------------------------------------
 

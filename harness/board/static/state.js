@@ -62,12 +62,18 @@ export function overlaid(state, entries) {
   return (chosen.length ? chosen : firstPair(entries, state.board.entries)).slice(0, 24);
 }
 
+/** Those of the selected that have the field `of`; or else the first pair, or model, that has it. */
+export function chosenWith(state, entries, of) {
+  const chosen = state.board.entries.filter((entry) => entry[of] && state.selected.has(keyOf(entry)));
+  return chosen.length ? chosen : firstPair(entries, state.board.entries, of);
+}
+
 /** An entry with its reference; without any pair, what there is of the first model. */
-function firstPair(entries, all) {
-  const known = entries.filter((entry) => entry.latencies);
+function firstPair(entries, all, of = "latencies") {
+  const known = entries.filter((entry) => entry[of]);
   for (const entry of known) {
     const reference = entry.reference_run && referenceOf(entry, all);
-    if (reference?.latencies) return [reference, entry];
+    if (reference?.[of]) return [reference, entry];
   }
   return known.filter((entry) => entry.model === known[0].model).slice(0, 6);
 }
@@ -80,6 +86,18 @@ export function referenceOf(entry, all) {
 export function datasetOf(entry) {
   return entry.info.accuracy_on || entry.info.dataset || (entry.info.source ? `as in ${entry.info.source}` : "not said");
 }
+
+/** Entries with an accuracy, by the dataset that it was measured on: the largest group first. */
+export function byDataset(entries) {
+  const found = new Map();
+  for (const entry of entries.filter((e) => e.figures.accuracy)) {
+    const dataset = datasetOf(entry);
+    found.set(dataset, [...(found.get(dataset) ?? []), entry]);
+  }
+  return [...found].sort((a, b) => b[1].length - a[1].length).slice(0, FACETS);
+}
+
+export const FACETS = 4; // datasets with a chart each
 
 // -- the view as an address ------------------------------------------------------------------------
 

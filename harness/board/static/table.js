@@ -14,7 +14,8 @@ const inTable = (metrics, when) =>
 
 /** The columns for these entries: metrics that nobody has are left out, but for the main ones. */
 export function columnsFor(entries, metrics) {
-  const has = (id) => entries.some((entry) => entry.figures[id]);
+  // a power from which joules were derived says no more than they do
+  const has = (id) => entries.some((entry) => entry.figures[id] && !(id === "power_mw" && entry.figures.energy_j));
   return [
     { id: "model", title: "Model", value: (entry) => entry.model, cell: modelCell },
     { id: "precision", title: "Precision", value: (e) => e.precision, cell: (e) => name(e.precision) },
