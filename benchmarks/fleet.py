@@ -1,11 +1,14 @@
 """What does a fleet cost: per cell beside ``harness sweep``, and for a night of 100,000 cells?
 
-    python benchmarks/fleet.py [--cells 8] [--tasks 100000]
+    python benchmarks/fleet.py [--cells 8] [--tasks 100000] [--night 5000]
 
 * ``per cell``: the same cells by ``harness sweep`` and ``harness fleet run --local 1``, each from
   start to end; of the fleet also without the start of Ray, from the plan to the last row.
 * ``plan and report``: a plan of so many tasks written and read, a lease and a row for each by as
   many simulated nodes, and the report. No Ray, no measurement: what the files cost.
+* ``night``: the real driver over so many tasks, half of them for machines that never come, on a
+  simulated Ray with ten nodes that answer at once. What remains is what the driver itself costs a
+  task, and the share of that in which the disk was waited for (fsync).
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ import sys
 import tempfile
 import time
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from harness.fleet.ledger import Ledger, Row, create
 from harness.fleet.plan import FleetPlan, Task, read_fleet_plan, task_id
@@ -91,6 +96,45 @@ def measure_plan(tasks: int, folder: Path) -> None:
     )
 
 
+def measure_night(tasks: int, folder: Path) -> None:
+    """Prints milliseconds per task of the driver, and of that the disk's."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests/unit/fleet"))
+    fakes: Any = import_module("test_driver")
+
+    from harness.fleet import cluster, driver, nodes
+    from harness.fleet import tasks as fleet_tasks
+
+    clock = fakes.Clock()
+    ray = fakes.FakeRay(clock, [fakes.node(f"n{number}") for number in range(10)])
+    modules: list[Any] = [driver, nodes, fleet_tasks]
+    for module in modules:
+        module.time = clock
+    patched: Any = cluster
+    patched.connect = lambda *_: ray
+    patched.reach = lambda *_: None
+    planned = [fakes.task(number, "" if number % 2 else "absent") for number in range(tasks)]
+    night = fakes.Night(folder, clock, ray, *planned)
+    fsync_s, fsync = 0.0, os.fsync
+
+    def timed(descriptor: int) -> None:
+        nonlocal fsync_s
+        at = time.perf_counter()
+        fsync(descriptor)
+        fsync_s += time.perf_counter() - at
+
+    os.fsync = timed  # type: ignore[assignment]
+    began = time.perf_counter()
+    night.driver.run(lambda snapshot: None)
+    took_s = time.perf_counter() - began
+    os.fsync = fsync
+    outcomes = night.driver.snapshot().outcomes
+    assert outcomes == {"result": tasks // 2, "no-runner": tasks - tasks // 2}, outcomes
+    print(
+        f"night of {tasks:,} on simulated nodes: {1e3 * took_s / tasks:.2f} ms a task, of it "
+        f"{1e3 * fsync_s / tasks:.2f} ms for the disk"
+    )
+
+
 def _task(number: int) -> Task:
     machine_class = f"class-{number % 100}"
     key = f"{number:016x}"
@@ -103,6 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cells", type=int, default=8, help="0 leaves this part out")
     parser.add_argument("--tasks", type=int, default=100_000)
+    parser.add_argument("--night", type=int, default=5_000, help="0 leaves this part out")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("HARNESS_CACHE", f"{folder}/cache")
@@ -111,6 +156,8 @@ def main() -> None:
         night = Path(folder, "night")
         night.mkdir()
         measure_plan(given.tasks, night)
+        if given.night:
+            measure_night(given.night, Path(folder, "driven"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,13 @@ from harness.fleet.node import Beat, Begun, Finished, Message, Order, Part
 from harness.fleet.nodes import Nodes, occupied
 from harness.fleet.plan import FleetPlan, Task
 from harness.fleet.progress import Doing, Snapshot
-from harness.fleet.tasks import Attempt, Tasks
-from harness.sweep.needs import Needs
+from harness.fleet.tasks import Attempt, Kind, Tasks, kind_of
 
 _WINDOW = 4  # tasks that wait in Ray, for each kind of machine
 _TURN_S = 0.2
 _MOST_AT_ONCE = 256  # messages of one attempt in one turn
+_MOST_LOOKED_AT = 1000  # tasks of a kind in one turn: another driver may have ended them
+_MOST_ENDED = 100  # tasks that are given a row in one turn
 
 
 class Driver:
@@ -53,7 +56,7 @@ class Driver:
         self._tasks = Tasks(plan, ledger, tell)
         self._packer, self._built = Packer(self._ray.put), Built(self._ray.put)
         self._attempts: list[Attempt] = []
-        self._unfit_since: dict[str, float] = {}
+        self._unfit_since: dict[Kind, float] = {}
 
     # --- the night ---
 
@@ -102,19 +105,18 @@ class Driver:
     # --- tasks ---
 
     def _hand_over(self) -> None:
-        waiting: dict[Needs, int] = {}
-        for attempt in self._attempts:
-            needs = attempt.task.needs
-            waiting[needs] = waiting.get(needs, 0) + (not attempt.node)
+        waiting = Counter(kind_of(one.task) for one in self._attempts if not one.node)
         given = {attempt.task.id for attempt in self._attempts if not attempt.given_up}
-        for task in list(self._tasks.pending.values()):
-            if task.id in given or waiting.get(task.needs, 0) >= _WINDOW:
+        for kind, alike in list(self._tasks.kinds.items()):
+            first = next(iter(alike.values()))
+            if waiting[kind] >= _WINDOW or not self._able(first):
                 continue
-            if self._tasks.seen_to(task):
-                continue
-            if able := self._able(task):
-                waiting[task.needs] = waiting.get(task.needs, 0) + 1
-                self._submit(task, able)
+            for task in list(islice(alike.values(), len(given) + _MOST_LOOKED_AT)):
+                if waiting[kind] >= _WINDOW:
+                    break
+                if task.id not in given and not self._tasks.seen_to(task):
+                    waiting[kind] += 1
+                    self._submit(task, self._able(task))
 
     def _able(self, task: Task) -> list[str]:
         return self._nodes.able(task, self._tasks.lost_on(task))
@@ -154,16 +156,19 @@ class Driver:
                 self._tasks.lose(attempt, cause)
 
     def _without_machine(self) -> None:
-        """End what no machine can measure, after `FleetRules.wait_s` without one."""
+        """End what no machine can measure, after `FleetRules.wait_s` without one; of very many
+        some in each turn, so that nodes are heard meanwhile."""
         now = time.monotonic()
         wait_s = 0.0 if self._alone and self._nodes.fit else self._plan.rules.wait_s
         given = {attempt.task.id for attempt in self._attempts}
-        for task in list(self._tasks.pending.values()):
-            if task.id in given or self._nodes.describing or self._able(task):
-                self._unfit_since.pop(task.id, None)
-                continue
-            since = self._unfit_since.setdefault(task.id, now)
-            if now - since >= wait_s and not self._tasks.seen_to(task):
+        over: list[Task] = []
+        for kind, alike in self._tasks.kinds.items():
+            if self._nodes.describing or self._able(next(iter(alike.values()))):
+                self._unfit_since.pop(kind, None)
+            elif now - self._unfit_since.setdefault(kind, now) >= wait_s:
+                over += (task for task in alike.values() if task.id not in given)
+        for task in over[:_MOST_ENDED]:
+            if not self._tasks.seen_to(task):
                 lost = self._tasks.lost_on(task)
                 before = f"lost on {', '.join(lost)}; " if lost else ""
                 cause = before + self._nodes.why_nobody(task)

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.fleet.ledger import Lease, Ledger, Outcome, Row, now_text
 from harness.fleet.plan import FleetPlan, Task
+from harness.sweep.needs import Needs
+
+
+class Kind(NamedTuple):
+    """What decides which nodes may measure a task."""
+
+    needs: Needs
+    device: str
+
+
+def kind_of(task: Task) -> Kind:
+    return Kind(task.needs, str(task.fields.get("device") or ""))
 
 
 class Attempt:
@@ -30,6 +43,8 @@ class Tasks:
     def __init__(self, plan: FleetPlan, ledger: Ledger, tell: Callable[[str], None]) -> None:
         self._plan, self._ledger, self._tell = plan, ledger, tell
         self.pending: dict[str, Task] = {}
+        self.kinds: dict[Kind, dict[str, Task]] = {}  # the same, by who may measure them
+        self._counts: Counter[str] = Counter()
         self._rows: dict[str, Row] = {}
         self._lost: dict[str, list[str]] = {}  # task -> the nodes that it was lost on
 
@@ -37,9 +52,10 @@ class Tasks:
         """From what is on disk. Raises `ResultError`."""
         for task in self._plan.tasks:
             if row := self._ledger.row(task.id):
-                self._rows[task.id] = row
+                self._keep(row)
             else:
                 self.pending[task.id] = task
+                self.kinds.setdefault(kind_of(task), {})[task.id] = task
         for ended in self._ledger.ended():
             if ended.how == "lost":
                 self._lost.setdefault(ended.task, []).append(ended.node)
@@ -90,9 +106,14 @@ class Tasks:
             self._ledger.forget_live(attempt.lease)
 
     def _has_ended(self, row: Row) -> None:
-        if self.pending.pop(row.task, None) is None:
+        task = self.pending.pop(row.task, None)
+        if task is None:
             return
-        self._rows[row.task] = row
+        alike = self.kinds[kind_of(task)]
+        del alike[task.id]
+        if not alike:
+            del self.kinds[kind_of(task)]
+        self._keep(row)
         why = f": {row.cause}" if row.cause else ""
         where = f" on {row.node}" if row.node else ""
         done = f"[{len(self._rows)}/{len(self._plan.tasks)}]"
@@ -100,9 +121,10 @@ class Tasks:
             f"{done} {row.cell} ({row.machine_class}) {row.status or row.outcome}{where}{why}"
         )
 
+    def _keep(self, row: Row) -> None:
+        self._rows[row.task] = row
+        self._counts[row.outcome] += 1
+
     def outcomes(self) -> dict[str, int]:
         """How many have ended how."""
-        counts: dict[str, int] = {}
-        for row in self._rows.values():
-            counts[row.outcome] = counts.get(row.outcome, 0) + 1
-        return counts
+        return dict(self._counts)

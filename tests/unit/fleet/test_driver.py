@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,33 @@ def test_a_machine_that_never_came_is_a_row(tmp_path: Path, clock: Clock, ray: F
     assert night.run() == ["result", "no-runner"]
     assert night.cause(2) == "a lacks the name jetson; b lacks the name jetson"
     assert clock.now_s - began_s >= 5.0
+
+
+def test_a_turn_costs_as_much_for_a_long_night_as_for_a_short_one(
+    tmp_path: Path, clock: Clock, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at each kind of task once, not at each task; and ends some of many at a time, so
+    that a node is heard meanwhile."""
+    asked: list[str] = []
+    real = nodes.lacks
+    monkeypatch.setattr(nodes, "lacks", lambda one, facts: asked.append(one.id) or real(one, facts))
+    absent = [task(number, "jetson") for number in range(2, 252)]
+    ray.play = lambda order, name: [Begun(name), 9.0, *measured(name)[1:]]
+    night = Night(tmp_path / "n", clock, ray, task(1), *absent)
+    ended: list[int] = []
+    looks: list[int] = []
+
+    def changed(snapshot: Snapshot) -> None:
+        ended.append(snapshot.outcomes.get("no-runner", 0))
+        looks.append(len(asked))
+
+    night.driver.run(changed)
+    assert night.ledger.row("task-1") and ended[-1] == 250
+    steps = [after - before for before, after in pairwise(ended)]
+    assert max(steps) == 100  # never all at once
+    before = next(at for at, count in enumerate(ended) if count)
+    calls = [later - earlier for earlier, later in pairwise(looks[:before])]
+    assert max(calls) <= 12  # two kinds, two nodes, asked when handing over and when waiting
 
 
 def test_a_machine_may_come_late(tmp_path: Path, clock: Clock, ray: FakeRay) -> None:
