@@ -179,7 +179,7 @@ def compare(mine: list[Pass], theirs: list[Pass], name: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="digits")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rate", type=float, default=1000.0, help="requests a second")

@@ -1,16 +1,18 @@
 """The highest rate at which bounds hold: predicted from service times, then corrected by probes.
 
-    one closed loop ── service times ──> Lindley's recursion ──> latency at every rate
-    probes (real server runs)        ──> latency at some     ──> how much faster or slower the real
-                                         rates                   system is: the scale c
+    one closed loop ── service times ──> Lindley's recursion ──> latency at every rate, predicted
+    a probe: a server run near that  ├── its own service times, under that load ──> the same again
+                                     └── what it saw beyond them: the factor c
 
 Lindley (1952), for several servers Kiefer and Wolfowitz (1955): given when requests come and how
 long each takes, the waits follow, exactly. What the prediction can't know (caches that cool between
-requests, servers that slow each other down, lateness) is one number, c: service times of s / c give
-the quantile that a probe saw, on the very schedule that the probe met, so that its luck cancels.
-Each probe gives one c. Their mean, in logarithms, moves the prediction for a lasting load; the
-interval is Student's t between probes, whatever makes them differ, and 4 % for the prediction's own
-luck. Latencies rise with the rate for every c, so the curve is monotone.
+requests, servers that slow each other down) is in a probe's own service times. On its own schedule
+and with these, in their order, the recursion gives back what the probe saw, luck included, but for
+what lies between inferences (lateness, handing over): services of s / c give the very quantile. So
+each probe has an answer of its own: the highest rate of a lasting load with its services and its c.
+The mean of these, in logarithms, is the answer; the interval is Student's t between probes,
+whatever makes them differ, and 4 % for the luck of the lasting load. Latencies rise with the rate
+for every c, so the curve is monotone.
 """
 
 from __future__ import annotations
@@ -174,16 +176,17 @@ class System(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """Of one server run: its rate and length, and of each bound what was seen."""
+    """One server run: of each bound what was seen; and the requests of its schedule in the order of
+    arrival, when they were due and how long each took, in s. Those from ``first`` on were timed."""
 
-    rate_per_s: float
-    seconds: float
     held: Sequence[Held]
-    stationary: bool = True
+    due_s: Floats
+    services_s: Floats
+    first: int = 0
 
 
 class Answer(NamedTuple):
-    """The highest rate of one bound."""
+    """The highest rate of one bound. ``scale``: how much faster the probes were than predicted."""
 
     bound: str
     per_s: float
@@ -192,26 +195,44 @@ class Answer(NamedTuple):
 
 
 def answer(system: System, bound: Bound, index: int, probes: Sequence[Probe]) -> Answer:
-    """The fit over ``probes``; ``index``: which of their bounds. Without any, the prediction."""
-    logs = np.array([math.log(_scale(system, bound, index, probe)) for probe in probes])
-    scale = math.exp(float(logs.mean())) if len(logs) else 1.0
-    best = system.highest(bound, scale)
+    """The mean over ``probes``; ``index``: which of their bounds. Without any, the prediction."""
+    if not probes:
+        few = Unavailable("0 probes are too few for an interval", f"--probes {_LEAST_PROBES}")
+        return Answer(bound.text, system.highest(bound), few, 1.0)
+    found = [_of_probe(system, bound, index, probe) for probe in probes]
+    scale = math.exp(float(np.mean([math.log(faster) for _, faster in found])))
+    rates = [rate for rate, _ in found]
+    if min(rates) <= 0:
+        none = Unavailable(f"a probe's services break {bound.text} at any rate", "raise the bound")
+        return Answer(bound.text, float(np.median(rates)), none, scale)
+    logs = np.log(rates)
+    best = math.exp(float(logs.mean()))
     if len(logs) < _LEAST_PROBES:
-        few = f"{len(logs)} probes are too few for an interval"
-        return Answer(bound.text, best, Unavailable(few, f"--probes {_LEAST_PROBES}"), scale)
+        few = Unavailable(
+            f"{len(logs)} probes are too few for an interval", f"--probes {_LEAST_PROBES}"
+        )
+        return Answer(bound.text, best, few, scale)
     error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
     half = math.hypot(student_t_ppf(1 - _LEVEL, len(logs) - 1) * error, LUCK)
-    interval = tuple(system.highest(bound, scale * math.exp(by)) for by in (-half, half))
-    return Answer(bound.text, best, (interval[0], interval[1]), scale)
+    top = scale * system.saturation_per_s
+    interval = (best * math.exp(-half), max(best, min(best * math.exp(half), top)))
+    return Answer(bound.text, best, interval, scale)
 
 
-def _scale(system: System, bound: Bound, index: int, probe: Probe) -> float:
-    """How much faster the probe was than the prediction for its schedule."""
-    seen_s = probe.held[index].quantile_ms / 1e3
+def _of_probe(system: System, bound: Bound, index: int, probe: Probe) -> tuple[float, float]:
+    """The answer of one probe, and how much faster it was than ``system``."""
+    own = system._replace(services_s=probe.services_s)
+    factor = _factor(own, bound, probe.held[index].quantile_ms / 1e3, probe)
+    return own.highest(bound, factor), factor * own.saturation_per_s / system.saturation_per_s
+
+
+def _factor(own: System, bound: Bound, seen_s: float, probe: Probe) -> float:
+    """By how much shorter services give the quantile that was seen, on the probe's schedule."""
     low, high = _SLOWEST, _FASTEST
     for _ in range(14):
         middle = math.sqrt(low * high)
-        if quantile_of(system.at(probe.rate_per_s, middle, probe.seconds), bound.q) > seen_s:
+        times = latencies(probe.due_s, probe.services_s / middle, own.servers)[probe.first :]
+        if quantile_of(times, bound.q) > seen_s:
             low = middle
         else:
             high = middle
@@ -245,11 +266,12 @@ def search(
     bounds: Sequence[Bound],
     measure: Callable[[float], Probe | None],
     most: int,
-    told: Callable[[Sequence[Probe], Answer], Any] = lambda probes, found: None,
+    told: Callable[[Sequence[Answer]], Any] = lambda answers: None,
 ) -> tuple[list[Probe], list[Answer]]:
     """Probe near the answer until it is known well, or ``most`` probes are made.
 
-    ``measure`` makes one at a rate; None: it was broken off, and no other is made.
+    ``measure`` makes one at a rate; None: it was broken off, and no other is made. ``told`` hears
+    the answers after each.
     """
     probes: list[Probe] = []
     answers = [answer(system, bound, i, probes) for i, bound in enumerate(bounds)]
@@ -261,7 +283,7 @@ def search(
             break
         probes.append(probe)
         answers = [answer(system, bound, i, probes) for i, bound in enumerate(bounds)]
-        told(probes, min(answers, key=lambda one: one.per_s))
+        told(answers)
     return probes, answers
 
 

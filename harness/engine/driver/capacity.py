@@ -37,6 +37,7 @@ from harness.records.capacity import (
     CAPACITY_NAME,
     NOT_KEPT,
     CapacityFound,
+    Held,
     Measured,
     Monotone,
     Predicted,
@@ -123,7 +124,7 @@ class _Search:
         first = min(one.per_s for one in predicted)
         _, answers = search(
             self._system, self._bounds, self._probe, self._most,
-            lambda probes, best: self._write("going on", list(self._last), first),
+            lambda answers: self._write("going on", answers, first),
         )  # fmt: skip
         best, most = min(one.per_s for one in answers), len(self._probes) >= self._most
         for index in range(points):
@@ -140,11 +141,6 @@ class _Search:
             folder=self._folder.path, found=found, base=result, exit_code=self._exit_code,
             problems=tuple(dict.fromkeys(self._problems)),
         )  # fmt: skip
-
-    @property
-    def _last(self) -> list[Answer]:
-        probes = [_as_probe(one, self._seconds) for one in self._probes]
-        return [answer(self._system, one, i, probes) for i, one in enumerate(self._bounds)]
 
     def _closed_loop(self) -> Outcome:
         several = self._spec.concurrency > 1
@@ -177,18 +173,22 @@ class _Search:
                 )
 
     def _probe(self, rate: float) -> Probe | None:
-        measured = self._served(rate, "a probe")
-        if measured is None:
+        outcome = self._served(rate, "a probe")
+        if outcome is None:
             return None
+        measured = self._measured(outcome, rate)
         self._probes.append(measured)
-        return _as_probe(measured, self._seconds)
+        return _as_probe(outcome, measured.held)
 
     def _point(self, rate: float) -> bool:
-        measured = self._served(rate, "a point of the curve")
-        self._points += [] if measured is None else [measured]
-        return measured is not None
+        outcome = self._served(rate, "a point of the curve")
+        self._points += [] if outcome is None else [self._measured(outcome, rate)]
+        return outcome is not None
 
-    def _served(self, rate: float, what: str) -> Measured | None:
+    def _measured(self, outcome: Outcome, rate: float) -> Measured:
+        return _measured(outcome, rate, self._system.at(rate, 1.0, self._seconds))
+
+    def _served(self, rate: float, what: str) -> Outcome | None:
         """One server run; None where it came to nothing, which then has set the exit code."""
         spec = msgspec.structs.replace(
             self._spec, scenario="server", rate=rate, duration_s=self._seconds, launches=1,
@@ -200,7 +200,7 @@ class _Search:
             error = outcome.result.error
             self._problems += [f"{what} at {rate:.4g} /s: {error.message}"] if error else []
             return None
-        return _measured(outcome, rate, self._system.at(rate, 1.0, self._seconds))
+        return outcome
 
     def _write(self, ended: str, answers: Sequence[Answer], predicted: float) -> CapacityFound:
         """What is known so far, so that a kill leaves it."""
@@ -278,8 +278,19 @@ def _joules(energy: Maybe[Energy], *, net: bool = False) -> Maybe[float]:
     return found if isinstance(found, Unavailable) else found.value
 
 
-def _as_probe(one: Measured, seconds: float) -> Probe:
-    return Probe(one.rate_per_s, seconds, one.held, one.stationary)
+def _as_probe(outcome: Outcome, seen: tuple[Held, ...]) -> Probe:
+    """The requests of the schedule, those before the window included: they led to its queue."""
+    samples = read_samples(outcome.folder)
+    assert samples.due_ns is not None
+    timed = samples.timed == 1
+    # of the warm-up, an inference was due when it started
+    rows = np.flatnonzero(timed | (samples.due_ns < samples.start_ns))
+    rows = rows[np.argsort(samples.due_ns[rows], kind="stable")]
+    inside = np.flatnonzero(timed[rows])
+    rows = rows[: inside[-1] + 1]  # without the guard band's
+    due_s = (samples.due_ns[rows] - samples.due_ns[rows[0]]) / 1e9
+    services_s = (samples.end_ns[rows] - samples.start_ns[rows]) / 1e9
+    return Probe(seen, due_s, services_s, int(inside[0]))
 
 
 def _predicted(system: System, rate: float) -> Predicted:
