@@ -38,6 +38,7 @@ Times = NDArray[np.int64]
 Streams = list[tuple[Times, Times]]
 # one launch's readings: channel -> times in ns, values
 Readings = Mapping[str, tuple[Times, NDArray[np.float64]]]
+_OF_STRETCHES = Unavailable("it is of stretches beside the window, whose bounds are not kept")
 _EQUAL = 1e-9  # relative: the libraries below sum in an order of their own
 _SURE = 3.0  # standard deviations
 _STATS = ("mean", "std", "min", "max", "median", "p90", "p95", "p99", "p99_9", "iqr", "mad")
@@ -270,7 +271,9 @@ def _energy(
     energy = result.energy
     if isinstance(energy, Unavailable):
         return
-    whole = _whole(windows, readings)
+    whole: Maybe[list[_Launch]] = _OF_STRETCHES
+    if result.throughput != IN_TURNS:
+        whole = _whole(windows, readings)
     for name, source in energy.sources.items():
         recorded = source.energy_j
         if isinstance(recorded, Unavailable):

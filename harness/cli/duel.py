@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 # what a duel has no use for, and why
 _OF_NO_USE = {
-    "sample_rate_hz": "no sensor is read while a side has its turn",
-    "idle_s": "no meter is read in a duel",
     "overhead_check": "nothing watches while a side has its turn",
     "require": "a duel is about the ratio",
 }
@@ -85,6 +83,7 @@ def command(
             following.update,
             _homes(asked),
         )
+        following.joules(outcome)
     _show(outcome, as_json, quiet)
     for text in [*outcome.problems, *following.problems]:
         tell(" ".join(text.split()))
@@ -179,6 +178,21 @@ class _Following:
         elif place != self._said:
             self._line.console.print(text, soft_wrap=True, markup=False)
         self._said = place
+
+    def joules(self, outcome: DuelOutcome) -> None:
+        """What the meters said in the end."""
+        from harness.maybe import Unavailable
+
+        for name in ("gross", "net") if self._events is not None else ():
+            ratios: dict[str, tuple[float, float, float]] = {}
+            for verdict in outcome.paired.verdicts:
+                energy = verdict.energy
+                ratio = getattr(energy, f"{name}_ratio", Unavailable(""))
+                interval = getattr(energy, f"{name}_interval", Unavailable(""))
+                if not isinstance(ratio, Unavailable) and not isinstance(interval, Unavailable):
+                    ratios[verdict.b] = (ratio, *interval)
+            kind = "energy_ratio" if name == "gross" else "net_energy_ratio"
+            self._events.energy(outcome.paired.rounds, kind, ratios)
 
     def close(self) -> None:
         if self._line is not None:

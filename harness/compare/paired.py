@@ -24,6 +24,7 @@ from harness.stats.two_samples import MIN_LAUNCHES, adjust, judge
 MINIMUM_EFFECT = 0.005  # of paired rounds, which resolve more than separate launches do
 ALPHA = 0.01
 DESIGN = "paired rounds"
+UNMETERED = Unavailable("no energy was measured")
 _WIDEST = 300.0  # of logarithms; what a float can hold
 Ended = Literal["interval", "launches", "most launches", "interrupted", "failed", "going on"]
 
@@ -60,6 +61,25 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     cold_ms: Maybe[float]  # median of the first iteration of each turn
     cpu_ms: Maybe[float]  # processor time an inference, median of the rounds
     resting_share: Maybe[float]  # of a core, while others had the turn; the worst launch's
+    gross_j: Maybe[float] = UNMETERED  # joules an inference, over all stretches
+    net_j: Maybe[float] = UNMETERED  # beyond what the machine draws while all stand still
+
+
+class PairedEnergy(msgspec.Struct, frozen=True, kw_only=True):
+    """``b``'s joules an inference over ``a``'s, by ``meter``, from alternate stretches.
+
+    ``shared``: others used more than 5 % of the processors in one of them.
+    """
+
+    meter: str
+    pairs: int
+    launches: int
+    stretch_s: float  # of each, on average
+    gross_ratio: Maybe[float]
+    gross_interval: Maybe[tuple[float, float]]  # 95 %
+    net_ratio: Maybe[float]
+    net_interval: Maybe[tuple[float, float]]
+    shared: bool
 
 
 class PairedLaunch(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +104,7 @@ class PairedVerdict(msgspec.Struct, frozen=True, kw_only=True):
     cpu_interval: Maybe[tuple[float, float]]
     doubt: str
     minimum_effect: float = MINIMUM_EFFECT
+    energy: Maybe[PairedEnergy] = UNMETERED
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):

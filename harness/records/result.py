@@ -26,6 +26,9 @@ IN_TURNS = Unavailable(
     "it took turns with others and rested in between; its latency says how fast it is",
     "harness run for a rate of its own",
 )
+UNWATCHED = Unavailable(
+    "no sensor is read while variants take turns", "harness run for a window that sensors watch"
+)
 NOT_SERVED = Unavailable("requests came as fast as they were done", "--scenario server")
 NOT_SOUGHT = Unavailable("not asked for", "harness capacity")
 NOT_KEPT = Unavailable("this result does not say it of each launch", "measure again")

@@ -110,6 +110,22 @@ def over_launches(launches: Sequence[LaunchRatio]) -> PairedRatio:
     return PairedRatio(float(ratios.mean()), error, count - 1.0, between, tuple(launches))
 
 
+def of_stretches(pairs: Sequence[tuple[float, float]]) -> LaunchRatio:
+    """One launch from few long stretches: of each pair the log ratio, and its own standard error.
+
+    The error is the larger of what the pairs show of their spread and what theirs explain. Raises
+    `NothingComparable` without any.
+    """
+    if not pairs:
+        raise NothingComparable("no stretch was metered on both sides")
+    ratios, errors = np.array(pairs, dtype=np.float64).T
+    count = len(ratios)
+    error = float(np.hypot.reduce(errors)) / count
+    if count > 1:
+        error = max(error, float(ratios.std(ddof=1)) / math.sqrt(count))
+    return LaunchRatio(float(ratios.mean()), error, count - 1, count)
+
+
 def estimate_of(
     found: PairedRatio,
     minimum_effect: float,

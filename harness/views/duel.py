@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.compare.paired import Paired, PairedVerdict, Variant
+from harness.compare.paired import Paired, PairedEnergy, PairedVerdict, Variant
 from harness.maybe import Maybe, Unavailable, explain
 from harness.records.result import Result
 from harness.views.terminal import render_table, style_of
@@ -91,9 +91,33 @@ def _sentences(verdict: PairedVerdict) -> list[Text]:
         if not isinstance(verdict.cpu_interval, Unavailable):
             text += f" [{number(verdict.cpu_interval[0])}, {number(verdict.cpu_interval[1])}]"
         found.append(Text(text, style="dim"))
+    if not isinstance(verdict.energy, Unavailable):
+        found.append(Text(f"  {_joules(verdict.energy)}", style="dim"))
     if verdict.doubt:
         found.append(Text(f"  doubt: {plain(verdict.doubt)}", style="yellow"))
     return found
+
+
+def _joules(energy: PairedEnergy) -> str:
+    """``joules per inference: gross 0.71 [0.70, 0.72], net n/a (cpu-package, 5 pairs of 5 s)``."""
+    parts = [
+        _with_interval("gross", energy.gross_ratio, energy.gross_interval),
+        _with_interval("net", energy.net_ratio, energy.net_interval),
+    ]
+    shared = ", others worked meanwhile" if energy.shared else ""
+    return (
+        f"joules per inference: {', '.join(parts)} ({plain(energy.meter)}, "
+        f"{count(energy.pairs, 'pair')} of {number(energy.stretch_s)} s{shared})"
+    )
+
+
+def _with_interval(name: str, ratio: Maybe[float], interval: Maybe[tuple[float, float]]) -> str:
+    if isinstance(ratio, Unavailable):
+        return f"{name} n/a ({plain(ratio.reason)})"
+    known = not isinstance(interval, Unavailable)
+    return f"{name} {number(ratio)}" + (
+        f" [{number(interval[0])}, {number(interval[1])}]" if known else ", no interval"
+    )
 
 
 def _table(variants: Sequence[Variant], results: Sequence[Result]) -> RenderableType:
@@ -133,6 +157,7 @@ def _notes(found: Paired, results: Sequence[Result]) -> list[str]:
         if doubts:
             told = ", ".join(plain(check.name) for check in doubts)
             notes.append(f"{plain(result.id)}: {result.status} ({told})")
-    if results and isinstance(results[0].energy, Unavailable):
-        notes.append("energy: no sensor is read while variants take turns; harness run measures it")
+    absent = next((one.energy for one in results if isinstance(one.energy, Unavailable)), None)
+    if absent is not None:
+        notes.append(f"energy: {plain(explain(absent))}")
     return notes

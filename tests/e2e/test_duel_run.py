@@ -124,7 +124,7 @@ def test_environments_take_turns(harness: Harness, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("--across", "precision=fp32,int8", "--against-itself"),
-                                       ("--against-itself", "--sample-rate", "5"),
+                                       ("--against-itself", "--overhead-check"),
                                        ("--against-itself", "--scenario", "throughput",
                                         "--concurrency", "2")])  # fmt: skip
 def test_what_makes_no_sense_is_refused_before_anything_runs(

@@ -23,15 +23,19 @@ import msgspec
 from harness.compare.comparison import Comparison
 from harness.compare.duel import COMPARISON_NAME, of_duel
 from harness.compare.paired import Design, Ended, Paired, Rounds, paired, ratio_of
+from harness.compare.paired_energy import with_energy
 from harness.engine.driver.ahead import Ahead
 from harness.engine.driver.conductor import INTERRUPTED_EXIT, Conductor, Outcome, short
 from harness.engine.driver.homes import Home
+from harness.engine.driver.metering import MOST_LAUNCHES as MOST_METERED
+from harness.engine.driver.metering import Metering, pairs_of
 from harness.engine.driver.placement import booted, place, stand_aside
 from harness.engine.driver.process import WorkerProcess
 from harness.engine.driver.rounds import Rules, SideFailed, Taking, Turned, orders
 from harness.engine.driver.signals import Interrupt, interruptible
 from harness.engine.driver.sinks import Sink
 from harness.engine.driver.turns import TurnLaunch
+from harness.engine.outcome.joules import stretch_energies
 from harness.engine.wire.messages import Job, Turns
 from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed, UsageError
 from harness.host.files import write_atomically
@@ -61,7 +65,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     launch: int  # from 0
     rules: Rules
     launches: tuple[Rounds, ...]
-    phase: str  # preparing | warming up | taking turns
+    phase: str  # preparing | warming up | taking turns | metering
 
 
 class DuelOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +173,6 @@ class _Duel:
             out=str(self.folder.path),
             cpus=self._cpus,
             launches=self._rules.least_launches,
-            sample_rate_hz=0.0,  # a sampler would wake in somebody's turn
             tags={**spec.tags, **tags},
         )
 
@@ -256,7 +259,11 @@ class _Duel:
             if self._turned is None:
                 self._turned = taking.try_out()
             stopped = taking.run(self._turned, self._rules)
-            if stopped == "interrupted":
+            if stopped != "interrupted" and index < MOST_METERED:
+                begin = partial(self._follow, index, "metering", taking.recorded.frozen(sides))
+                pairs = pairs_of(self._rules.least_launches)
+                Metering(sides, self._order, self._interrupt).run(pairs, begin)
+            if self._interrupt.requested:
                 return self._broken(sides, None)
             for side in sides:
                 self._step(side, partial(side.close_window, stopped))
@@ -346,7 +353,11 @@ class _Duel:
 
     def _finish(self, ended: Ended) -> DuelOutcome:
         runs = tuple(conductor.finish() for conductor in self._conductors)
-        found = self._record(ended)
+        found = with_energy(
+            self._record(ended),
+            [stretch_energies(one.evidence) for one in self._conductors],
+            [run.result for run in runs],
+        )
         comparison = of_duel(found, [run.result for run in runs])
         write_atomically(self.folder.path / COMPARISON_NAME, _encoded(comparison))
         codes = {run.exit_code for run in runs} - {0, INTERRUPTED_EXIT}

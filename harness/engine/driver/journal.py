@@ -23,6 +23,7 @@ from harness.engine.outcome.evidence import (
     Block,
     Installed,
     LaunchRecord,
+    Metered,
     Placement,
     TurnsTaken,
 )
@@ -75,6 +76,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="launch"):
     spent: Spent | None = None
     load_facts: dict[str, int] = {}
     turns: TurnsTaken | None = None
+    metered: tuple[Metered, ...] = ()
+    unmetered: Unavailable | None = None
     compile_s: float | None = None
     yardstick_ns: tuple[int, int] = (0, 0)
     pipelined: bool

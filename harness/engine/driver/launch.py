@@ -39,6 +39,7 @@ class Observer(Protocol):
         ...
 
     metered: bool  # there may be a power meter: sampling begins before the warm-up
+    unmetered: Unavailable | None  # why there is none
 
     def start_sampler(self, pid: int) -> SamplerProcess | None:
         """Start to read the sensors; None: not at all."""
@@ -50,6 +51,10 @@ class Observer(Protocol):
 
     def window_plan(self, iteration_s: float) -> WindowPlan:
         """Asked after the warm-up, which has shown how long an iteration takes."""
+        ...
+
+    def stretch_plan(self, iteration_s: float) -> WindowPlan:
+        """What the meters need of a stretch, whatever the window is to be."""
         ...
 
 

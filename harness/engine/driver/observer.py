@@ -44,6 +44,7 @@ SAMPLER_READY_S = 10.0
 GUARD_S = 1.5
 UNKNOWN_PERIOD_S = 0.5
 _ENERGY_UNITS = ("J", "W")
+_SWITCHED_OFF = Unavailable("sampling was switched off", "give --sample-rate above 0")
 
 
 class RunObserver:
@@ -61,7 +62,9 @@ class RunObserver:
         self.spec = spec
         self.sinks = list(sinks)
         self.launch_index = 0
-        self.metered = spec.sample_rate_hz != 0 and _may_meter(spec)
+        # why there is no power meter here; None: there may be one
+        self.unmetered = _SWITCHED_OFF if spec.sample_rate_hz == 0 else _no_meter(spec)
+        self.metered = self.unmetered is None
         self.problems: list[str] = []
         self.samplers: list[Sampled | None] = []  # of the launches that are over
         self.sampler: SamplerProcess | None = None  # the current launch's, once started
@@ -116,18 +119,23 @@ class RunObserver:
 
     def window_plan(self, iteration_s: float) -> WindowPlan:
         """How long to measure and guard, and whether to pause: what those meters need."""
+        plan = self.stretch_plan(iteration_s)
+        fixed = self.spec.duration_s is not None or self.spec.iterations is not None
+        return msgspec.structs.replace(plan, floor_s=0.0) if fixed else plan
+
+    def stretch_plan(self, iteration_s: float) -> WindowPlan:
+        """`window_plan` of a stretch that nothing but those meters gives its length."""
         from harness.analysis.energy.attribute import resonance_delay, window_floor_s
 
         if self.sampler is not None:
             self.sampler.wait_ready(SAMPLER_READY_S)
-        spec, meters = self.spec, self._meters()
+        meters = self._meters()
         if not meters:
             return WindowPlan()
-        fixed = spec.duration_s is not None or spec.iterations is not None
         counted = {channel.scope for channel in meters if channel.kind == "counter"}
         sampled = [channel for channel in meters if channel.scope not in counted]
         return WindowPlan(
-            floor_s=0.0 if fixed else window_floor_s(_period_s(meters), iteration_s),
+            floor_s=window_floor_s(_period_s(meters), iteration_s),
             guard_s=GUARD_S,
             pause_s=resonance_delay(iteration_s, _period_s(sampled) or 0.1) if sampled else 0.0,
             settle_s=_settle_s(meters),
@@ -270,16 +278,17 @@ class RunObserver:
             self.trouble(f"{type(sink).__name__} was given up: {error.strerror or error}")
 
 
-def _may_meter(spec: RunSpec) -> bool:
-    """Whether a look at this machine leaves hope for a power meter, before the sampler answers."""
+def _no_meter(spec: RunSpec) -> Unavailable | None:
+    """Why a look at this machine leaves no hope for a power meter, before the sampler answers."""
     if set(registry.profiler_names()) - set(registry.PROFILERS):
-        return True  # a stranger's profiler may be one
+        return None  # a stranger's profiler may be one
     context = ProfilerContext(os.getpid(), spec.device, power_source=spec.power_source)
     profiler = registry.find_profiler("power", context)
     if isinstance(profiler, registry.Broken):
-        return False
+        return profiler.cause
     try:
-        return not isinstance(profiler.open(), Unavailable)
+        opened = profiler.open()
+        return opened if isinstance(opened, Unavailable) else None
     finally:
         profiler.close()
 

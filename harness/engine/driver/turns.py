@@ -4,7 +4,8 @@
                                                  └ others have theirs meanwhile ┘
 
 While a worker has the turn the driver sleeps, and all others are stopped by the kernel, spinning
-threads and all; the driver reads, publishes and saves between two turns.
+threads and all; the driver reads, publishes and saves between two turns. Sensors are read after
+the last turn of the window alone, where there is a meter, for stretches that it can answer for.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from harness.engine.driver.launch import Launch
 from harness.engine.driver.tick import Fresh
-from harness.engine.driver.watch import Ended
-from harness.engine.outcome.evidence import TurnsTaken
+from harness.engine.driver.watch import Ended, WindowPlan
+from harness.engine.outcome.evidence import Metered, TurnsTaken
 from harness.engine.wire.messages import Event, Go, Job, Rested, Spent, Turn
 from harness.engine.wire.timeline import ABORT
 from harness.errors import MeasurementFailed
@@ -133,6 +134,38 @@ class TurnLaunch(Launch):
                 self._last_progress_ns = self._clock()
                 self._parts.append((rows["start"], rows["end"]))
 
+    def _sample(self) -> None:
+        """Not before `listen`: a sampler would wake in somebody's turn."""
+
+    def listen(self) -> WindowPlan | None:
+        """Begin to read the sensors; what those meters need, None where there is none."""
+        self.record.unmetered = self._observer.unmetered
+        if self.record.unmetered is None:
+            super()._sample()
+            self.idle_s = self._observer.idle_s()
+        plan = self._observer.stretch_plan(self.iteration_s()) if self.sampler else None
+        return plan if plan and plan.floor_s else None
+
+    def idle_for(self, seconds: float) -> None:
+        """Stand still so long, and listen. Raises `Ended`."""
+        self._rest(seconds)
+
+    def idled(self, which: str, since_ns: int, until_ns: int) -> None:
+        """All sides stood still meanwhile, ``before`` the stretches or ``after`` them."""
+        self.record.idle[which] = since_ns, until_ns
+
+    def stretch(self, length_ns: int, guard_ns: int, pause_s: float) -> None:
+        """Have the turn for so long, and as long again as the guards. Raises `Ended`."""
+        timeline = self.worker.timeline
+        timeline.pause_ns = round(1e9 * pause_s)
+        self.turn(length_ns + 2 * guard_ns, 1)
+        timeline.pause_ns = 0
+        if not self._interrupt.requested:  # which may have cut it short
+            starts, ends = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+            self.record.metered += (within(starts, ends, length_ns, guard_ns, paused=pause_s > 0),)
+        if self.sampler is not None:
+            self.sampler.drain()
+
     def close_window(self, why: str) -> None:
         """No more turns. ``why``: as `LaunchRecord.stop_reason`."""
         self._parts = []
@@ -161,3 +194,24 @@ class TurnLaunch(Launch):
     def close(self) -> None:
         """Let go of the worker. Idempotent."""
         self._close()
+
+
+def within(
+    starts: Times, ends: Times, length_ns: int, guard_ns: int, *, paused: bool = False
+) -> Metered:
+    """The whole iterations of a stretch between its guards, which give way to its length."""
+    spare_ns = int(ends[-1] - starts[0]) - length_ns
+    guard_ns = max(min(guard_ns, spare_ns // 2), 0)
+    first = int(np.searchsorted(starts, starts[0] + guard_ns))
+    last = int(np.searchsorted(ends, ends[-1] - guard_ns, "right"))
+    if last <= first:
+        first, last = 0, len(starts)
+    return Metered(
+        began_ns=int(starts[0]),
+        start_ns=int(starts[first]),
+        end_ns=int(ends[last - 1]),
+        ended_ns=int(ends[-1]),
+        iterations=last - first,
+        latency_ns=float((ends[first:last] - starts[first:last]).mean()),
+        paused=paused,
+    )

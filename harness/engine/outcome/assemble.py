@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import machine
-from harness.analysis import channels as shares
 from harness.analysis import processor
 from harness.analysis.blocks import blocks
 from harness.analysis.drift import Diagnosis, diagnose
-from harness.analysis.energy import attribute as joules
 from harness.analysis.energy.pool import pool
 from harness.analysis.latency import interval_methods, latency_stats
 from harness.analysis.operators import over_launches
@@ -35,11 +33,12 @@ from harness.engine.outcome.device_figures import (
 )
 from harness.engine.outcome.evidence import Evidence, LaunchRecord, load_of, taken
 from harness.engine.outcome.facts import Pair, validity_facts
-from harness.maybe import Maybe, Unavailable, present
+from harness.engine.outcome.joules import latencies, launch_energies, metered, timed_launches
+from harness.maybe import Maybe, Unavailable
 from harness.records import result as records
 from harness.records.operators import NOT_PROFILED, Operators
 from harness.records.primary import average_power_w, settled
-from harness.records.result import IN_TURNS, NOT_ASKED, NOT_REACHED, Result
+from harness.records.result import IN_TURNS, NOT_ASKED, NOT_REACHED, UNWATCHED, Result
 from harness.spec import RunSpec
 
 CLOCK = "time.perf_counter_ns (CLOCK_MONOTONIC on Linux), read in the worker around each inference"
@@ -49,11 +48,8 @@ T = TypeVar("T")
 def assemble(evidence: Evidence) -> Result:
     """The Result of one run, complete or not."""
     timed = _timed(evidence)
-    windows = [_latencies(record) for record, _ in timed]
-    energies = settled(
-        [_launch_energy(evidence, record, sampler) for record, sampler in timed],
-        evidence.spec.device,
-    )
+    windows = [latencies(record) for record, _ in timed]
+    energies = settled(launch_energies(evidence), evidence.spec.device)
     diagnosis = diagnose(windows) if windows else None
     timing = _timing(evidence, windows, diagnosis, energies) if diagnosis else NOT_REACHED
     profiles = _merged_profiles(timed)
@@ -84,7 +80,7 @@ def assemble(evidence: Evidence) -> Result:
         ),
         timing=timing,
         throughput=_throughput(evidence, timed),
-        energy=pool(energies) if timed else NOT_REACHED,
+        energy=pool(metered(evidence, energies)) if timed else NOT_REACHED,
         memory=_memory(evidence),
         profiles=profiles,
         validity=validity,
@@ -121,19 +117,10 @@ def with_files(result: Result, evidence: Evidence) -> Result:
 
 
 def _timed(evidence: Evidence) -> list[Pair]:
-    """The launches that timed anything, each with its sampler."""
-    pairs = zip(evidence.launches, evidence.samplers, strict=True)
-    return [(record, sampler) for record, sampler in pairs if record.window_ns is not None]
-
-
-def _latencies(record: LaunchRecord) -> NDArray[np.int64]:
-    """Latencies in ns over all streams, in the order in which they ended."""
-    windows = [recorder.counted() for recorder in record.recorders]
-    if len(windows) == 1:
-        ((starts, ends),) = windows
-        return ends - starts
-    order = np.argsort(np.concatenate([ends for _, ends in windows]), kind="stable")
-    return np.concatenate([ends - starts for starts, ends in windows])[order]
+    """The launches that timed anything, each with its sampler; of turns none watched the window."""
+    return [
+        (record, None if record.turns else sampler) for record, sampler in timed_launches(evidence)
+    ]
 
 
 def _bounds(timed: Sequence[Pair]) -> list[list[tuple[NDArray[np.int64], NDArray[np.int64]]]]:
@@ -280,6 +267,8 @@ def _merged_profiles(timed: Sequence[Pair]) -> Maybe[records.Profiles]:
         for index, (record, sampler) in enumerate(timed)
         if sampler is not None
     ]
+    if any(record.turns for record, _ in timed):
+        return UNWATCHED
     if not found:
         return Unavailable("sampling was switched off", "give --sample-rate above 0")
     return merge(found)
@@ -294,54 +283,6 @@ def _profiles(index: int, record: LaunchRecord, sampler: Sampled) -> records.Pro
         ends = np.concatenate([ends for _, ends in windows])
     cut = blocks(index, starts, ends, sampler.series, sampler.channels)
     return msgspec.structs.replace(summaries(sampler, *record.window_ns), blocks=cut)
-
-
-def _launch_energy(
-    evidence: Evidence, record: LaunchRecord, sampler: Sampled | None
-) -> Maybe[records.Energy]:
-    if sampler is None:
-        return Unavailable("sampling was switched off", "give --sample-rate above 0")
-    assert record.window_ns is not None
-    start_ns, end_ns = record.window_ns
-    series = sampler.series
-    meters = [channel for channel in sampler.channels if channel.unit in ("J", "W")]
-    silent = sampler.reasons
-    if not any(channel.name not in silent for channel in meters):
-        reasons = [silent[c.name] for c in meters if c.name in silent] or [
-            silent[name] for name in ("power",) if name in silent
-        ]
-        return reasons[0] if reasons else Unavailable("no power meter was found", "harness doctor")
-    starts, _ = record.recorders[0].all()
-    spec = evidence.spec
-    window = joules.Window(
-        start_ns,
-        end_ns,
-        iterations=sum(len(recorder.window()[0]) for recorder in record.recorders),
-        batch_size=spec.batch_size,
-        concurrency=spec.concurrency,
-        guard_before_s=(start_ns - int(starts[0])) / 1e9,
-        guard_after_s=(max(int(r.all()[1][-1]) for r in record.recorders if r.count) - end_ns)
-        / 1e9,
-        idle_before=record.idle.get("before"),
-        idle_after=record.idle.get("after"),
-        load=(int(starts[0]), start_ns),
-        random_phase=record.pause_s > 0,
-        latency_s=float(_latencies(record).mean()) / 1e9,
-    )
-    foreign = shares.foreign_share(series, start_ns, end_ns, evidence.placement.usable)
-    return joules.attribute(
-        [joules.SourceReadings(c, *series[c.name]) for c in sampler.channels],  # type: ignore[arg-type]
-        window,
-        device=spec.device.partition(":")[0],
-        foreign_cpu_share=present(foreign),
-        sockets=_sockets(evidence.machine),
-    )
-
-
-def _sockets(found: records.Machine | None) -> int:
-    """How many the kernel names; 1 where it names none."""
-    told = found.factors.get("sockets", "") if found else ""
-    return int(told) if told.isdecimal() else 1
 
 
 def _overhead(evidence: Evidence) -> Maybe[records.Overhead]:

@@ -66,6 +66,20 @@ class TurnsTaken:
         return self.rest_cpu_ns / self.rested_ns if self.rested_ns else 0.0
 
 
+@dataclass(frozen=True)
+class Metered:
+    """A stretch for the meters, in ns: ``iterations`` whole ones from ``start_ns`` to ``end_ns``,
+    of ``latency_ns`` on average; the same load went on from ``began_ns`` to ``ended_ns``."""
+
+    began_ns: int
+    start_ns: int
+    end_ns: int
+    ended_ns: int
+    iterations: int
+    latency_ns: float
+    paused: bool = False  # at random between iterations, so that no sensor keeps step
+
+
 @dataclass
 class LaunchRecord:
     """What one launch left behind. Times are ns on the common clock."""
@@ -97,6 +111,8 @@ class LaunchRecord:
     raised: HarnessError | None = None
     recorders: list[Iterations] = field(default_factory=list)
     turns: TurnsTaken | None = None  # None: one uninterrupted window
+    metered: tuple[Metered, ...] = ()  # of a launch that took turns: what its energy is of
+    unmetered: Unavailable | None = None  # why there is none, where that is known
     overhead: list[Block] = field(default_factory=list)
 
 
