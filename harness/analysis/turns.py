@@ -25,7 +25,7 @@ _LEVEL = 0.01
 _SURE = 2.5  # standard errors of a median
 _ERROR_OF_MEDIAN = 1.858  # times the MAD, over the root of the count; of normal scatter
 _KEPT = 4  # times as many iterations as are left out, at least
-_LONGEST_NS = 1_000_000_000
+_LONGEST_NS = 400_000_000  # a launch has several rounds, however slow the model
 
 
 def trial_ns(latency_ns: float) -> int:

@@ -26,10 +26,10 @@ _OF_NO_USE = {
     "require": "a duel is about the ratio",
 }
 _HELPS = {
-    "launches": "Exactly so many launches of fresh processes. Default: 5 to 15.",
+    "launches": "Exactly so many launches of fresh processes. Default: 5 to 20.",
     "duration_s": "Of a launch's turns, all variants together: exactly, or with a goal at least.",
     "max_duration_s": "Cap of a launch's turns, all variants together. Default: 8.",
-    "warmup_s": "Shortest warm-up; it ends when latencies are steady. Default: 0.2.",
+    "warmup_s": "Shortest warm-up; it ends when latencies are steady. Default: 0.1.",
     "precision_goal": "Stop when the ratio is known to ± this. Default: 1%.",
 }
 _HIDDEN = (*_OF_NO_USE, "iterations", "concurrency", "scenario")

@@ -18,7 +18,14 @@ from harness.compare.second_opinion import disagreement
 from harness.compare.verdicts import Verdict
 from harness.errors import NothingComparable
 from harness.maybe import Maybe, Unavailable
-from harness.stats.paired import LaunchRatio, PairedRatio, estimate_of, of_launch, over_launches
+from harness.stats.paired import (
+    LaunchRatio,
+    PairedRatio,
+    after_looks,
+    estimate_of,
+    of_launch,
+    over_launches,
+)
 from harness.stats.two_samples import MIN_LAUNCHES, adjust, judge
 
 MINIMUM_EFFECT = 0.005  # of paired rounds, which resolve more than separate launches do
@@ -128,7 +135,11 @@ def paired(
     problem: str = "",
 ) -> Paired:
     """The record of a duel, as far as it got. Launches with too few rounds count for nothing."""
-    pairs = [_Pair(names[0], names[index], index, launches) for index in range(1, len(names))]
+    looked = design.goal is not None
+    pairs = [
+        _Pair(names[0], names[index], index, launches, looked=looked)
+        for index in range(1, len(names))
+    ]
     tested = [pair.p_values for pair in pairs]
     adjusted = iter(adjust([p for p in tested if p is not None], ALPHA))
     return Paired(
@@ -148,9 +159,12 @@ def paired(
     )
 
 
-def ratio_of(launches: Sequence[Rounds], index: int) -> Maybe[PairedRatio]:
-    """Variant ``index`` over the first; absent with fewer rounds than an interval needs."""
-    return _ratio([(one.latency[0], one.latency[index]) for one in launches])
+def ratio_of(launches: Sequence[Rounds], index: int, *, looked: bool = True) -> Maybe[PairedRatio]:
+    """Variant ``index`` over the first; absent with fewer rounds than an interval needs.
+
+    ``looked``: whether a rule ends the duel that looks at this ratio after each launch.
+    """
+    return _ratio([(one.latency[0], one.latency[index]) for one in launches], looked=looked)
 
 
 def interval_of(found: PairedRatio) -> tuple[float, float]:
@@ -159,7 +173,9 @@ def interval_of(found: PairedRatio) -> tuple[float, float]:
     return math.exp(centre - half), math.exp(centre + half)
 
 
-def _ratio(sides: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Maybe[PairedRatio]:
+def _ratio(
+    sides: Sequence[tuple[Sequence[float], Sequence[float]]], *, looked: bool
+) -> Maybe[PairedRatio]:
     found: list[LaunchRatio] = []
     why = Unavailable("no launch was measured", "measure longer")
     for a, b in sides:
@@ -167,16 +183,20 @@ def _ratio(sides: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Maybe[Pa
             found.append(of_launch(a, b))
         except NothingComparable as error:
             why = Unavailable(error.message, error.remedy)
-    return over_launches(found) if found else why
+    if not found:
+        return why
+    return after_looks(over_launches(found)) if looked else over_launches(found)
 
 
 class _Pair:
     """The first variant and another."""
 
-    def __init__(self, a: str, b: str, index: int, launches: Sequence[Rounds]) -> None:
+    def __init__(
+        self, a: str, b: str, index: int, launches: Sequence[Rounds], *, looked: bool
+    ) -> None:
         self._names = a, b
-        self.ratio = ratio_of(launches, index)
-        self.cpu = _ratio([(one.cpu[0], one.cpu[index]) for one in launches])
+        self.ratio = ratio_of(launches, index, looked=looked)
+        self.cpu = _ratio([(one.cpu[0], one.cpu[index]) for one in launches], looked=looked)
         self.estimate = (
             None
             if isinstance(self.ratio, Unavailable)

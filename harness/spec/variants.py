@@ -10,7 +10,7 @@ from harness.spec.fields import BY_NAME, DEFINING, FIELDS, Field
 from harness.spec.spec import RunSpec, parse
 
 # Both sides of a round are as warm as each other, and there are many launches.
-WARMUP = "0.2"
+WARMUP = "0.1"
 PYTHON = "python"  # no field of a run: the interpreters of other environments
 _SINGULAR = {"option": "options", "input_shape": "input_shapes"}
 

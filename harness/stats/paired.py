@@ -44,6 +44,7 @@ _MOST_BATCHES = 20
 _SHORTEST_BATCH = 4
 _TRIMMED = 0.25  # of the rounds at either end
 _UPPER = 0.975
+_LOOKS = 1.2
 
 
 class LaunchRatio(msgspec.Struct, frozen=True):
@@ -124,6 +125,18 @@ def of_stretches(pairs: Sequence[tuple[float, float]]) -> LaunchRatio:
     if count > 1:
         error = max(error, float(ratios.std(ddof=1)) / math.sqrt(count))
     return LaunchRatio(float(ratios.mean()), error, count - 1, count)
+
+
+def after_looks(found: PairedRatio) -> PairedRatio:
+    """``found`` where a rule looked after each launch whether the interval was narrow enough.
+
+    Such a rule ends where the launches happen to lie close together, so that their spread says too
+    little: the plain interval covers 92 % and calls 2 of 100 equal pairs different. An error larger
+    by `_LOOKS` makes that 95 % and 1 of 100 in the worst case simulated.
+    """
+    if len(found.launches) < 2:
+        return found
+    return msgspec.structs.replace(found, error=_LOOKS * found.error)
 
 
 def estimate_of(

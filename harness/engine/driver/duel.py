@@ -31,6 +31,7 @@ from harness.engine.driver.metering import MOST_LAUNCHES as MOST_METERED
 from harness.engine.driver.metering import Metering, pairs_of
 from harness.engine.driver.placement import booted, place, stand_aside
 from harness.engine.driver.process import WorkerProcess
+from harness.engine.driver.room import Room
 from harness.engine.driver.rounds import Rules, SideFailed, Taking, Turned, orders
 from harness.engine.driver.signals import Interrupt, interruptible
 from harness.engine.driver.sinks import Sink
@@ -39,6 +40,7 @@ from harness.engine.outcome.joules import stretch_energies
 from harness.engine.wire.messages import Job, Turns
 from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed, UsageError
 from harness.host.files import write_atomically
+from harness.host.memory import available_bytes
 from harness.machine import one_cpu_a_core, usable_cpus
 from harness.maybe import Unavailable
 from harness.models import Prepared
@@ -53,9 +55,9 @@ class RunSinks(Protocol):
     def __call__(self, folder: Path, spec: RunSpec) -> Sequence[Sink]: ...
 
 
-LEAST_LAUNCHES, MOST_LAUNCHES = 5, 15
+LEAST_LAUNCHES, MOST_LAUNCHES = 5, 20
 WRITE_EVERY_S = 2.0
-FLOOR_S, CAP_S = 1.0, 8.0  # of the turns of one launch, all variants together
+FLOOR_S, CAP_S = 0.5, 8.0  # of the turns of one launch, all variants together
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,9 +190,14 @@ class _Duel:
         self._follow(0, "preparing")
         for conductor in self._conductors:
             self._prepared.append(conductor.prepare())
+        self._room.before_any(available_bytes())
         self._interrupt.measuring = True
-        with stand_aside(self._conductors[0].placement), self._ahead:
-            ended = self._measure()
+        try:
+            with stand_aside(self._conductors[0].placement), self._ahead:
+                ended = self._measure()
+        except UsageError:  # the first that was loaded showed that they do not all fit
+            self._leave_nothing()
+            raise
         self._refuse_what_never_began()
         return self._finish(ended)
 
@@ -198,6 +205,11 @@ class _Duel:
         """Leave nothing behind, unless something may have been measured."""
         if all(conductor.discard() for conductor in self._conductors):
             self.folder.discard()
+
+    @property
+    def _room(self) -> Room:
+        artifacts = [one.artifact for one in self._prepared]
+        return Room(self._names, artifacts, self._conductors[0].spec.device)
 
     # -- launches -------------------------------------------------------------------------------
 
@@ -252,6 +264,8 @@ class _Duel:
         )
         try:
             for number, side in enumerate(sides):
+                if not index and number == 1:
+                    self._room.after_the_first(sides[0].record, available_bytes())
                 if index or number:  # those of the first launch import at first
                     self._ahead.start(wanted=index + 1 < self._rules.most_launches)
                 self._step(side, partial(side.come_up, self._job(number)))
@@ -345,11 +359,14 @@ class _Duel:
         for conductor in self._conductors:
             first = conductor.evidence.launches[0]
             if isinstance(first.raised, BackendUnavailable) and not first.memory:
-                for one in self._conductors:
-                    one.observer.let_go()
-                    one.journal.close()
-                shutil.rmtree(self.folder.path, ignore_errors=True)
+                self._leave_nothing()
                 raise first.raised
+
+    def _leave_nothing(self) -> None:
+        for one in self._conductors:
+            one.observer.let_go()
+            one.journal.close()
+        shutil.rmtree(self.folder.path, ignore_errors=True)
 
     def _finish(self, ended: Ended) -> DuelOutcome:
         runs = tuple(conductor.finish() for conductor in self._conductors)

@@ -61,6 +61,8 @@ class Observer(Protocol):
 class Launch(Watch):
     """Conducts one worker."""
 
+    warm_up_tick_s = TICK_S  # how often it looks whether latencies are steady
+
     def __init__(
         self,
         spec: RunSpec,
@@ -167,7 +169,7 @@ class Launch(Watch):
 
         timeline = self.worker.timeline
         while timeline.command < WINDOW:
-            self._pump(TICK_S)
+            self._pump(self.warm_up_tick_s)
             elapsed_s = (self._clock() - self.phase_began_ns) / 1e9
             starts, ends = self.record.recorders[0].all()
             if not len(ends):

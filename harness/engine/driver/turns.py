@@ -39,6 +39,7 @@ class Taken(NamedTuple):
 class TurnLaunch(Launch):
     """Conducts one worker, one turn at a time. What ends it early stands in its record."""
 
+    warm_up_tick_s = 0.03  # of many short launches
     _parts: list[tuple[Times, Times]]  # of the turn, as they came
     _stopped: tuple[int, int | None] | None = None  # when, and its processor time until then
 

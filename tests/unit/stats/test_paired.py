@@ -10,7 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.errors import NothingComparable
-from harness.stats.paired import LaunchRatio, PairedRatio, of_launch, over_launches
+from harness.stats.paired import (
+    LaunchRatio,
+    PairedRatio,
+    after_looks,
+    of_launch,
+    over_launches,
+)
 
 Floats = NDArray[np.float64]
 
@@ -134,3 +140,33 @@ def test_the_interval_covers_the_ratio(machine: Machine, heavy: bool, unequal: b
     found = [duel(rng, machine, heavy, unequal, 5, 0.02) for _ in range(100)]
     covered = sum(abs(one.log_ratio - 0.02) <= one.half_width for one in found)
     assert covered >= 89
+
+
+def _until_narrow(rng: np.random.Generator, goal: float, most: int) -> tuple[PairedRatio, bool]:
+    """A duel of nothing, which ends when it is known to ``goal``; and whether the plain interval
+    covered as well where that would have ended."""
+    found: list[LaunchRatio] = []
+    plain = None
+    while len(found) < most:
+        found.append(LaunchRatio(float(rng.normal(0.0, 0.016)), 0.001, 2, 12))
+        whole = over_launches(found)
+        if plain is None and len(found) >= 5 and whole.half_width <= goal:
+            plain = abs(whole.log_ratio) <= whole.half_width
+        if len(found) >= 5 and after_looks(whole).half_width <= goal:
+            break
+    return after_looks(over_launches(found)), plain is not False
+
+
+def test_looking_after_each_launch_costs_no_coverage() -> None:
+    rng = np.random.default_rng(5)
+    ended = [_until_narrow(rng, 0.01, 20) for _ in range(600)]
+    covered = sum(abs(one.log_ratio) <= one.half_width for one, _ in ended)
+    assert covered >= 0.935 * 600  # 95 %, less what 600 trials can tell
+    assert covered > sum(plain for _, plain in ended)  # which is too few
+
+
+def test_one_launch_was_not_looked_at() -> None:
+    one = over_launches([LaunchRatio(0.1, 0.01, 3, 16)])
+    assert after_looks(one) == one
+    two = over_launches([LaunchRatio(0.1, 0.01, 3, 16), LaunchRatio(0.2, 0.01, 3, 16)])
+    assert after_looks(two).error == pytest.approx(1.2 * two.error)
