@@ -251,7 +251,7 @@ def test_the_window_flags_are_of_a_launchs_turns() -> None:
     fixed = rules_of(parse({"duration_s": "3"}), None)
     assert (fixed.goal, fixed.floor_s, fixed.cap_s, fixed.most_launches) == (None, 3.0, 3.0, 5)
     capped = rules_of(parse({"max_duration_s": "1", "precision_goal": "2%"}), 7)
-    assert (capped.goal, capped.floor_s, capped.cap_s) == (0.02, 1.0, 1.0)
+    assert (capped.goal, capped.floor_s, capped.cap_s) == (0.02, 0.5, 1.0)
     assert (capped.least_launches, capped.most_launches) == (7, 7)
     with pytest.raises(UsageError, match="counts rounds"):
         rules_of(parse({"iterations": "5"}), None)
