@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from harness.cli.output import print_json
 from harness.cli.tell import tell
+from harness.maybe import Maybe, Unavailable
 
 if TYPE_CHECKING:
+    from harness.compare.operator_changes import OperatorChange
     from harness.compare.package_search import PackageCulprit
     from harness.stats.paired import PairedRatio
 
@@ -31,11 +34,13 @@ def bisect(
     from harness.sweep.packages import parse_range, versions_between
 
     low, high = parse_range(distribution, versions)
+    duels = _Duels(distribution, {**values, "out": results})
     between = versions_between(distribution, low, high)
     if not as_json:
         tell(f"{len(between)} versions: {', '.join(between)}", prefix="")
-    duels = _Duels(distribution, {**values, "out": results})
     found = search(distribution, between, duels)
+    if found.version:
+        found = msgspec.structs.replace(found, operators=duels.changes)
     if as_json:
         print_json(found)
     else:
@@ -51,17 +56,22 @@ class _Duels:
 
     def __init__(self, distribution: str, values: dict[str, Any]) -> None:
         from harness.spec.variants import twins
+        from harness.sweep.packages import refuse_stranger
 
         self._distribution = distribution
-        self._spec = twins(values).specs[0]
+        # no meter has a part in it
+        self._spec = msgspec.structs.replace(twins(values).specs[0], sample_rate_hz=0.0)
+        refuse_stranger(distribution, self._spec.backend)
         self.folders: list[Path] = []
+        # of the last two that were duelled alone: in the end, those of the answer
+        self.changes: Maybe[tuple[OperatorChange, ...]] = Unavailable("nothing was duelled")
 
     def __call__(self, versions: Sequence[str]) -> Sequence[PairedRatio]:
+        from harness.compare.operator_changes import operator_changes
         from harness.compare.paired import ratio_of
         from harness.engine.driver.duel import duel, rules_of
         from harness.engine.driver.homes import home
         from harness.errors import MeasurementFailed
-        from harness.maybe import Unavailable
         from harness.sweep.packages import folder_of
 
         tell(f"{self._distribution} {', '.join(versions)}: taking turns", prefix="")
@@ -69,8 +79,9 @@ class _Duels:
             home(sys.executable, self._spec.backend, [str(folder_of(self._distribution, one))])
             for one in versions
         ]
-        outcome = duel([self._spec] * len(versions), versions, rules_of(self._spec, None),
-                       homes=homes)  # fmt: skip
+        alone = len(versions) == 2
+        spec = msgspec.structs.replace(self._spec, operators=alone)
+        outcome = duel([spec] * len(versions), versions, rules_of(spec, None), homes=homes)
         self.folders.append(outcome.folder)
         if outcome.paired.ended == "interrupted":
             raise KeyboardInterrupt
@@ -79,6 +90,8 @@ class _Duels:
                 outcome.paired.problem or "a version could not be measured",
                 f"see {outcome.folder}; leave that version out of the range",
             )
+        if alone:
+            self.changes = operator_changes(*(run.result.operators for run in outcome.runs))
         ratios = [ratio_of(outcome.launches, index) for index in range(1, len(versions))]
         return [one for one in ratios if not isinstance(one, Unavailable)]
 

@@ -17,7 +17,9 @@ from typing import Literal
 
 import msgspec
 
+from harness.compare.operator_changes import OperatorChange
 from harness.errors import NothingComparable
+from harness.maybe import Maybe, Unavailable
 from harness.stats.distributions import student_t_cdf
 from harness.stats.paired import PairedRatio
 
@@ -52,6 +54,8 @@ class PackageCulprit(msgspec.Struct, frozen=True, kw_only=True):
     error: float
     whole: bool  # it explains the change between the ends
     steps: tuple[Step, ...]
+    # of ``version`` against ``before``, those that changed as the whole did
+    operators: Maybe[tuple[OperatorChange, ...]] = Unavailable("no operators were compared")
 
 
 def search(distribution: str, versions: Sequence[str], duel: Duel) -> PackageCulprit:

@@ -62,7 +62,7 @@ def _gross(energy: Energy) -> Maybe[Spread]:
 
 def _net(energy: Energy) -> Maybe[Spread]:
     source = energy.sources.get(energy.primary)
-    return energy.joules_per_inference if source is None else source.net_j_per_inference  # type: ignore[return-value]
+    return energy.joules_per_inference if source is None else source.net_j_per_inference
 
 
 def _paired(a: Stretches, b: Stretches, of_a: Result, of_b: Result) -> Maybe[PairedEnergy]:

@@ -14,15 +14,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
+from harness import registry
 from harness.errors import UsageError
 from harness.host.cache_root import default_root
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.!+_-]*")
 _TIMEOUT_S = 900.0
-_QUIET = ("--disable-pip-version-check", "--no-input")
+_QUIET = ("--disable-pip-version-check", "--no-input", "--retries", "1")
+_UNREACHABLE = ("connection broken", "NewConnectionError", "Temporary failure in name resolution")
 
 
 def parse_range(distribution: str, text: str) -> tuple[str, str]:
@@ -52,6 +55,42 @@ def versions_between(distribution: str, low: str, high: str) -> list[str]:
     first, last = known.index(low), known.index(high)
     found = known[min(first, last) : max(first, last) + 1]
     return found if first < last else found[::-1]
+
+
+def refuse_stranger(distribution: str, backend: str) -> None:
+    """Raise `UsageError` for a distribution that the workers of ``backend`` have no use for.
+
+    Those are what the backend says it is made of, and what these require; a backend that says
+    nothing may use any.
+    """
+    roots = registry.declared(backend).distributions
+    if not roots:
+        return
+    known = {_plain(name) for name in roots}
+    waiting = [name for name in roots if _version(name) is not None]
+    while waiting:
+        for text in metadata.requires(waiting.pop()) or ():
+            name = re.match(r"[A-Za-z0-9._-]+", text)
+            if name and "extra ==" not in text and _plain(name[0]) not in known:
+                known.add(_plain(name[0]))
+                waiting += [name[0]] if _version(name[0]) is not None else []
+    if _plain(distribution) not in known:
+        raise UsageError(
+            f"--package {distribution}: the {backend} backend is made of {', '.join(roots)} and "
+            "what they require, and that is no part of it",
+            "name one of these, or another --backend",
+        )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def folder_of(distribution: str, version: str) -> Path:
@@ -101,6 +140,11 @@ def _pip(*words: str) -> str:
     if done.returncode:
         lines = [one for one in done.stderr.splitlines() if one.startswith("ERROR")]
         told = (lines or done.stderr.splitlines() or ["it says nothing"])[-1]
+        if any(text in done.stderr for text in _UNREACHABLE):
+            raise UsageError(
+                f"pip {words[0]}: the package index cannot be reached",
+                "look at the network and pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS)",
+            )
         if "No module named pip" in done.stderr:
             told = f"this environment has none: {sys.executable} -m ensurepip"
         raise UsageError(f"pip {' '.join(words[:2])} failed", told.removeprefix("ERROR: "))

@@ -114,10 +114,10 @@ def _joules(energy: PairedEnergy) -> str:
 def _with_interval(name: str, ratio: Maybe[float], interval: Maybe[tuple[float, float]]) -> str:
     if isinstance(ratio, Unavailable):
         return f"{name} n/a ({plain(ratio.reason)})"
-    known = not isinstance(interval, Unavailable)
-    return f"{name} {number(ratio)}" + (
-        f" [{number(interval[0])}, {number(interval[1])}]" if known else ", no interval"
-    )
+    told = "no interval"
+    if not isinstance(interval, Unavailable):
+        told = f"[{number(interval[0])}, {number(interval[1])}]"
+    return f"{name} {number(ratio)} {told}"
 
 
 def _table(variants: Sequence[Variant], results: Sequence[Result]) -> RenderableType:

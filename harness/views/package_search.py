@@ -6,9 +6,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.compare.package_search import PackageCulprit, Step
+from harness.maybe import Unavailable, explain
 from harness.views.duel import half_width, ratio_text
 from harness.views.terminal import render_table
-from harness.views.text import plain
+from harness.views.text import number, plain, scale_ms
 
 Ratio = tuple[float, float, float]
 
@@ -17,7 +18,30 @@ def render_package(found: PackageCulprit) -> RenderableType:
     """The answer in a sentence, and the steps to it."""
     rows = [row for step in found.steps for row in _rows(step)]
     table = render_table(("version", "time of the first", "95 %", "is", "wrong by chance"), rows)
-    return Group(Text(_sentence(found), style="bold"), Text(""), table, Text(""))
+    parts: list[RenderableType] = [Text(_sentence(found), style="bold"), Text(""), table, Text("")]
+    if found.version:
+        parts += [*_operators(found), Text("")]
+    return Group(*parts)
+
+
+def _operators(found: PackageCulprit) -> list[RenderableType]:
+    if isinstance(found.operators, Unavailable):
+        return [Text(f"operators: {plain(explain(found.operators))}", style="dim")]
+    if not found.operators:
+        return [Text("operators: none of them changed as the whole did", style="dim")]
+    factor, unit = scale_ms(max(max(one.before_ms, one.after_ms) for one in found.operators))
+    rows = [
+        (
+            plain(one.type),
+            plain(one.name) or "all others of this type",
+            f"{number(one.before_ms / factor)} {unit}",
+            f"{number(one.after_ms / factor)} {unit}",
+            "yes" if one.proven else "not known",
+        )
+        for one in found.operators
+    ]
+    head = ("operator", "name", plain(found.before), plain(found.version), "beyond its scatter")
+    return [render_table(head, rows)]
 
 
 def _sentence(found: PackageCulprit) -> str:

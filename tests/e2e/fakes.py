@@ -78,3 +78,13 @@ def _fail(how: str) -> None:
 def open_beacon(path: Path) -> mmap.mmap:
     with path.open("r+b") as file:
         return mmap.mmap(file.fileno(), STAMP.size)
+
+
+class Versioned(Fake):
+    """As slow as the installed version of the distribution ``planted`` says: its ``WAIT_US``."""
+
+    def prepare(self, artifact: Artifact, inputs: Arrays, options: SessionOptions) -> FakeSession:
+        import planted  # type: ignore[import-not-found]
+
+        given = {**options.options, "latency_us": str(planted.WAIT_US)}
+        return super().prepare(artifact, inputs, msgspec.structs.replace(options, options=given))

@@ -11,7 +11,12 @@ import pytest
 
 from harness.engine.driver.homes import environment, home
 from harness.errors import UsageError
-from harness.sweep.packages import folder_of, parse_range, versions_between
+from harness.sweep.packages import (
+    folder_of,
+    parse_range,
+    refuse_stranger,
+    versions_between,
+)
 
 
 def wheel(folder: Path, version: str) -> None:
@@ -60,6 +65,26 @@ def test_what_pip_cannot_install_is_refused_and_leaves_nothing(wheels: Path) -> 
     with pytest.raises(UsageError, match="pip install"):
         folder_of("planted", "3.0")
     assert list((wheels.parent / "cache" / "packages").iterdir()) == []
+
+
+def test_an_index_that_cannot_be_reached_is_called_that(
+    wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nobody listens there
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    with pytest.raises(UsageError, match="the package index cannot be reached") as refused:
+        versions_between("planted", "1.9", "1.11")
+    assert "PIP_INDEX_URL" in refused.value.remedy
+
+
+def test_what_is_no_part_of_the_backend_is_refused() -> None:
+    refuse_stranger("onnxruntime", "onnxruntime")
+    refuse_stranger("NumPy", "onnxruntime")  # which it requires
+    refuse_stranger("anything", "harness.testing.fake_backend:FakeBackend")  # which says nothing
+    with pytest.raises(UsageError, match="made of onnxruntime, onnxruntime-gpu"):
+        refuse_stranger("rich", "onnxruntime")
 
 
 @pytest.mark.parametrize("text", ["1.0", "..", "1.0..", "1.0..1.0", "-r..2", "1 ..2", "1.0..--x"])
