@@ -206,7 +206,7 @@ def with_turns_of(turn_ms: int) -> None:
     from harness.cli.entry import console
     from harness.engine.driver import rounds
 
-    rounds.block_ns = lambda latency_ns, left_out: turn_ms * 1_000_000
+    vars(rounds)["block_ns"] = lambda latency_ns, left_out: turn_ms * 1_000_000
     console()
 
 
