@@ -47,6 +47,7 @@ from harness.protocols import (
     Artifact,
     Available,
     Description,
+    IdleLoad,
     ProfiledInferences,
     RoofLoad,
     SessionOptions,
@@ -107,6 +108,11 @@ class OnnxRuntimeBackend:
         from harness.backends.onnxruntime.roofs import roof_loads
 
         return roof_loads(OnnxRuntimeBackend, precision, options)
+
+    def idle_load(self, options: SessionOptions) -> IdleLoad:
+        from harness.backends.onnxruntime.roofs import idle_load
+
+        return idle_load(OnnxRuntimeBackend, options)
 
 
 def _cuda_availability(device: str) -> Available | Unavailable:

@@ -6,12 +6,22 @@ is a chain of elementwise operators, so that the call itself weighs nothing.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.protocols import Artifact, Backend, RoofLoad, SessionOptions, TensorSpec
+from harness.protocols import (
+    Artifact,
+    Backend,
+    IdleLoad,
+    OperatorProfiled,
+    RoofLoad,
+    SessionOptions,
+    TensorSpec,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +30,7 @@ _PRODUCTS = (384, 1024)  # rows, columns and inner dimension
 _CHANNELS, _SIDE = 256, 28  # of a 3 x 3 convolution
 _COPIES = (1 << 18, 1 << 21, 1 << 24, 1 << 27)  # bytes read and written by one operator
 _CHAIN = 16
+_IDLE = 64  # operators that compute next to nothing
 
 
 def roof_loads(
@@ -69,6 +80,33 @@ def _copies(backend: Callable[[], Backend], options: SessionOptions) -> Iterator
             f"copy {moved >> 10} KiB", "memory", "fp32", _CHAIN * moved, moved,
             _starter(backend, options, nodes, shape, None, shape, "fp32"),
         )  # fmt: skip
+
+
+def idle_load(backend: Callable[[], Backend], options: SessionOptions) -> IdleLoad:
+    """A chain of operators on one element each."""
+    import numpy as np
+    from onnx import helper
+
+    names = ["x", *(f"t{i}" for i in range(_IDLE - 1)), "y"]
+    nodes = [
+        helper.make_node(("Neg", "Abs")[i % 2], [names[i]], [names[i + 1]]) for i in range(_IDLE)
+    ]
+    x = np.ones(1, np.float32)
+    # the profiled session loads the file anew: it lies there as long as the load is held
+    folder = tempfile.mkdtemp(prefix="harness-idle-")
+    path = Path(folder, "idle.onnx")
+    path.write_bytes(_model(nodes, x, None, x.shape, "fp32"))
+    spec = TensorSpec("x", "float32", x.shape)
+    artifact = Artifact("onnx", str(path), "idle", "fp32", str(path), 0, (spec,))
+    session = backend().prepare(artifact, {"x": x}, options)
+
+    def run() -> None:
+        session.enqueue()
+        session.synchronize()
+
+    weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
+    assert isinstance(session, OperatorProfiled)
+    return IdleLoad(run, session.profile_operators)
 
 
 def _starter(

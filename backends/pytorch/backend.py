@@ -48,6 +48,7 @@ from harness.protocols import (
     Artifact,
     Available,
     Description,
+    IdleLoad,
     ProfiledInferences,
     RoofLoad,
     SessionOptions,
@@ -130,6 +131,12 @@ class PyTorchBackend:
         from harness.backends.pytorch.roofs import roof_loads
 
         return roof_loads(place(options), precision, options)
+
+    def idle_load(self, options: SessionOptions) -> IdleLoad:
+        from harness.backends.pytorch.module import place
+        from harness.backends.pytorch.roofs import idle_load
+
+        return idle_load(place(options))
 
     def _load(self, artifact: Artifact, options: SessionOptions) -> Loaded:
         key = msgspec.json.encode((artifact, options))

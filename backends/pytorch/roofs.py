@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from harness.protocols import RoofCall, RoofLoad, SessionOptions
+from harness.protocols import IdleLoad, RoofCall, RoofLoad, SessionOptions
 
 _PRODUCTS = (384, 1024)
 _PRODUCTS_ON_DEVICE = (1024, 4096, 8192)  # smaller ones leave most of a GPU idle
@@ -18,6 +18,7 @@ _CHANNELS, _SIDE = 256, 28
 _IMAGES_ON_DEVICE = 64
 _COPIES = (1 << 18, 1 << 21, 1 << 24, 1 << 27)
 _CHAIN = 16
+_IDLE = 64  # operators that compute next to nothing
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
@@ -29,6 +30,23 @@ def roof_loads(device: Any, precision: str, options: SessionOptions) -> list[Roo
         if kind in _BYTES and not (kind == "int8" and device.type != "cpu"):
             found += _compute(device, kind)
     return found
+
+
+def idle_load(device: Any) -> IdleLoad:
+    """A chain of operators on one element each; on a device their kernels' times are not the
+    host's, which alone is slowed."""
+    import torch
+
+    from harness.backends.pytorch.profile import profile_operators
+
+    x = torch.ones(1, device=device)
+
+    def run() -> None:
+        with torch.inference_mode():
+            for _ in range(_IDLE):
+                torch.neg(x)
+
+    return IdleLoad(run, lambda inferences: profile_operators(run, None, inferences))
 
 
 def _compute(device: Any, precision: str) -> Iterator[RoofLoad]:

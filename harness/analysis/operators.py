@@ -23,6 +23,7 @@ from harness.analysis.roofline import model_at_roof, placed
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import ProfiledInferences
 from harness.records.operators import (
+    NO_COST,
     LaunchOperators,
     Operator,
     Operators,
@@ -41,9 +42,13 @@ _WITHIN = "within one process, blind to what differs between processes"
 
 
 def of_launch(
-    found: ProfiledInferences, plain_ms: float, roofs: Maybe[tuple[Roof, ...]]
+    found: ProfiledInferences,
+    plain_ms: float,
+    roofs: Maybe[tuple[Roof, ...]],
+    profiler_ms: Maybe[float] = NO_COST,
 ) -> LaunchOperators:
-    """What one launch shows; ``plain_ms`` is the median of inferences without the profiler."""
+    """What one launch shows; ``plain_ms`` is the median of inferences without the profiler,
+    ``profiler_ms`` what that adds for each operator."""
     latency = np.asarray(found.latency_ms, dtype=np.float64)
     middle = _middle(latency)
     profiled = float(latency[middle].mean())
@@ -84,6 +89,7 @@ def of_launch(
         ),
         roofs=roofs,
         notes=found.notes,
+        profiler_ms=profiler_ms,
     )
 
 
@@ -145,9 +151,16 @@ def over_launches(found: Sequence[LaunchOperators], window_ms: Maybe[float]) -> 
         model=model_at_roof(rows, roofs),
         roofs=roofs,
         notes=tuple(notes),
+        resolution_ms=first.resolution_ms,
+        profiler_ms=_mean([one.profiler_ms for one in found]),
         method="means over the middle half of the profiled inferences; intervals "
         + ("between launches" if between else _WITHIN),
     )
+
+
+def _mean(values: Sequence[Maybe[float]]) -> Maybe[float]:
+    known = [one for one in values if not isinstance(one, Unavailable)]
+    return float(np.mean(known)) if known else values[0]
 
 
 def _merged(row: Operator, found: Sequence[LaunchOperators], profiled: float) -> Operator:

@@ -27,14 +27,16 @@ from harness.compare.match import (
     match,
     same_night,
 )
+from harness.compare.operators import OperatorChanges, compare_operators
 from harness.compare.paired import Paired
 from harness.compare.second_opinion import with_second_opinion
 from harness.compare.verdicts import MetricVerdict, Pairing, Settings, drafts, judge_all
-from harness.maybe import Unavailable
+from harness.maybe import Maybe, Unavailable
 from harness.records import notebook
 from harness.records.cell import cell_of
 from harness.records.figures import single
 from harness.records.metric import FIGURES, METRICS
+from harness.records.operators import NOT_PROFILED
 from harness.records.result import Result
 
 _TOGETHER = 0.5  # share of a machine's cells that move alike before the machine is suspected
@@ -72,6 +74,7 @@ class CellComparison(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[MetricVerdict, ...]
     one_night: bool | None  # None: a side is missing
     differences: dict[str, tuple[str, str]]
+    operators: Maybe[OperatorChanges] = NOT_PROFILED
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +148,8 @@ def _compared(
     always: Collection[str] = (),
 ) -> Comparison:
     rows, comparisons = _verdicts(matches, settings, other_hardware, always)
-    reports = tuple(_report(m, judged) for m, judged in zip(matches, rows, strict=True))
+    operators = compare_operators(matches, settings.alpha)
+    reports = tuple(map(_report, matches, rows, operators))
     return Comparison(
         a=names[0],
         b=names[1],
@@ -240,7 +244,9 @@ def _pairing(m: Match) -> Pairing:
     return Pairing(cell=m.cell, a=m.a, b=m.b)
 
 
-def _report(m: Match, rows: Sequence[MetricVerdict]) -> CellComparison:
+def _report(
+    m: Match, rows: Sequence[MetricVerdict], operators: Maybe[OperatorChanges]
+) -> CellComparison:
     either = m.b or m.a
     assert either is not None
     both = m.a is not None and m.b is not None
@@ -258,6 +264,7 @@ def _report(m: Match, rows: Sequence[MetricVerdict]) -> CellComparison:
         rows=tuple(rows),
         one_night=same_night(m.a, m.b) if finished and m.a and m.b else None,
         differences=differences(m.a.first, m.b.first) if m.a and m.b else {},
+        operators=operators,
     )
 
 

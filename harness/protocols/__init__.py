@@ -47,6 +47,8 @@ from harness.protocols.backends import (
     Unseen,
 )
 from harness.protocols.operators import (
+    Idled,
+    IdleLoad,
     OperatorProfiled,
     OperatorTimes,
     ProfiledInferences,
@@ -83,6 +85,8 @@ __all__ = [
     "DeviceMemory",
     "DeviceTimed",
     "Dim",
+    "IdleLoad",
+    "Idled",
     "Layer",
     "Layers",
     "Maybe",

@@ -92,3 +92,20 @@ class Roofed(Protocol):
     def roof_loads(self, precision: str, options: SessionOptions) -> Sequence[RoofLoad]:
         """In each precision that a run at ``precision`` computes in. Called after the window."""
         ...
+
+
+class IdleLoad(NamedTuple):
+    """Operators that compute next to nothing, one after the other: what their inference takes
+    longer under the profiler is the profiler's own doing."""
+
+    run: Callable[[], None]  # one inference, to its end
+    profile: Callable[[int], Maybe[ProfiledInferences]]  # so many, as `OperatorProfiled` does
+
+
+@runtime_checkable
+class Idled(Protocol):
+    """A backend that can run such a chain through its runtime."""
+
+    def idle_load(self, options: SessionOptions) -> IdleLoad:
+        """Called after the window."""
+        ...

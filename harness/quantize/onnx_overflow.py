@@ -22,7 +22,8 @@ import numpy as np
 from harness.quantize.onnx_graph import Graph
 
 _MOST, _LEAST = 32_767, -32_768
-_PRODUCTS = {"Conv": 0, "Gemm": None, "MatMul": 1}  # axis of the filters in the weights
+# axis of the filters in the weights
+_PRODUCTS = {"Conv": 0, "Gemm": None, "MatMul": 1, "QLinearConv": 0, "QLinearMatMul": 1}
 
 
 class Overflow(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,15 +55,18 @@ def _operands(graph: Graph, node: Any) -> tuple[str, Any] | None:
     """The quantized activation's name and the weights [filters, rest]; None for other types."""
     from onnx import numpy_helper
 
-    before = [graph.makers.get(name) for name in node.input[:2]]
-    if any(one is None or one.op_type != "DequantizeLinear" for one in before):
-        return None
-    activation, weight = (one.input[0] for one in before if one is not None)
+    if node.op_type.startswith("QLinear"):
+        activation, zero, weight = node.input[0], node.input[2], node.input[3]
+    else:
+        before = [graph.makers.get(name) for name in node.input[:2]]
+        if any(one is None or one.op_type != "DequantizeLinear" for one in before):
+            return None
+        activation, weight = (one.input[0] for one in before if one is not None)
+        quantizer = graph.makers.get(activation)
+        zero = quantizer.input[2] if quantizer is not None and len(quantizer.input) > 2 else ""
     if weight not in graph.constants or activation in graph.constants:
         return None
     weights = numpy_helper.to_array(graph.constants[weight])
-    quantizer = graph.makers.get(activation)
-    zero = quantizer.input[2] if quantizer is not None and len(quantizer.input) > 2 else ""
     signed = zero in graph.constants and graph.constants[zero].data_type == 3  # INT8
     if weights.dtype != np.int8 or signed or weights.ndim < 2:
         return None

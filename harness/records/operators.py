@@ -9,6 +9,7 @@ import msgspec
 from harness.maybe import Maybe, Unavailable
 
 NOT_PROFILED = Unavailable("not asked for", "--operators, or harness profile")
+NO_COST = Unavailable("this backend has no operators that compute nothing", "none needed")
 NO_ROOF = Unavailable("no roof was measured for it")
 
 Bound = Literal["compute", "memory"]
@@ -41,7 +42,12 @@ class Roof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AtRoof(msgspec.Struct, frozen=True, kw_only=True):
-    """``ms`` is what the work would take at the roof; ``share`` that over what it took."""
+    """``ms`` is what the work would take at the roof; ``share`` that over what it took.
+
+    In a drawing of the roofline, operations a byte against operations a second, the work stands at
+    ``intensity`` and `Operations.total` over the operator's own time, and the roof above it is
+    that over ``share``. ``per_s`` of an operator that is bound by memory counts bytes.
+    """
 
     bound: Bound
     ms: float
@@ -90,7 +96,8 @@ class Operators(msgspec.Struct, frozen=True, kw_only=True):
     """A session's operators, profiled after the timed window and never in it.
 
     ``plain_ms`` is the median of inferences before and after, without the profiler: ``slowdown``
-    is what it costs. ``window_ms`` is the median of the timed window.
+    is what it costs. ``window_ms`` is the median of the timed window. ``profiler_ms`` is what the
+    profiler adds for each operator by itself, measured on operators that compute next to nothing.
     """
 
     profiler: str
@@ -106,6 +113,8 @@ class Operators(msgspec.Struct, frozen=True, kw_only=True):
     roofs: Maybe[tuple[Roof, ...]] = NO_ROOF
     notes: tuple[str, ...] = ()
     method: str = ""
+    resolution_ms: float = 0.0  # of the profiler's clock
+    profiler_ms: Maybe[float] = NO_COST
 
 
 class LaunchOperators(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,3 +130,4 @@ class LaunchOperators(msgspec.Struct, frozen=True, kw_only=True):
     remainder: Remainder
     roofs: Maybe[tuple[Roof, ...]]
     notes: tuple[str, ...] = ()
+    profiler_ms: Maybe[float] = NO_COST

@@ -32,6 +32,7 @@ UNWATCHED = Unavailable(
 NOT_SERVED = Unavailable("requests came as fast as they were done", "--scenario server")
 NOT_SOUGHT = Unavailable("not asked for", "harness capacity")
 NOT_KEPT = Unavailable("this result does not say it of each launch", "measure again")
+NOT_OWN = Unavailable("asked of a quantized ONNX file of the user's own, on a CPU")
 NOT_REACHED = Unavailable("the run ended before this was measured", "see `error`")
 
 
@@ -85,6 +86,29 @@ class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
     top1_output: str = ""  # whose top-1 class was compared
 
 
+class Overflow(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer in which two products of 8 bits can add up to more than 16 bits hold.
+
+    ``reached``: the farthest that they can, in ``filters`` of all ``of`` filters, given the largest
+    quantized activation that was observed.
+    """
+
+    name: str
+    reached: int
+    filters: int
+    of: int
+    activation_max: int
+
+
+class Overflows(msgspec.Struct, frozen=True, kw_only=True):
+    """Layers whose answers may differ on x86 processors without VNNI, which add two neighbouring
+    products in 16 bits. ``here``: this processor is one. Without ``layers`` all are safe."""
+
+    layers: tuple[Overflow, ...]
+    samples: int  # that activations were observed on
+    here: bool
+
+
 class PrecisionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for and what truly ran."""
 
@@ -97,6 +121,7 @@ class PrecisionInfo(msgspec.Struct, frozen=True, kw_only=True):
     fp32_file_size_bytes: Maybe[int]
     size_ratio: Maybe[float]  # fp32 / this
     layers: Maybe[Layers] = NO_LAYERS
+    overflows: Maybe[Overflows] = NOT_OWN
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.compare.match import Side
+from harness.compare.operators import OperatorChanges
 from harness.compare.paired import Paired
 from harness.compare.undecided import Undecided, undecided
 from harness.compare.verdicts import MetricVerdict, NightSd, Settings
@@ -16,6 +17,8 @@ from harness.compression.entries import model_of
 from harness.compression.from_results import boarded
 from harness.compression.model import Board, Entry
 from harness.compression.pooled import Pooled
+from harness.maybe import Maybe
+from harness.records.operators import NOT_PROFILED
 from harness.records.result import Check, Machine, Result
 from harness.stats.two_samples import MIN_LAUNCHES
 
@@ -34,6 +37,7 @@ class Judged(NamedTuple):
     rows: tuple[MetricVerdict, ...]
     refusal: str = ""
     paired: Paired | None = None  # of the duel that measured both
+    operators: Maybe[OperatorChanges] = NOT_PROFILED
 
 
 class Report(NamedTuple):
@@ -95,7 +99,7 @@ def _judged(pool: Pooled) -> Iterator[Judged]:
             continue
         rows = tuple(row for row in cell.rows if row.metric in JUDGED)
         yield Judged(entry, reference, rows, "" if rows else cell.reason,
-                     pool.paired.get(entry.run))  # fmt: skip
+                     pool.paired.get(entry.run), cell.operators)  # fmt: skip
 
 
 def machines(results: Sequence[Result]) -> list[tuple[Machine, list[Result]]]:

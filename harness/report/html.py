@@ -19,6 +19,7 @@ from harness.report import evidence
 from harness.report import sections as parts
 from harness.report.bundle import bundle
 from harness.report.gather import Report
+from harness.report.operators import operators
 from harness.version import __version__
 from harness.views.markup import Html, h, json_block, raw, script
 
@@ -29,6 +30,7 @@ _SECTIONS = (
     ("caveats", "Caveats", evidence.caveats),
     ("certain", "Is the difference certain?", evidence.certain),
     ("aurora", "AURORA scores", parts.aurora),
+    ("operators", "Where the time goes", operators),
     ("validity", "Validity checks", evidence.validity),
     ("method", "Machine and method", evidence.method),
     ("missing", "What is missing, and why", evidence.missing),

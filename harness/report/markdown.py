@@ -23,12 +23,16 @@ from harness.views.compression import (
     setting_of,
 )
 from harness.views.markdown import table_line
+from harness.views.operators_compared import change_texts, headline, shown
 from harness.views.text import number, plain
 
 LIMIT = 60_000  # characters; GitHub takes 65,536 in a comment
 _LONGEST_TEXT = 300  # of one text that is not ours
 _LONGEST_PART = 14_000  # of a table or list
-_LEFT = ("model", "precision", "runtime", "status", "comparison", "quantity", "verdict")
+_LEFT = (
+    "model", "precision", "runtime", "status", "comparison", "quantity", "verdict", "operators of",
+    "operator",
+)  # fmt: skip
 
 
 def render(report: Report) -> bytes:
@@ -44,6 +48,10 @@ def render(report: Report) -> bytes:
         _table(
             ("comparison", "quantity", "ratio", "95 % interval", "verdict"),
             (line for judged in report.judged for line in _verdicts(judged)),
+        ),
+        _table(
+            ("operators of", "operator", "A", "B", "ratio", "95 % interval", "verdict"),
+            (line for judged in report.judged for line in _operators(judged)),
         ),
         escape(f"{report.undecided}." if str(report.undecided) else ""),
         _list("Caveats", (f"**{escape(a)}**: {escape(b)}" for a, b in reports.caveats(report))),
@@ -87,6 +95,18 @@ def _verdicts(judged: Judged) -> Iterable[Sequence[str]]:
         yield name, "all", "", "", f"not comparable: {judged.refusal}"
     for row in judged.rows:
         yield name, FIGURES[row.metric].title, *_ratio(row)
+
+
+def _operators(judged: Judged) -> Iterable[Sequence[str]]:
+    """Those that changed, by name; where none is certain, the largest differences as such."""
+    found, entry = judged.operators, judged.entry
+    if isinstance(found, Unavailable):
+        return
+    name = f"{entry.model} {entry.precision} / {judged.reference.precision}"
+    for row in shown(found):
+        *texts, operator = change_texts(row)
+        yield name, operator, *texts
+    yield name, headline(found), "", "", "", "", ""
 
 
 def _ratio(row: MetricVerdict) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ from harness.records.metric import FIGURES
 from harness.records.result import Result
 from harness.spec import BY_NAME
 from harness.views.comparison_matrix import render_matrix
+from harness.views.operators_compared import render_changes
 from harness.views.terminal import style_of
 from harness.views.text import count, number, plain, quantity, subtitle, title
 
@@ -38,7 +39,7 @@ def render_pair(report: CellComparison, a: Result, b: Result) -> RenderableType:
     notes = [Text(text, style="dim") for text in _notes(report.rows)]
     if others := {k: v for k, v in report.differences.items() if k not in measured}:
         notes.append(Text(f"differs: {_listed(others)}", style="dim"))
-    return Group(*heading, Text(""), _table(report.rows), Text(""), *notes)
+    return Group(*heading, Text(""), _table(report.rows), Text(""), *notes, *render_changes(report))
 
 
 def render_sets(found: Comparison) -> RenderableType:
@@ -124,7 +125,7 @@ def _cell(report: CellComparison) -> list[RenderableType]:
     if report.rows:
         parts += [_table(report.rows), *(Text(t, style="dim") for t in _notes(report.rows))]
     parts += [Text(text, style="dim") for text in side_texts(report)]
-    return parts
+    return [*parts, *render_changes(report)]
 
 
 def _launches(report: CellComparison) -> str:

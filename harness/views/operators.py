@@ -114,6 +114,14 @@ def summary(found: Operators) -> Iterator[str]:
         f"the profiler slows it to {number(found.slowdown, 3)} of"
         f" {quantity(found.plain_ms, 'ms')} without{timed}"
     )
+    if (cost := present(found.profiler_ms)) is not None:
+        all_of_it = cost * sum(row.calls for row in found.rows)
+        added = found.profiled_ms - found.plain_ms
+        of = f" of the {quantity(added, 'ms')} more" if added > 0 else ""
+        yield (
+            f"of operators that compute nothing it adds {quantity(cost, 'ms')} to each: of these"
+            f" {quantity(all_of_it, 'ms')}{of}"
+        )
     yield f"by {found.profiler}; {count(found.inferences, 'inference')}; {found.method}"
     model = found.model
     if isinstance(model, Unavailable):

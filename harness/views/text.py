@@ -24,6 +24,7 @@ from harness.records.result import (
     LatencyStats,
     Memory,
     OutputFidelity,
+    Overflows,
     PrecisionInfo,
     Result,
     Serving,
@@ -311,12 +312,30 @@ def _precision(precision: PrecisionInfo) -> Iterator[tuple[str, str, str]]:
             yield from _cost(made.cost)
         if made.proof is not None:
             yield from _proof(made.proof)
+    if not isinstance(precision.overflows, Unavailable):
+        yield _overflows(precision.overflows)
     yield "file", size(precision.file_size_bytes), _size_note(precision)
     if isinstance(precision.fidelity, Unavailable):
         if precision.requested != "fp32":
             yield "fidelity", "n/a", why(precision.fidelity)
     else:
         yield from _fidelity(precision.fidelity)
+
+
+def _overflows(found: Overflows) -> tuple[str, str, str]:
+    """Which layers may answer otherwise on another processor."""
+    on = f"by weights and the activations of {count(found.samples, 'sample')}"
+    if not found.layers:
+        return "16-bit sums", "safe", f"no two products leave 16 bits, {on}"
+    ordered = sorted(found.layers, key=lambda one: -abs(one.reached))
+    named = [
+        f"{plain(one.name)} ({one.reached}, {one.filters} of {one.of} filters)"
+        for one in ordered[:_LAYERS_SHOWN]
+    ]
+    more = [f"{len(ordered) - _LAYERS_SHOWN} more"] if len(ordered) > _LAYERS_SHOWN else []
+    here = "as this one is" if found.here else "this one has it"
+    note = f"can overflow on x86 without VNNI ({here}), {on}: {', '.join(named + more)}"
+    return "16-bit sums", count(len(ordered), "layer"), note
 
 
 def _cost(cost: QuantizationCost) -> Iterator[tuple[str, str, str]]:

@@ -256,6 +256,7 @@ def _precision(evidence: Evidence) -> Maybe[records.PrecisionInfo]:
         fp32_file_size_bytes=reference.size_bytes if reference else no_reference,
         size_ratio=reference.size_bytes / artifact.size_bytes if reference else no_reference,
         layers=verified.description.layers if verified else NOT_REACHED,
+        overflows=verified.overflows if verified else NOT_REACHED,
     )
 
 

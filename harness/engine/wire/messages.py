@@ -37,7 +37,7 @@ import msgspec
 from harness.maybe import Maybe, Unavailable, decode
 from harness.protocols import Artifact, Description, SessionOptions
 from harness.records.operators import LaunchOperators
-from harness.records.result import NOT_REACHED, Accuracy, Fidelity
+from harness.records.result import NOT_OWN, NOT_REACHED, Accuracy, Fidelity, Overflows
 
 T = TypeVar("T")
 PROTOCOL = 1  # raised with every change that a worker of another release would misread
@@ -151,6 +151,7 @@ class Verified(msgspec.Struct, frozen=True):
     accuracy: Maybe[Accuracy] | None = None
     # outputs after the window that are others on the same inputs bound anew
     changed: Maybe[tuple[str, ...]] = NOT_REACHED
+    overflows: Maybe[Overflows] = NOT_OWN
 
 
 def unverified(why: Unavailable) -> Verified:

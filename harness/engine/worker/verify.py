@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from harness.analysis.accuracy import Scores, accuracy, find_scores
 from harness.analysis.fidelity import fidelity_of
 from harness.engine.wire.messages import Drawn, Job, Looked, Verified
+from harness.engine.worker.overflow import overflows_of
 from harness.engine.worker.repeat import changed_outputs, differing
 from harness.errors import HarnessError
 from harness.maybe import Maybe, Unavailable
@@ -59,12 +60,14 @@ def verify(backend: Backend, session: Session, job: Job) -> Verified:
             looked = _join(looked, _look(session, whole))
     bad = _unfit(whole, looked)
     scores = _scores(job, by_row, batches)
+    kinds = described.operators
     return Verified(
         described,
         looked,
         bad or _fidelity(backend, job, session, whole, batches, scores),
         bad or _accuracy(job, scores, batches),
         changed,
+        _attempt(lambda: overflows_of(job, kinds, batches), "its sums cannot be bounded"),
     )
 
 
@@ -154,6 +157,12 @@ class Batches:
         flat = {n: np.concatenate([array.ravel() for array in parts[n]]) for n in others}
         by_row = {n: np.concatenate(arrays) for n, arrays in parts.items() if n not in others}
         return by_row, flat
+
+    def feeds(self, most: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """The first batches by input name, at most ``most`` of them."""
+        for first in range(0, self.count, self._size)[:most]:
+            rows = np.arange(first, first + self._size) % self.count
+            yield {name: self._feed(name, rows) for name in self._inputs}
 
     def first(self, name: str, samples: NDArray[Any]) -> NDArray[Any]:
         """The first batch of one input."""

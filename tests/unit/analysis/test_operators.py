@@ -106,6 +106,11 @@ def test_the_sums_say_what_is_covered_and_what_the_profiler_costs() -> None:
     assert "3 operators 8.000 ms + remainder 2.000 ms of an inference of 10.00 ms" in text
     assert "slows it to 1.25 of 8.000 ms without; 8.200 ms in the timed window" in text
     assert "counted: 1.05 MOP floating point, 98.30 kB; 93.8% of the operators' time" in text
+    cost = msgspec.structs.replace(found, profiler_ms=0.25)
+    assert (
+        "of operators that compute nothing it adds 250.0 µs to each: of these 750.0 µs of the"
+        " 2.000 ms more" in "\n".join(summary(cost))
+    )
     rows = {row[-1]: row for row in table(found, 2, 1.0, "ms")}
     assert rows["1 operator more"][:2] == ("5.0%", "0.5000 ms")
     (softmax,) = (row for row in table(found, None, 1.0, "ms") if row[-1] == "c")

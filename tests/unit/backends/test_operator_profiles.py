@@ -292,3 +292,22 @@ def test_a_transformer_has_the_operations_of_its_formula() -> None:
     # four projections, two of four times the width, and two products of attention
     assert products == 2 * 2 * length * (12 * width**2 + 2 * length * width)
     assert "attention.query" in counts
+
+
+# -- what a profiler costs by itself --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "pytorch"])
+def test_a_chain_of_idle_operators_runs_and_is_profiled(name: str) -> None:
+    from harness import registry
+
+    if name == "pytorch":
+        pytest.importorskip("torch", reason="PyTorch is not installed")
+    else:
+        pytest.importorskip("onnx", reason="onnx is not installed")
+    load = registry.backend(name).idle_load(SessionOptions(threads=1))
+    load.run()
+    found = load.profile(5)
+    assert isinstance(found, ProfiledInferences)
+    assert sum(one.calls for one in found.operators) == 64
+    assert len(found.latency_ms) == 5

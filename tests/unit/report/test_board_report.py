@@ -13,6 +13,7 @@ import pytest
 
 from harness.cli.main import main
 from harness.maybe import Unavailable
+from harness.records.operators import Operator, Operators, Remainder
 from harness.records.result import Result
 from harness.report import html as report_html
 from harness.report import markdown as report_markdown
@@ -122,6 +123,38 @@ def test_the_page_holds_every_figure_without_a_script() -> None:
             "runs"} <= ids  # fmt: skip
     links = {a["href"] for tag, a in page.found if tag == "a"}
     assert {str(link)[1:] for link in links} <= ids
+
+
+def profiled(ms: float, precision: str, name: str) -> Result:
+    """One operator in five launches, and what is left."""
+    values = tuple(ms * (1 + i / 1000) for i in range(5))
+    absent = Unavailable("not counted here")
+    row = Operator(
+        name="c", type=EVIL, precision=precision, calls=1.0, ms=ms, ci95_ms=(ms, ms), share=0.75,
+        fused=("conv1",), operations=absent, bytes=absent, launches_ms=values,
+    )  # fmt: skip
+    found = Operators(
+        profiler="by hand", inferences=9, launches=5, profiled_ms=4 * ms / 3, plain_ms=ms,
+        slowdown=4 / 3, window_ms=ms, rows=(row,), model=absent,
+        remainder=Remainder(ms=ms / 3, ci95_ms=absent, share=0.25),
+    )  # fmt: skip
+    return launched(ms, precision, name, operators=found)
+
+
+def test_where_the_time_goes_is_a_table_with_its_remainder_and_what_changed() -> None:
+    report = report_of(profiled(3.0, "fp32", "2026-01-01"), profiled(1.0, "int8", "2026-01-02"))
+    page = shown(report_html.render(report))
+    assert "operators" in {attributes.get("id") for _, attributes in page.found}
+    text = page.text
+    for told in ("75.0%", "25.0%", "remainder", "1 of 1 changed", "conv1"):
+        assert told in text
+    assert "alert" not in {name for name, _ in page.found}
+    lines = report_markdown.render(report).decode().splitlines()
+    (line,) = (line for line in lines if "conv1" in line)
+    assert "0.333" in line
+    assert line.endswith("improved |")
+    none = shown(report_html.render(two()))
+    assert "operators" not in {attributes.get("id") for _, attributes in none.found}
 
 
 def test_the_page_fetches_nothing() -> None:
