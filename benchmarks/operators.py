@@ -19,8 +19,9 @@ import argparse
 import json
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,15 @@ from interleaved import counted, ratio
 from harness import registry
 from harness.analysis.operators import of_launch
 from harness.backends.onnxruntime.profile import read_events
-from harness.backends.pytorch.profile import _MARK as MARK
-from harness.backends.pytorch.profile import by_inference
 from harness.maybe import Unavailable
 from harness.models import prepare
 from harness.protocols import SessionOptions
-from harness.spec import RunSpec
+from harness.spec import parse
 
 INFERENCES = 60
 LEAST_SHARE = 0.05  # of the time: a type that takes less is not printed by itself
 Times = Mapping[str, float]  # operator type -> ms an inference
+MARK = "harness inference"  # as our own profile marks them
 
 
 def ours(session: Any) -> Times:
@@ -51,7 +51,7 @@ def ours(session: Any) -> Times:
 
 
 def by_type(found: Any) -> Times:
-    times: Counter[str] = Counter()
+    times: defaultdict[str, float] = defaultdict(float)
     for row in of_launch(found, 1.0, Unavailable("no roof is asked for")).rows:
         times[row.type] += row.ms
     return times
@@ -95,7 +95,7 @@ def onnxruntime_sums(events: Any, latency: Sequence[float]) -> Times:
     """``dur`` of every kernel, by operator."""
     runs = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["name"] == "model_run")
     kept = [runs[index] for index in middle(latency)]
-    times: Counter[str] = Counter()
+    times: defaultdict[str, float] = defaultdict(float)
     for event in events:
         if not event["name"].endswith("_kernel_time") or "op_name" not in event.get("args", {}):
             continue
@@ -127,8 +127,9 @@ def pytorch_sums(trace: Any, wanted: Sequence[str]) -> Times:
 
 def pytorch_read(trace: Any) -> float:
     """All operators by our reading of the same recording, of all inferences too."""
-    found = by_inference(trace.profiler.kineto_results.events())
-    return sum(event.end - event.start for one in found for event in one) / 1e6 / len(found)
+    by_inference = import_module("harness.backends.pytorch.profile").by_inference
+    found: list[list[Any]] = by_inference(trace.profiler.kineto_results.events())
+    return float(sum(event.end - event.start for one in found for event in one)) / 1e6 / len(found)
 
 
 # -- in turn --------------------------------------------------------------------------------------
@@ -137,7 +138,9 @@ def pytorch_read(trace: Any) -> float:
 def rounds_of(model: str, backend_name: str, precision: str, threads: int, rounds: int) -> None:
     backend = registry.backend(backend_name)
     options = SessionOptions(threads=threads)
-    prepared = prepare(RunSpec(model=model, precision=precision), backend.wants(precision, options))
+    prepared = prepare(
+        parse({"model": model, "precision": precision}), backend.wants(precision, options)
+    )
     with np.load(prepared.inputs_path) as arrays:
         inputs = dict(arrays)
     session: Any = backend.prepare(prepared.artifact, inputs, options)
@@ -145,11 +148,11 @@ def rounds_of(model: str, backend_name: str, precision: str, threads: int, round
     figures: dict[str, tuple[list[float], list[float]]] = {}
     same: list[float] = []
     for _ in counted(rounds, f"{model} {precision} on {backend_name}"):
-        mine = ours(session)
+        mine: Times = ours(session)
         if backend_name == "onnxruntime":
             events, latency = onnxruntime_file(prepared.artifact.path, inputs, threads)
             by_kernel = onnxruntime_sums(events, latency)
-            theirs = {**by_kernel, "": sum(by_kernel.values())}
+            theirs: Times = {**by_kernel, "": sum(by_kernel.values())}
             read = sum(by_type(read_events(events, latency, [], {}, None)).values())
         else:
             trace = pytorch_trace(session._run)
