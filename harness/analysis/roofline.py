@@ -209,7 +209,7 @@ def roofline(found: Maybe[Operators]) -> Roofline | None:
     if not lines or not placed_rows:
         return None
     whole = [] if isinstance(found.model, Unavailable) else _whole(found.model)
-    left = tuple(f"{times} {reason}" for reason, times in why.items())
+    left = tuple(f"{times} ({reason})" for reason, times in why.items())
     return Roofline(lines=lines, points=(*placed_rows, *whole), left_out=left)
 
 
@@ -217,7 +217,7 @@ def _point(row: Operator) -> Maybe[RoofPoint]:
     if isinstance(row.roof, Unavailable):
         return row.roof
     if isinstance(row.operations, Unavailable) or not row.operations.total:
-        return Unavailable("without operations: they only move data")
+        return Unavailable("they only move data")
     return RoofPoint(
         name=row.name, type=row.type, precision=row.precision, intensity=row.roof.intensity,
         per_s=row.operations.total / row.ms * 1e3, share=row.roof.share, bound=row.roof.bound,

@@ -177,7 +177,7 @@ function rooflineSeries(known, at, colors) {
       symbol: point.whole ? STAR : point.bound === "compute" ? "circle" : "diamond",
       symbolSize: point.whole ? 17 : 6 + 20 * Math.sqrt(point.of_model),
       itemStyle: point.whole ? { color: colors.text, borderColor: color, borderWidth: 1.5 } : { opacity: 0.65 },
-      label: { show: point.whole || slow.has(point), position: point.whole ? "left" : "right", color: colors.text, fontSize: 11,
+      label: { show: point.whole || slow.has(point), position: point.whole ? "left" : "top", color: colors.text, fontSize: 11,
         formatter: point.whole ? "the whole model" : short(point.name) },
     })),
   }];

@@ -13,7 +13,7 @@ export function verdict(ratio, value, judged, worded = true) {
     ? `ratio ${number(judged.ratio)} (95 %: ${number(judged.low)} to ${number(judged.high)}), ${judged.design}` : "";
   const tip = [said, bounds, judged?.reason, judged?.doubt].filter(Boolean).join("\n");
   return el("span", { class: `change ${look}`, tabindex: 0, "data-tip": tip },
-    el("span", { "aria-hidden": "true" }, `${SIGNS[look]} `), found.text,
+    el("span", { class: "what" }, el("span", { "aria-hidden": "true" }, `${SIGNS[look]} `), found.text),
     worded ? el("small", { class: "said" }, ` ${said}`) : null);
 }
 
