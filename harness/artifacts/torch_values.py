@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,29 @@ def _number(value: Any) -> Any:
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor in a nest of outputs."""
     return [leaf for leaf in leaves(value) if isinstance(leaf, Tensor)]
+
+
+def output_names(result: Any, taken: Collection[str] = ()) -> list[str] | None:
+    """A name for every tensor in ``result``, by the keys or fields that it gives them under.
+
+    None where it has no such names, or one that is no identifier, is ``taken``, or comes twice.
+    """
+    names: list[str] = []
+    for key, value in _fields(result).items():
+        count = len(tensors_in(value))
+        names += [str(key)] if count == 1 else [f"{key}_{index}" for index in range(count)]
+    good = all(name.isidentifier() and name not in taken for name in names)
+    return names if names and good and len(set(names)) == len(names) else None
+
+
+def _fields(result: Any) -> Mapping[Any, Any]:
+    if isinstance(result, Mapping):
+        return result
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return dict(zip(result._fields, result, strict=True))
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        return {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    return {}
 
 
 class Flat(nn.Module):

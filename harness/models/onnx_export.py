@@ -29,8 +29,10 @@ def export_onnx(
     *,
     batched: bool = False,
     size_bytes: int = 0,
+    wanted: Sequence[str] = (),
 ) -> None:
-    """Write ``target``. With ``batched``, axis 0 of every input is the dimension ``batch``.
+    """Write ``target``. With ``batched``, axis 0 of every input is the dimension ``batch``;
+    ``wanted`` are names for the outputs where the graph has no other use for them.
 
     Raises `ModelError` with the exporter's own first line.
     """
@@ -49,7 +51,7 @@ def export_onnx(
                 dynamo=not isinstance(model, torch.jit.ScriptModule),
                 external_data=size_bytes > INLINE_LIMIT_BYTES,
             )
-        _strip(target)
+        _strip(target, wanted)
     except Exception as error:  # the exporter raises many types, none of them documented
         line = next((line for line in _causes(error) if line), type(error).__name__)
         raise ModelError(
@@ -57,7 +59,7 @@ def export_onnx(
         ) from error
 
 
-def _strip(path: Path) -> None:
+def _strip(path: Path, wanted: Sequence[str]) -> None:
     """Take out the stack traces that the exporter leaves: they hold paths of this machine, and
     would make the same model another file elsewhere.
     """
@@ -70,6 +72,7 @@ def _strip(path: Path) -> None:
             del part.metadata_props[:]
             part.doc_string = ""
     _tell_outputs_apart(model.graph)
+    _rename_outputs(model.graph, wanted)
     onnx.save(model, path)
 
 
@@ -82,6 +85,20 @@ def _tell_outputs_apart(graph: onnx.GraphProto) -> None:
             graph.node.append(onnx.helper.make_node("Identity", [output.name], [name]))
             output.name = name
         taken.add(output.name)
+
+
+def _rename_outputs(graph: onnx.GraphProto, wanted: Sequence[str]) -> None:
+    given = [value.name for value in (*graph.input, *graph.output, *graph.initializer)]
+    used = {n for part in _graphs(graph) for node in part.node for n in (*node.input, *node.output)}
+    if len(wanted) != len(graph.output) or used.union(given) & set(wanted):
+        return
+    new = dict(zip((output.name for output in graph.output), wanted, strict=True))
+    for part in _graphs(graph):
+        for node in part.node:
+            node.input[:] = [new.get(name, name) for name in node.input]
+            node.output[:] = [new.get(name, name) for name in node.output]
+        for value in (*part.output, *part.value_info):
+            value.name = new.get(value.name, value.name)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

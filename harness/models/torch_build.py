@@ -7,7 +7,7 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from harness.artifacts.pt2 import load_program
 from harness.artifacts.torch_errors import cause
 from harness.artifacts.torch_source import Loaded, load
-from harness.artifacts.torch_values import Flat, is_flat, leaves
+from harness.artifacts.torch_values import Flat, is_flat, leaves, output_names
 from harness.artifacts.torchscript import constants_of
 from harness.errors import ModelError
 from harness.maybe import Maybe, Unavailable
@@ -76,7 +76,7 @@ def describe(
     module = loaded.module
     if inputs is None:
         inputs, arrays = _example(source, loaded, seed, given, batch_size, folder, samples)
-        outputs = _run(source, module, tuple(arrays.values()))
+        outputs = _run(source, module, arrays)
     state = _tensors(module)
     path = _script(source)
     return TorchStructure(
@@ -130,20 +130,26 @@ def export_example(
     specs, arrays = _example(source, loaded, seed, given, batch_size, folder, samples)
     names = [spec.name for spec in specs]
     size = _state_bytes(loaded.module)
+    module, outputs = _plain(source, loaded.module, arrays)
     args = tuple(arrays.values())
-    export_onnx(_plain(source, loaded.module, args), args, folder / MODEL, names, size_bytes=size)
+    export_onnx(module, args, folder / MODEL, names, size_bytes=size, wanted=outputs or ())
     return _parameters(loaded.module)
 
 
-def _plain(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> nn.Module:
-    """With outputs that the exporter takes: no dataclass, no dict of a class of its own."""
+def _plain(
+    source: str, module: nn.Module, inputs: Mapping[str, Tensor]
+) -> tuple[nn.Module, list[str] | None]:
+    """With outputs that the exporter takes: no dataclass, no dict of a class of its own; and what
+    they are called.
+    """
+    args = tuple(inputs.values())
     if any(arg.is_complex() for arg in args):
         raise ModelError(
             f"{source} takes complex numbers, and an ONNX graph takes them as pairs of real ones",
             "run it with --backend pytorch",
         )
     if isinstance(module, torch.jit.ScriptModule):
-        return module
+        return module, None
     with torch.no_grad(), _mapped(source, args):
         result = module(*(arg.clone() for arg in args))
     if not any(isinstance(leaf, Tensor) for leaf in leaves(result)):
@@ -151,7 +157,8 @@ def _plain(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> nn.Modul
             f"{source} gives no tensor, and an ONNX graph gives nothing else",
             "run it with --backend pytorch",
         )
-    return module if is_flat(result) else Flat(module).eval()
+    plain = module if is_flat(result) else Flat(module).eval()
+    return plain, output_names(result, inputs)
 
 
 def export_program(path: Path, folder: Path) -> int:
@@ -237,10 +244,12 @@ def _check_kept(source: str, name: str, value: Tensor) -> None:
         ) from error
 
 
-def _run(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> list[TensorSpec]:
-    """The tensor outputs of one inference, named by position."""
+def _run(source: str, module: nn.Module, inputs: Mapping[str, Tensor]) -> list[TensorSpec]:
+    """The tensor outputs of one inference, by their own names or by position."""
+    args = tuple(inputs.values())
     with torch.no_grad(), _mapped(source, args):
-        found = list(leaves(module(*args)))
+        result = module(*args)
+        found = list(leaves(result))
     for leaf in found:
         if isinstance(leaf, Iterator | Awaitable):
             raise ModelError(
@@ -248,10 +257,12 @@ def _run(source: str, module: nn.Module, args: tuple[Tensor, ...]) -> list[Tenso
                 "forward",
                 "have forward return a list",
             )
+    places = {f"output_{i}": leaf for i, leaf in enumerate(found) if isinstance(leaf, Tensor)}
+    names: Collection[str] = output_names(result, inputs) or ()
+    names = names if len(names) == len(places) else places
     return [
-        TensorSpec(f"output_{index}", str(leaf.dtype).removeprefix("torch."), tuple(leaf.shape))
-        for index, leaf in enumerate(found)
-        if isinstance(leaf, Tensor)
+        TensorSpec(name, str(leaf.dtype).removeprefix("torch."), tuple(leaf.shape))
+        for name, leaf in zip(names, places.values(), strict=True)
     ]
 
 

@@ -306,7 +306,9 @@ def _precision(precision: PrecisionInfo) -> Iterator[tuple[str, str, str]]:
             yield plain(f"ran {kind}"), count(nodes, "node"), listed
     made = precision.quantization
     if made is not None:
-        source = f"calibrated on {made.calibration_source} ({made.calibration_samples} samples)"
+        source = (
+            f"calibrated on {made.calibration_source} ({count(made.calibration_samples, 'sample')})"
+        )
         yield "made by", plain(made.method), f"{made.route}; {made.scheme}; {source}"
         if made.cost is not None:
             yield from _cost(made.cost)
@@ -384,7 +386,7 @@ def _size_note(precision: PrecisionInfo) -> str:
 
 def _fidelity(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:
     """Of the worst output, with its name where there are several, and each of the others below."""
-    samples = f"{fidelity.samples} samples"
+    samples = count(fidelity.samples, "sample")
     against = f"against {fidelity.reference}, {samples}"
     if fidelity.inputs.startswith("the bound inputs"):
         against += f": {plain(fidelity.inputs)}"

@@ -11,16 +11,18 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'hw-harness[torch]'")
 
+import onnx
 import torch
 
 from harness.artifacts.torch_errors import cause
 from harness.artifacts.torch_source import load_module
-from harness.artifacts.torch_values import Flat, leaves, tensors_in
+from harness.artifacts.torch_values import Flat, leaves, output_names, tensors_in
 from harness.backends.pytorch.backend import PyTorchBackend
 from harness.maybe import Unavailable, convert
 from harness.models.builder import answer
 from harness.models.builder_client import Job
 from harness.models.data import arrays
+from harness.models.onnx_export import _rename_outputs
 from harness.models.prepare import Prepared
 from harness.protocols import SessionOptions, TensorSpec, Wanted
 from harness.spec import parse
@@ -239,6 +241,43 @@ def test_int8_says_which_type_it_takes(tmp_path: Path) -> None:
 def test_int8_of_weights_that_hooks_compute(tmp_path: Path) -> None:
     prepared = made("weight_norm_by_hooks", tmp_path, "torch-int8", precision="int8")
     np.testing.assert_allclose(ran(prepared)[0]["output_0"], right(prepared)[0], atol=0.1)
+
+
+def test_outputs_have_the_names_that_the_module_gives_them_under() -> None:
+    one, two = torch.ones(1), torch.ones(2)
+    assert output_names({"features": one, "logits": two, "loss": None}) == ["features", "logits"]
+    assert output_names({"hidden": (one, two), "y": one}) == ["hidden_0", "hidden_1", "y"]
+    assert output_names(torch.max(torch.ones(2, 2), 1)) is None
+    for none in (one, (one, two), {"a b": one}, {"y": one, "x": two}, {}, None, object()):
+        assert output_names(none, taken=("x",)) is None
+    assert output_names({"a_0": one, "a": (one, two)}) is None  # two of one name
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [("dataclass_output", ["logits"]), ("model_output", ["logits", "hidden_0", "hidden_1"])],
+)
+def test_outputs_are_named_alike_on_every_route(
+    tmp_path: Path, name: str, names: list[str]
+) -> None:
+    prepared = made(name, tmp_path)
+    assert list(ran(prepared)[0]) == names
+    graph = made(name, tmp_path, "onnx", backend="onnxruntime")
+    assert [spec.name for spec in graph.artifact.outputs] == names
+
+
+@pytest.mark.parametrize(("wanted", "named"), [("logits", "logits"), ("linear", "y"), ("x", "y")])
+def test_a_name_that_the_graph_uses_already_is_not_taken(wanted: str, named: str) -> None:
+    x, y = (onnx.helper.make_tensor_value_info(n, 1, [2]) for n in ("x", "y"))
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], ["linear"]),
+        onnx.helper.make_node("Neg", ["linear"], ["y"]),
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [x], [y]))
+    _rename_outputs(model.graph, [wanted])
+    assert [output.name for output in model.graph.output] == [named]
+    onnx.checker.check_model(model, full_check=True)
 
 
 def test_flat_gives_tensors_alone() -> None:
