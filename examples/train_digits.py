@@ -16,14 +16,19 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+try:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from harness.models.onnx_export import export_onnx
+    from harness.models.train_digits import CALIBRATION, shifted, split
+except ModuleNotFoundError as error:
+    needs = "pip install 'hw-harness[torch,onnxruntime,board]' scikit-learn"
+    sys.exit(f"train_digits: {error.name} is not installed; {needs}")
 
 from harness.engine import driver
 from harness.engine.driver.conductor import Outcome
-from harness.models.onnx_export import export_onnx
-from harness.models.train_digits import CALIBRATION, shifted, split
 from harness.spec import parse
 from harness.tensorboard.live import TensorBoardSink, headline_values
 from harness.training import CheckpointManager, TrainingLogger
