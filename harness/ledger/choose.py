@@ -61,13 +61,19 @@ def screened(layers: Sequence[Layer], most: int = MOST_LAYERS) -> list[str]:
         and layer.int8_ms - layer.fp32_ms > _SUSPECT * total
     }
     chosen = sorted(slower, key=lambda name: -slower[name])[: most // 2]
-    by_error = sorted(layers, key=lambda one: math.inf if one.sqnr_db is None else one.sqnr_db)
+    by_error = sorted(layers, key=_error_db)
     for layer in by_error:
         if len(chosen) == most:
             break
         if layer.name not in chosen:
             chosen.append(layer.name)
     return chosen
+
+
+def _error_db(layer: Layer) -> float:
+    """What lies around the mean counts: an offset that all outputs share orders nothing."""
+    found = layer.sqnr_db if layer.apart_db is None else layer.apart_db
+    return math.inf if found is None else found
 
 
 def costs(reference: str, answers: Mapping[str, str]) -> dict[str, Answers]:

@@ -206,6 +206,7 @@ class _Ledger:
                 name=one.name,
                 operators=one.operators,
                 sqnr_db=one.sqnr_db,
+                apart_db=one.apart_db,
                 fp32_ms=_sum(exact, one.nodes),
                 int8_ms=_sum(reduced, one.nodes),
                 overflow=one.overflow,

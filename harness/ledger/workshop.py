@@ -42,6 +42,7 @@ class MadeLayer(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[str, ...]
     operators: tuple[str, ...]
     sqnr_db: float | None
+    apart_db: float | None = None
     overflow: str = ""
 
 
@@ -139,7 +140,7 @@ class _Worker:
         made = tuple(
             MadeLayer(
                 name=layer.name, nodes=layer.nodes, operators=layer.operators,
-                sqnr_db=layer.sqnr_db,
+                sqnr_db=layer.sqnr_db, apart_db=layer.apart_db,
                 overflow=next((overflow[n] for n in layer.nodes if n in overflow), ""),
             )
             for layer in self._mixer.layers

@@ -97,7 +97,7 @@ def proven(source: Path, maker: Static | Dynamic, prover: Prover) -> tuple[Any, 
 
     Raises `QuantizationError` where nothing is left to quantize, or nothing more to leave out.
     """
-    findings = Findings({}, [])
+    findings = Findings({}, [], {})
     for _ in range(_ROUNDS):
         model = maker.make()
         _refuse_unquantized(source, model, maker)

@@ -20,7 +20,7 @@ from harness.quantize.onnx_calibration import feeds_of
 from harness.quantize.onnx_make import WEIGHTED, Static, save
 from harness.quantize.onnx_overflow import Overflow, overflows
 from harness.quantize.onnx_prepare import prepare
-from harness.quantize.onnx_proof import Prover
+from harness.quantize.onnx_proof import Findings, Prover
 
 KEPT = "left in fp32 by the ledger"
 _ALONE = "in fp32, so that one layer's cost shows"
@@ -30,12 +30,14 @@ class MixedLayer(msgspec.Struct, frozen=True, kw_only=True):
     """A layer that runs in INT8, and the nodes of the FP32 model that it consists of.
 
     ``sqnr_db``: its output against FP32's, given FP32's own inputs; None where nothing differs.
+    ``apart_db``: of the same, by what lies around the mean of the output.
     """
 
     name: str
     nodes: tuple[str, ...]
     operators: tuple[str, ...]
     sqnr_db: float | None
+    apart_db: float | None = None
 
 
 class Mixer:
@@ -54,22 +56,22 @@ class Mixer:
             model, findings = proven(source, self._maker, prover)
             save(model, self.int8)
             self._left = dict(self._maker.left.nodes)
-            self.layers = self._layers(prover.parts(model), findings.sqnr_db)
+            self.layers = self._layers(prover.parts(model), findings)
             self.overflows: tuple[Overflow, ...] = overflows(model, samples, self.fp32)
 
     def _layers(
-        self, parts: dict[str, tuple[str, ...]], sqnr_db: dict[str, float]
+        self, parts: dict[str, tuple[str, ...]], findings: Findings
     ) -> tuple[MixedLayer, ...]:
         kinds = {n.name: str(n.op_type) for n in self._maker.left.graph.model.graph.node}
         found: dict[tuple[str, ...], MixedLayer] = {}
         for name, nodes in parts.items():
             weighted = [node for node in nodes if kinds[node] in WEIGHTED]
-            reached = sqnr_db.get(name)
             found[nodes] = MixedLayer(
                 name=weighted[0] if len(weighted) == 1 else name,
                 nodes=nodes,
                 operators=tuple(kinds[node] for node in nodes),
-                sqnr_db=reached if reached is not None and abs(reached) < float("inf") else None,
+                sqnr_db=_finite(findings.sqnr_db.get(name)),
+                apart_db=_finite(findings.apart_db.get(name)),
             )
         return tuple(found.values())
 
@@ -97,3 +99,7 @@ class Mixer:
             self._maker.left.nodes.update(left)
             model: Any = self._maker.make()
             save(model, target)
+
+
+def _finite(decibels: float | None) -> float | None:
+    return decibels if decibels is not None and abs(decibels) < float("inf") else None

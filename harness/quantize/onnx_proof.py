@@ -62,10 +62,15 @@ class Fault(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """``sqnr_db`` by layer (infinite where nothing differs), and what is below the floor."""
+    """``sqnr_db`` by layer (infinite where nothing differs), and what is below the floor.
+
+    ``apart_db`` is of the same noise what lies around the mean: values that differ by little around
+    a large one, as logits with a bias, lose their order at an SQNR that looks splendid.
+    """
 
     sqnr_db: dict[str, float]
     faults: list[Fault]
+    apart_db: dict[str, float]
 
 
 def powers(reference: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
@@ -79,6 +84,14 @@ def powers(reference: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
     exact, ours = exact[finite], ours[finite]
     kept = _unmasked(np.abs(exact))
     return float((exact[kept] ** 2).sum()), float(((exact - ours)[kept] ** 2).sum())
+
+
+def spread(reference: NDArray[Any]) -> float:
+    """The power of the signal around its mean."""
+    exact = reference.astype(np.float64).ravel()
+    exact = exact[np.isfinite(exact)]
+    kept = exact[_unmasked(np.abs(exact))]
+    return float(((kept - kept.mean()) ** 2).sum()) if kept.size else 0.0
 
 
 def _unmasked(size: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -122,7 +135,7 @@ class Prover:
         """Compare every layer of the model ``made``, which is not changed."""
         graph = Graph(made)
         cut = self._cut(graph)
-        findings = Findings({}, [])
+        findings = Findings({}, [], {})
         for chunk in self._chunks(graph, list(self._layers(graph, cut)), cut):
             names = {layer.origin for layer in chunk}
             names.update(cut.get(n, n) for layer in chunk for n in layer.segment.inputs)
@@ -228,6 +241,7 @@ class Prover:
         if not layers:
             return
         sums = {layer.end: (0.0, 0.0) for layer in layers}
+        around = dict.fromkeys(sums, 0.0)
         try:
             session = start(self._tapped(graph, layers, cut, runs[0]), fused=self._fused)
             inputs = [str(value.name) for value in session.get_inputs()]
@@ -236,6 +250,7 @@ class Prover:
                 for layer, ours in zip(layers, session.run(None, given), strict=True):
                     found = powers(exact[layer.origin], ours)
                     sums[layer.end] = (sums[layer.end][0] + found[0], sums[layer.end][1] + found[1])
+                    around[layer.end] += spread(exact[layer.origin])
         except Exception as error:  # the runtime's, of several types
             if len(layers) > 1:
                 half = len(layers) // 2
@@ -249,6 +264,8 @@ class Prover:
         for layer in layers:
             reached = decibels(*sums[layer.end])
             findings.sqnr_db[layer.name] = min(reached, findings.sqnr_db.get(layer.name, math.inf))
+            apart = decibels(around[layer.end], sums[layer.end][1])
+            findings.apart_db[layer.name] = min(apart, findings.apart_db.get(layer.name, math.inf))
             if reached < FLOOR_DB:
                 findings.faults.append(self._blame(graph, layer, cut, runs[-1], reached))
 

@@ -39,6 +39,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     operators: tuple[str, ...]
     sqnr_db: float | None
+    apart_db: float | None = None  # of the same noise, by the signal around its mean
     fp32_ms: Maybe[float]
     int8_ms: Maybe[float]
     answers: Maybe[Answers] = NOT_MEASURED
