@@ -4,9 +4,9 @@
     int8 = harness.run(model="digits", precision="int8")
     harness.compare(fp32, int8)
 
-`run` measures as ``harness run`` does, `read` finds a run again, and `compare` judges two of them,
-or two sets. What goes wrong is a `harness.errors.HarnessError`. Importing this package imports none
-of it: each name comes in when it is used.
+`run` measures as ``harness run`` does, `duel` lets variants take turns, `read` finds a run again,
+and `compare` judges two of them, or two sets. What goes wrong is a `harness.errors.HarnessError`.
+Importing this package imports none of it: each name comes in when it is used.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 from harness.version import __version__
 
 if TYPE_CHECKING:
-    from harness.api import read, run
+    from harness.api import duel, read, run
     from harness.compare.asked import compare
     from harness.records.result import Result
     from harness.spec import RunSpec
 
-__all__ = ["Result", "RunSpec", "__version__", "compare", "read", "run"]
+__all__ = ["Result", "RunSpec", "__version__", "compare", "duel", "read", "run"]
 
 # `compare` is the package of that name, which can be called
 _HOMES = {
     "Result": "harness.records.result",
     "RunSpec": "harness.spec",
+    "duel": "harness.api",
     "read": "harness.api",
     "run": "harness.api",
 }

@@ -1,18 +1,24 @@
-"""`harness.run` and `harness.read`: the command line's work, for a script or a notebook."""
+"""`harness.run`, `duel` and `read`: the command line's work, for a script or a notebook."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from harness import spec as specs
 from harness.errors import MeasurementFailed
+from harness.maybe import Maybe, Unavailable
 from harness.records.refs import resolve_one
 from harness.records.result import Result
 from harness.views import notebook as notebook  # by which results and comparisons show themselves
 
 if TYPE_CHECKING:
+    from harness.compare.comparison import Comparison
+    from harness.compare.paired import PairedVerdict
+    from harness.compare.verdicts import Verdict
     from harness.engine.driver.conductor import Outcome
+
+T = TypeVar("T")
 
 
 def run(spec: specs.RunSpec | None = None, /, **fields: Any) -> Result:
@@ -34,6 +40,75 @@ def run(spec: specs.RunSpec | None = None, /, **fields: Any) -> Result:
     outcome = driver.run(wanted, lambda folder: [TensorBoardSink(folder, wanted)])
     require_complete(outcome)
     return outcome.result
+
+
+class Duel(NamedTuple):
+    """What a duel has shown. ``results``: one a variant, the reference first; ``folder`` holds them
+    and ``comparison.json``, which is ``comparison``."""
+
+    comparison: Comparison
+    results: tuple[Result, ...]
+    folder: Path
+
+    @property
+    def verdicts(self) -> tuple[PairedVerdict, ...]:
+        """Of each variant against the first."""
+        return self.comparison.paired.verdicts if self.comparison.paired else ()
+
+    @property
+    def ratio(self) -> float:
+        """Latency of the second variant over the first's. Raises `MeasurementFailed` for none."""
+        return _present(self.verdicts[0].ratio)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, of `ratio`. Raises `MeasurementFailed` where there is none."""
+        return _present(self.verdicts[0].interval)
+
+    @property
+    def verdict(self) -> Verdict:
+        """improved, regressed, unchanged, inconclusive or not comparable."""
+        return self.verdicts[0].verdict
+
+
+def duel(across: str | None = None, /, **fields: Any) -> Duel:
+    """Let variants of one run take turns: their ratio, whatever the machine does meanwhile. Blocks.
+
+    ``across``: what they differ in, such as ``"precision=fp32,int8"``, as for ``harness duel``;
+    None for a variant against its twin. ``fields`` are those of `RunSpec`; ``launches`` means
+    exactly so many, ``duration_s`` the seconds of a launch's turns, all variants together.
+
+    Raises as `run` does; what had been measured by then is kept.
+    """
+    from harness.engine.driver.duel import duel as take_turns
+    from harness.engine.driver.duel import rules_of
+    from harness.engine.driver.homes import homes_of
+    from harness.spec.variants import twins, variants
+    from harness.tensorboard.live import TensorBoardSink
+
+    given = specs.texts(fields)
+    asked = twins(given) if across is None else variants(given, across)
+    launches = asked.specs[0].launches if "launches" in given else None
+    outcome = take_turns(
+        asked.specs,
+        asked.names,
+        rules_of(asked.specs[0], launches),
+        lambda folder, spec: [TensorBoardSink(folder, spec)],
+        homes=homes_of(asked),
+    )
+    if outcome.paired.ended == "interrupted":
+        raise KeyboardInterrupt
+    if outcome.exit_code:
+        why = outcome.paired.problem or "; ".join(outcome.problems) or "a side failed"
+        raise MeasurementFailed(f"the duel failed: {why}", f"see {outcome.folder}")
+    results = tuple(run.result for run in outcome.runs)
+    return Duel(outcome.comparison, results, outcome.folder)
+
+
+def _present(value: Maybe[T]) -> T:
+    if isinstance(value, Unavailable):
+        raise MeasurementFailed(f"the duel has no ratio: {value.reason}", value.remedy)
+    return value
 
 
 def read(ref: str | Path, results: str | Path = "results") -> Result:

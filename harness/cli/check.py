@@ -59,7 +59,8 @@ def command(
     5 something is undecided, with --strict. --strict fails what could not be compared, too (4).
 
     With --confirm, cells that got worse are measured again, both builds in turn, as [confirm] of
-    the policy says. What is not worse side by side was the night or the machine, and fails nothing.
+    the policy says: in a duel where they can take turns, else in separate launches. What is not
+    worse side by side was the night or the machine, and fails nothing.
 
     \b
       harness check --baseline release
@@ -123,14 +124,15 @@ def _confirmed(
     new: Selection,
     results: str,
 ) -> GateReport:
-    """Regressed cells measured again, by both builds. Raises `UsageError` where one is missing."""
+    """Regressed cells measured again, by both builds: in turns where they can, else in separate
+    launches. Raises `UsageError` where a build is missing."""
     from datetime import UTC, datetime
 
-    from harness.compare.comparison import compare_sets
-    from harness.compare.gate.confirm import confirmed, regressed_cells
+    from harness.compare.gate.confirm import confirmed, open_cells, regressed_cells
     from harness.compare.gate.judge import settings_of
     from harness.records.cell import cell_of
-    from harness.sweep.confirm import measure
+    from harness.sweep.confirm import ready, separately
+    from harness.sweep.turns import in_turns
     from harness.views.text import count
 
     cells = regressed_cells(report)
@@ -140,8 +142,14 @@ def _confirmed(
     specs = {cell_of(run).name: run.spec for run in new.results if cell_of(run).name in cells}
     commits = (old.results[-1].software.commit, new.results[-1].software.commit)
     out = Path(results, ".confirm", datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"))
-    found, failed = measure(builds, specs, commits, policy.minimum_launches, out)
-    again = compare_sets(found["baseline"], found["candidate"], settings_of(policy))
+    settings = settings_of(policy)
+    with ready(builds, specs, commits) as both:
+        again = [in_turns(both, specs, (old.results, new.results), settings, out, tell)]
+        left = {cell: specs[cell] for cell in open_cells(report, again[0]) if cell in specs}
+        failed: dict[str, str] = {}
+        if left:
+            apart, failed = separately(both, left, settings, out)
+            again.append(apart)
     return confirmed(report, again, failed)
 
 

@@ -15,7 +15,6 @@ from harness.cli.tell import tell
 
 if TYPE_CHECKING:
     from harness.engine.driver.duel import DuelOutcome, Standing
-    from harness.engine.driver.homes import Home
     from harness.engine.driver.sinks import Sink
     from harness.spec import RunSpec
     from harness.spec.variants import Variants
@@ -24,33 +23,45 @@ if TYPE_CHECKING:
 _OF_NO_USE = {
     "overhead_check": "nothing watches while a side has its turn",
     "require": "a duel is about the ratio",
+    "operators": "what is profiled is no turn",
 }
 _HELPS = {
-    "launches": "Exactly so many launches of fresh processes. Default: 5 to 20.",
-    "duration_s": "Of a launch's turns, all variants together: exactly, or with a goal at least.",
-    "max_duration_s": "Cap of a launch's turns, all variants together. Default: 8.",
+    "launches": "Exactly K launches, each of fresh processes of all variants. Default: 5, then "
+    "more until the ratio is known, 20 at most.",
+    "duration_s": "How long the variants of a launch take turns, all together: exactly so long, or "
+    "with --precision-goal or --max-duration at least. Default: 0.5 at least.",
+    "max_duration_s": "How long they take turns in a launch at most. Default: 8.",
     "warmup_s": "Shortest warm-up; it ends when latencies are steady. Default: 0.1.",
     "precision_goal": "Stop when the ratio is known to ± this. Default: 1%.",
+    "cpus": "Processors that the variants share, such as 0-3,8.",
+    "seed": "Seed of drawn inputs and weights, and of the order of turns. Default: 0.",
+    "out": "Where the duel's folder goes. Default: results.",
 }
-_HIDDEN = (*_OF_NO_USE, "iterations", "concurrency", "scenario")
+_OF_A_SERVER = ("rate", "arrivals", "latency_bound", "batching")
+_HIDDEN = (*_OF_NO_USE, *_OF_A_SERVER, "iterations", "concurrency", "scenario")
 
 
 @click.command("duel", short_help="Let variants take turns: their ratio, to a percent.")
 @click.option(
     "--across",
+    multiple=True,
     metavar="FIELD=A,B[,C...]",
     help="What the variants differ in, such as precision=fp32,int8; the first is the reference.",
 )
 @click.option(
     "--against-itself", is_flag=True, help="Measure a variant against its twin: what shows here?"
 )
+@click.option("--variants", "named", hidden=True)  # how a sweep names cells that take turns
+@click.option("--progress-fd", type=int, hidden=True)  # how it sees inside a duel
 @flags_with(_HELPS, _HIDDEN)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison alone, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--no-tensorboard", is_flag=True, help="Write no TensorBoard events.")
 def command(
-    across: str | None,
+    across: tuple[str, ...],
     against_itself: bool,
+    named: str | None,
+    progress_fd: int | None,
     as_json: bool,
     quiet: bool,
     no_tensorboard: bool,
@@ -69,11 +80,14 @@ def command(
       harness duel --model net.onnx --across python=old/bin/python,new/bin/python
     """
     from harness.engine.driver.duel import duel, rules_of
+    from harness.engine.driver.homes import homes_of
 
-    asked = _variants(values, across, against_itself)
+    asked = _named(values, named) if named else _variants(values, across, against_itself)
     spec = asked.specs[0]
     with ExitStack() as ending:
-        following = _Following(live=not (quiet or as_json), events=not no_tensorboard)
+        following = _Following(
+            live=not (quiet or as_json), events=not no_tensorboard, progress_fd=progress_fd
+        )
         ending.callback(following.close)
         outcome = duel(
             asked.specs,
@@ -81,7 +95,7 @@ def command(
             rules_of(spec, spec.launches if values.get("launches") is not None else None),
             lambda folder, spec: _events(folder, spec, wanted=not no_tensorboard),
             following.update,
-            _homes(asked),
+            homes_of(asked),
         )
         following.joules(outcome)
     _show(outcome, as_json, quiet)
@@ -92,28 +106,30 @@ def command(
     return outcome.exit_code
 
 
-def _variants(values: dict[str, Any], across: str | None, against_itself: bool) -> Variants:
+def _variants(values: dict[str, Any], across: tuple[str, ...], against_itself: bool) -> Variants:
     from harness.errors import UsageError
     from harness.spec import flag
     from harness.spec.variants import twins, variants
 
-    if (across is None) != against_itself:
+    if len(across) + against_itself != 1:
+        asked = [f"--across {one}" for one in across] + ["--against-itself"] * against_itself
         raise UsageError(
-            "what shall be compared?", "give --across FIELD=A,B or --against-itself, one of them"
+            f"a duel takes one question, and here are {len(asked)}: {' and '.join(asked)}"
+            if asked
+            else "a duel of what with what?",
+            "give either --across FIELD=A,B or --against-itself",
         )
     for name, why in _OF_NO_USE.items():
         if values.get(name):
             raise UsageError(f"{flag(name)} in a duel: {why}", "leave it out, or use harness run")
-    return twins(values) if across is None else variants(values, across)
+    return variants(values, across[0]) if across else twins(values)
 
 
-def _homes(asked: Variants) -> list[Home]:
-    from harness.engine.driver.homes import home
-    from harness.spec.variants import PYTHON
+def _named(values: dict[str, Any], told: str) -> Variants:
+    from harness.spec.variants import named
 
-    if asked.field != PYTHON:
-        return []
-    return [home(name, asked.specs[0].backend) for name in asked.names]
+    common = {name: value for name, value in values.items() if value not in (None, False, ())}
+    return named(told, common)
 
 
 def _events(folder: Path, spec: RunSpec, *, wanted: bool) -> list[Sink]:
@@ -139,9 +155,11 @@ def _show(outcome: DuelOutcome, as_json: bool, quiet: bool) -> None:
 class _Following:
     """The live line and the events of the duel itself."""
 
-    def __init__(self, *, live: bool, events: bool) -> None:
+    def __init__(self, *, live: bool, events: bool, progress_fd: int | None = None) -> None:
+        from harness.views.pipe import Pipe
         from harness.views.terminal import LiveLine
 
+        self._pipe = None if progress_fd is None else Pipe(progress_fd)
         self.problems: list[str] = []
         self._line = LiveLine() if live else None
         self._wants_events = events
@@ -166,12 +184,16 @@ class _Following:
             self._events.update(sum(len(one.latency[0]) for one in standing.launches), ratios)
 
     def _show(self, standing: Standing, ratios: dict[str, tuple[float, float, float]]) -> None:
-        if self._line is None:
+        if self._line is None and self._pipe is None:
             return
         from harness.views.duel import live_line
 
         text = live_line(standing.phase, standing.launch, standing.rules.least_launches,
                          standing.names[0], ratios)  # fmt: skip
+        if self._pipe is not None:
+            self._pipe.write(text, None)
+        if self._line is None:
+            return
         place = standing.launch, standing.phase
         if self._line.redraws:
             self._line.show(text)
@@ -197,6 +219,8 @@ class _Following:
     def close(self) -> None:
         if self._line is not None:
             self._line.stop()
+        if self._pipe is not None:
+            self._pipe.close()
         if self._events is not None:
             self._events.close()
             self.problems += [self._events.problem] if self._events.problem else []

@@ -126,10 +126,16 @@ def run(
     result.
     """
     from harness.cli.sweep import parse_label, parse_seconds
+    from harness.errors import UsageError
     from harness.fleet import cluster, stay
     from harness.sweep.plan import read_plan
 
     plan = read_plan(file)
+    if plan.paired:
+        raise UsageError(
+            f"{str(file)!r}: paired = {plan.paired!r}, and a fleet measures cell by cell",
+            "leave it out, or measure on one machine: harness sweep",
+        )
     limit_s = None if deadline is None else parse_seconds("--deadline", deadline)
     label = parse_label(label)
     if dry_run:

@@ -50,6 +50,9 @@ def command(
     continue: finished launches stay, failed ones are tried again. Sweeps that need the same GPU or
     processors wait for each other. Exit code 3: a cell failed; the others were measured.
 
+    With paired = "precision" in FILE.toml (or another field of its matrix) cells that differ in
+    that alone take turns, as in harness duel.
+
     \b
       harness sweep nightly.toml
       harness sweep nightly.toml --shard 1/4 --label 2026-11-21
@@ -87,9 +90,10 @@ def _run(
     folder = open_sweep(whole, out, label, new)
     say = _nothing if quiet or as_json else _say
     left = len(runner.remaining(plan, folder.done()))
-    total = len(plan.cells) * plan.launches
+    total = len(runner.remaining(plan, set()))
     cells = count(len(plan.cells), "cell")
-    say(f"sweep {folder.manifest.id}: {left} of {total} launches of {cells} to run")
+    what = "launches and duels" if plan.paired else "launches"
+    say(f"sweep {folder.manifest.id}: {left} of {total} {what} of {cells} to run")
     attempts: list[Attempt] = []
     needed = locks.needs([one.spec for one in plan.cells]) if left else {}
     told = _Told(say, live=say is _say)
@@ -138,12 +142,13 @@ class _Told:
             self._began_s = time.monotonic()
             left = "" if step.remaining_s is None else f"  {left_text(step.remaining_s)}"
             place = f"[{step.number}/{step.total}]"
-            self._say(f"{place} {step.cell.name}  launch {step.launch} of {step.launches}{left}")
+            self._say(f"{place} {step.cell.name}  {_what(step)}{left}")
             return
         self._line.stop()
         median = "" if step.median_ms is None else f"  median {step.median_ms:.4g} ms"
         reason = f": {attempt.reason}" if attempt.reason else ""
-        self._say(f"{attempt.status}{median}  {attempt.seconds:.1f} s{reason}", "    ")
+        told = f"  {step.told}" if step.told else ""
+        self._say(f"{attempt.status}{median}{told}  {attempt.seconds:.1f} s{reason}", "    ")
 
     def _glimpsed(self, step: Step, line: bytes) -> None:
         """Shown with the time left of the whole sweep, or of this launch while that is unknown."""
@@ -157,6 +162,16 @@ class _Told:
             of_what = ""
         left_s = "" if left is None else f", {left_text(left)}{of_what}"
         self._line.show(f"[{step.number}/{step.total}]{left_s}: {seen.text}")
+
+
+def _what(step: Step) -> str:
+    """``launch 1 of 5``, ``against int8, in turns, 5 launches``."""
+    if not step.variants:
+        return f"launch {step.launch} of {step.launches}"
+    from harness.views.text import count
+
+    launches = count(step.launches, "launch", "launches")
+    return f"against {', '.join(step.variants[1:])}, in turns, {launches}"
 
 
 def parse_seconds(flag: str, text: str) -> float:
@@ -189,8 +204,10 @@ def _list(plan: Plan, as_json: bool) -> int:
         return 0
     from harness.views.text import count
 
-    for one in plan.cells:
-        click.echo(visible(f"{one.cell.key}  {one.cell.name}"))
+    for unit in plan.units:
+        for one in unit:
+            turns = f"  in turns with {unit[0].variant}" if one is not unit[0] else ""
+            click.echo(visible(f"{one.cell.key}  {one.cell.name}{turns}"))
     launches = count(plan.launches, "launch", "launches")
     click.echo(f"{count(len(plan.cells), 'cell')}, {launches} of each")
     return 0

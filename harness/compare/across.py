@@ -75,15 +75,19 @@ def _by_rest(sides: Group, across: Across) -> dict[str, list[_Keyed]]:
 
 
 def _rest(run: Result, field: str) -> str:
-    spec = run.spec
-    if spec.reference is not None and field in ACROSS_ONE_MODEL:  # it is the FP32's partner
-        spec = msgspec.structs.replace(spec, model=spec.reference)
-    for name in (field, *ACROSS[field]):
-        spec = msgspec.structs.replace(spec, **{name: getattr(RunSpec(), name)})
     machine = run.machine.fingerprint
     if field == "device":
         machine = str([run.machine.factors.get(name) for name in _HOST])
-    return f"{spec_cell(spec).key} {machine}"
+    return f"{rest_of(run.spec, field)} {machine}"
+
+
+def rest_of(spec: RunSpec, field: str) -> str:
+    """A key that specs share which differ in ``field``, and what belongs to it, alone."""
+    if spec.reference is not None and field in ACROSS_ONE_MODEL:  # it is the FP32's partner
+        spec = msgspec.structs.replace(spec, model=spec.reference)
+    for name in (field, *ACROSS.get(field, ())):
+        spec = msgspec.structs.replace(spec, **{name: getattr(RunSpec(), name)})
+    return spec_cell(spec).key
 
 
 def _rank(side: Side, field: str) -> tuple[float, str]:

@@ -14,7 +14,7 @@ import msgspec
 
 from harness.compare.across import parse_across
 from harness.compare.comparison import Comparison, compare_runs, compare_sets
-from harness.compare.duel import of_runs
+from harness.compare.duel import of_runs, of_sets
 from harness.compare.series import NightSpreads
 from harness.compare.verdicts import Settings
 from harness.errors import ResultError
@@ -51,15 +51,16 @@ def judged(
     settings = Settings(night_sd=NightSpreads(results))
     problems = list(dict.fromkeys((*first.problems, *second.problems)))
     if not alone(first, second, across):
-        return compare_sets(
+        found = compare_sets(
             first.results,
             second.results,
             settings,
             across=parse_across(across) if across else None,
             other_hardware=other_hardware,
             names=(plain(first.name), plain(second.name)),
-            problems=[plain(problem) for problem in problems],
         )
+        found = of_sets(found, {**_by_id(first), **_by_id(second)}, problems)
+        return msgspec.structs.replace(found, problems=tuple(map(plain, problems)))
     (a,), (b,) = first.results, second.results
     found = compare_runs(a, b, settings, other_hardware=other_hardware)
     try:
@@ -67,6 +68,14 @@ def judged(
     except ResultError as error:
         problems.append(str(error))
     return msgspec.structs.replace(found, problems=tuple(map(plain, problems)))
+
+
+def _by_id(selection: Selection) -> dict[str, tuple[Result, Path]]:
+    """Each run with its folder."""
+    return {
+        run.id: (run, path.parent)
+        for run, path in zip(selection.results, selection.paths, strict=True)
+    }
 
 
 def alone(first: Selection, second: Selection, across: str | None) -> bool:

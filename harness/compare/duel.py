@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from harness.compare.comparison import CellComparison, Comparison, compare_runs
-from harness.compare.paired import ALPHA, DESIGN, Paired, PairedVerdict
-from harness.compare.verdicts import MetricVerdict
+from harness.compare.paired import ALPHA, DESIGN, Paired, PairedVerdict, Rules, rejudged
+from harness.compare.verdicts import MetricVerdict, Settings
 from harness.errors import ResultError
 from harness.maybe import Unavailable, decode
+from harness.records.metric import METRICS
 from harness.records.result import Result
 from harness.records.store import read_bytes
 
@@ -70,6 +71,92 @@ def only(found: Paired, a: str, b: str) -> PairedVerdict | None:
     if a not in names or b not in names or found.variants[0].run != a:
         return None
     return next((one for one in found.verdicts if one.b == names[b]), None)
+
+
+def between(
+    a: Sequence[Result], b: Sequence[Result], folders: Mapping[str, Path], problems: list[str]
+) -> tuple[Paired, PairedVerdict] | None:
+    """The newest duel that held a run of ``a`` as the reference against one of ``b``, oldest first.
+
+    ``folders``: where each run lies, by its id. ``problems`` is told which record is damaged.
+    """
+    theirs: dict[str, list[Result]] = {}
+    for run in a:
+        theirs.setdefault(run.tags.get("duel", ""), []).append(run)
+    for run in reversed(b):
+        duel, folder = run.tags.get("duel"), folders.get(run.id)
+        if not duel or duel not in theirs or folder is None:
+            continue
+        try:
+            record = read_record(folder.parent / COMPARISON_NAME)
+        except ResultError as error:
+            problems.append(f"{error}")
+            continue
+        paired = record.paired if record else None
+        for other in theirs[duel] if paired else ():
+            if paired and (verdict := only(paired, other.id, run.id)):
+                return paired, verdict
+    return None
+
+
+def of_sets(
+    found: Comparison, runs: Mapping[str, tuple[Result, Path]], problems: list[str]
+) -> Comparison:
+    """``found`` with the paired ratio of each cell whose sides took turns with each other.
+
+    ``runs``: every run and its folder, by its id.
+    """
+    folders = {name: folder for name, (_, folder) in runs.items()}
+    cells: list[CellComparison] = []
+    for cell in found.cells:
+        a, b = (
+            [runs[i][0] for i in side.ids if i in runs] if side else [] for side in (cell.a, cell.b)
+        )
+        held = between(a, b, folders, problems) if cell.rows else None
+        cells.append(with_paired(cell, held[1]) if held else cell)
+    if cells == list(found.cells):
+        return found
+    whole = all(
+        any(row.reason.startswith(DESIGN) for row in cell.rows) for cell in cells if cell.rows
+    )
+    return msgspec.structs.replace(
+        found, cells=tuple(cells), design=DESIGN if whole else found.design
+    )
+
+
+def by_policy(found: Mapping[str, tuple[Paired, Result, Result]], settings: Settings) -> Comparison:
+    """Duels of the two builds of some cells, judged as ``settings`` ask, as one comparison.
+
+    ``found``: name of a cell -> a duel of two, and its runs, the reference first. The latency's
+    row is the paired one; the others are of launches that went on side by side.
+    """
+    rules = [
+        Rules(
+            _minimum_effect(name, settings), settings.alpha, settings.minimum_launches,
+            looked=one.design.goal is not None,
+        )
+        for name, (one, _, _) in found.items()
+    ]  # fmt: skip
+    verdicts = rejudged([one.verdicts[0] for one, _, _ in found.values()], rules)
+    cells: list[CellComparison] = []
+    for (name, (_, a, b)), verdict in zip(found.items(), verdicts, strict=True):
+        (cell,) = compare_runs(a, b, settings).cells
+        cells.append(msgspec.structs.replace(with_paired(cell, verdict), cell=name))
+    return Comparison(
+        a="baseline",
+        b="candidate",
+        alpha=settings.alpha,
+        comparisons=len(cells),
+        cells=tuple(cells),
+        environment=(),
+        design=DESIGN,
+        paired=next(iter(found.values()))[0] if len(found) == 1 else None,
+    )
+
+
+def _minimum_effect(cell: str, settings: Settings) -> float:
+    asked = settings.minimum_effects(cell, LATENCY)
+    return METRICS[LATENCY].minimum_effect if asked is None else asked
 
 
 def with_paired(cell: CellComparison, verdict: PairedVerdict) -> CellComparison:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -18,19 +18,21 @@ from harness.compare.second_opinion import disagreement
 from harness.compare.verdicts import Verdict
 from harness.errors import NothingComparable
 from harness.maybe import Maybe, Unavailable
+from harness.spec import TURNS
 from harness.stats.paired import (
     LaunchRatio,
     PairedRatio,
     after_looks,
+    batches_of,
     estimate_of,
     of_launch,
     over_launches,
 )
-from harness.stats.two_samples import MIN_LAUNCHES, adjust, judge
+from harness.stats.two_samples import MIN_LAUNCHES, Adjusted, Estimate, adjust, judge
 
 MINIMUM_EFFECT = 0.005  # of paired rounds, which resolve more than separate launches do
 ALPHA = 0.01
-DESIGN = "paired rounds"
+DESIGN = TURNS
 UNMETERED = Unavailable("no energy was measured")
 _WIDEST = 300.0  # of logarithms; what a float can hold
 Ended = Literal["interval", "launches", "most launches", "interrupted", "failed", "going on"]
@@ -167,6 +169,54 @@ def ratio_of(launches: Sequence[Rounds], index: int, *, looked: bool = True) -> 
     return _ratio([(one.latency[0], one.latency[index]) for one in launches], looked=looked)
 
 
+class Rules(NamedTuple):
+    """By which a paired ratio is judged where others than a duel's own hold: those of a policy."""
+
+    minimum_effect: float
+    alpha: float
+    minimum_launches: int
+    looked: bool  # as of `ratio_of`
+
+
+def rejudged(found: Sequence[PairedVerdict], rules: Sequence[Rules]) -> list[PairedVerdict]:
+    """The same ratios by other rules, their p values adjusted for the number of all."""
+    estimates = [_estimate(one, rule) for one, rule in zip(found, rules, strict=True)]
+    tested = [one.p_values if one else None for one in estimates]
+    alpha = rules[0].alpha if rules else ALPHA
+    adjusted = iter(adjust([p for p in tested if p is not None], alpha))
+    judged: list[PairedVerdict] = []
+    for one, estimate, p in zip(found, estimates, tested, strict=True):
+        mine = next(adjusted) if p is not None else None
+        judged.append(one if estimate is None else _by(one, estimate, mine, alpha))
+    return judged
+
+
+def _estimate(found: PairedVerdict, rules: Rules) -> Estimate | None:
+    if not found.launches:
+        return None
+    launches = [
+        LaunchRatio(math.log(one.ratio), one.error, batches_of(one.rounds) - 1, one.rounds)
+        for one in found.launches
+    ]
+    ratio = over_launches(launches)
+    ratio = after_looks(ratio) if rules.looked else ratio
+    return estimate_of(ratio, rules.minimum_effect, "lower", rules.minimum_launches)
+
+
+def _by(
+    one: PairedVerdict, estimate: Estimate, adjusted: Adjusted | None, alpha: float
+) -> PairedVerdict:
+    found = judge(estimate, adjusted, alpha)
+    return msgspec.structs.replace(
+        one,
+        verdict=found.verdict,
+        reason=found.reason,
+        p_adjusted=found.p_adjusted,
+        detectable=found.detectable,
+        minimum_effect=estimate.terms.minimum_effect,
+    )
+
+
 def interval_of(found: PairedRatio) -> tuple[float, float]:
     """95 %, as ratios."""
     centre, half = found.log_ratio, min(found.half_width, _WIDEST)
@@ -207,7 +257,7 @@ class _Pair:
     def p_values(self) -> tuple[float, float] | None:
         return self.estimate.p_values if self.estimate else None
 
-    def verdict(self, adjusted: object) -> PairedVerdict:
+    def verdict(self, adjusted: Adjusted | None) -> PairedVerdict:
         a, b = self._names
         cpu_ratio, cpu_interval = _shown(self.cpu)
         ratio, interval = _shown(self.ratio)
@@ -218,7 +268,7 @@ class _Pair:
                 interval=interval, p_adjusted=self.ratio, detectable=self.ratio, launches=(),
                 cpu_ratio=cpu_ratio, cpu_interval=cpu_interval, doubt="",
             )  # fmt: skip
-        found = judge(self.estimate, adjusted, ALPHA)  # type: ignore[arg-type]
+        found = judge(self.estimate, adjusted, ALPHA)
         return PairedVerdict(
             a=a, b=b, verdict=found.verdict, reason=found.reason, ratio=ratio, interval=interval,
             p_adjusted=found.p_adjusted, detectable=found.detectable,

@@ -134,7 +134,21 @@ def draft(pairing: Pairing, kind: Metric, settings: Settings) -> Draft:
         found = _launches(pairing, kind, minimum, settings.minimum_launches)
     sides = (("A", pairing.a), ("B", pairing.b))
     told = [f"{name} {text}" for name, side in sides for text in _shaky(side, kind)]
-    return msgspec.structs.replace(found, note="; ".join(filter(None, (note, ", ".join(told)))))
+    turns = _turns(pairing) if kind.rule == "launches" else ""
+    notes = "; ".join(filter(None, (note, turns, ", ".join(told))))
+    return msgspec.structs.replace(found, note=notes)
+
+
+def _turns(pairing: Pairing) -> str:
+    """What is to be said where a side took turns, and not with the other."""
+    a, b = ({run.tags.get("duel") for run in side.finished if run.spec.in_turns}
+            for side in (pairing.a, pairing.b))  # fmt: skip
+    if a & b or not a | b:
+        return ""
+    if a and b:
+        return "each took turns in a duel of its own, and not with the other: separate launches"
+    turned, alone = ("A", "B") if a else ("B", "A")
+    return f"{turned} took turns in a duel, after rests, and {alone} ran by itself"
 
 
 def _shaky(side: Side, kind: Metric) -> list[str]:

@@ -104,7 +104,7 @@ def _by_technique(entries: Sequence[Entry]) -> list[Entry]:
     """``int8`` and ``int8-dynamic``: one model quantized in several ways, under one model."""
     alike: defaultdict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for entry in entries:
-        facts = (entry.info.get(key, "") for key in ("machine", *ALIKE))
+        facts = (entry.info.get(key, "") for key in ("machine", "design", *ALIKE))
         alike[(entry.model, entry.precision, *facts)].append(entry)
     names = {id(e): name for found in alike.values() for e, name in _precisions(found)}
     return [msgspec.structs.replace(entry, precision=names[id(entry)]) for entry in entries]

@@ -18,7 +18,7 @@ import msgspec
 
 from harness.analysis.latency import interval_methods, launch_estimate
 from harness.compare.comparison import CellComparison, compare_matches
-from harness.compare.duel import COMPARISON_NAME, only, read_record, with_paired
+from harness.compare.duel import between, with_paired
 from harness.compare.match import Side, doubts, matched
 from harness.compare.paired import DESIGN, Paired
 from harness.compare.sides import measured, sides_of
@@ -29,7 +29,6 @@ from harness.compression.entries import COLUMNS, entry_of
 from harness.compression.model import Entry, Figure, Histogram, Judgement, PooledRun
 from harness.compression.ratios import with_ratios
 from harness.compression.settings import ALIKE, told
-from harness.errors import ResultError
 from harness.maybe import Maybe, Unavailable, explain
 from harness.records.cell import content_of
 from harness.records.metric import FIGURES, METRICS, Metric
@@ -237,30 +236,11 @@ def _judged(
     cells = dict(zip(pairs, found.cells, strict=True))
     duels: dict[str, Paired] = {}
     for run, (a, b) in pairs.items():
-        record = _duel(a, b, folders, problems)
-        if record is not None:
-            duels[run] = record[0]
-            cells[run] = with_paired(cells[run], only(*record))  # type: ignore[arg-type]
+        held = between(a.finished, b.finished, folders, problems)
+        if held is not None:
+            duels[run] = held[0]
+            cells[run] = with_paired(cells[run], held[1])
     return cells, duels
-
-
-def _duel(
-    a: Side, b: Side, folders: Mapping[str, Path], problems: list[str]
-) -> tuple[Paired, str, str] | None:
-    """The newest duel between a run of each side: its record, and the two runs."""
-    theirs = {run.tags["duel"]: run for run in a.finished if run.tags.get("duel")}
-    for run in reversed(b.finished):
-        other, folder = theirs.get(run.tags.get("duel", "")), folders.get(run.id)
-        if other is None or folder is None:
-            continue
-        try:
-            record = read_record(folder.parent / COMPARISON_NAME)
-        except ResultError as error:
-            problems.append(f"{error}")
-            continue
-        if record is not None and record.paired and only(record.paired, other.id, run.id):
-            return record.paired, other.id, run.id
-    return None
 
 
 def _with_judgements(

@@ -35,7 +35,7 @@ RATIOS = (
     "accuracy_retention_pct", "energy_ratio", "energy_reduction", "energy_saving_share",
 )  # fmt: skip
 
-_PAIRED = (*PAIRED_BY, *(name for name in ALIKE if name not in PAIRED_BY))
+_PAIRED = (*PAIRED_BY, *(name for name in ALIKE if name not in PAIRED_BY), "design")
 
 # What was kept counts as much as any two gains; the three gains count alike.
 AURORA_WEIGHTS: dict[str, float] = {

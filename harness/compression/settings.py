@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from harness.compression.model import Entry
-from harness.spec import BY_NAME, DEFINING, RunSpec
+from harness.spec import BY_NAME, DEFINING, TURNS, RunSpec
 
 # goes by the name or has a column of its own
 _TOLD = ("model", "precision")
@@ -32,14 +32,14 @@ _FORMS = {
     "concurrency": "{} at once", "threads": "threads {}", "quantization": "{}",
     "calibration_method": "{}", "calibration": "calibrated on {}", "dataset": "dataset {}",
     "input_shapes": "inputs {}", "options": "{}", "reference": "made from {}",
-    "arrivals": "{} arrivals", "rate": "{} /s", "latency_bound": "{}",
+    "arrivals": "{} arrivals", "rate": "{} /s", "latency_bound": "{}", "design": "in turns",
     "machine": "machine {}", "method": "{}", "technique": "{}", "scheme": "{}",
     "pruning_ratio": "pruned {}", "bits": "{} bits", "source": "from {}",
 }  # fmt: skip
 # known by other facts, or worth telling only where nothing else differs
 _OTHERS = ("machine", "library", "category", "evaluated_on", "source")
 _OF_PRECISION = (*QUANTIZING, "method", "technique", "scheme", "pruning_ratio", "bits")
-_FACTS = (*ALIKE, *_OF_PRECISION, *_OTHERS)
+_FACTS = (*ALIKE, "design", *_OF_PRECISION, *_OTHERS)
 
 
 def facts_of(spec: RunSpec) -> dict[str, str]:
@@ -54,7 +54,7 @@ def facts_of(spec: RunSpec) -> dict[str, str]:
         found |= {name: str(values[name]) for name in ("quantization", "calibration_method")}
     if spec.conversion == "int8" and spec.quantization == "dynamic":  # which calibrates nothing
         found.pop("calibration_method", None)
-    return found
+    return found | ({"design": TURNS} if spec.in_turns else {})
 
 
 def text_of(value: Any) -> str:

@@ -29,7 +29,7 @@ from harness.host.files import cause
 from harness.host.lifetime import PARENT_VARIABLE
 from harness.sweep import locks
 from harness.sweep.needs import Needs, lacking
-from harness.sweep.runner import HARNESS, reason
+from harness.sweep.process import HARNESS, reason
 
 BEAT_S = 1.0
 WAIT_S = 6 * 3600.0  # for another measurement on this machine

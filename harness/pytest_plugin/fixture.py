@@ -15,9 +15,10 @@ attaches it (`give_clock`) and the measurement fills it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 from pytest_benchmark.fixture import FixtureAlreadyUsed
@@ -28,12 +29,16 @@ from harness.pytest_plugin.options import EARLIER, OPTIONS, option_name
 from harness.spec import RunSpec, parse, texts
 
 if TYPE_CHECKING:
+    from harness.api import Duel
     from harness.engine.driver.conductor import Outcome
     from harness.records.result import Result
 
+T = TypeVar("T")
 CLOCK = pytest.StashKey["ReplayClock"]()
 # of a run with --benchmark-disable, which shows that the test works and measures nothing
 _TRIAL = {"iterations": 10, "warmup_s": 0, "max_warmup_s": 0, "launches": 1, "idle_s": 0}
+_TRIAL_DUEL = {"duration_s": 0.05, "launches": 1, "warmup_s": 0, "max_warmup_s": 0.2,
+               "power_source": "none"}  # fmt: skip
 _WINDOW = ("duration_s", "max_duration_s", "precision_goal")
 
 
@@ -80,9 +85,23 @@ class HwBench:
         device is absent; fails the test where the run fails. With ``--benchmark-disable`` a few
         iterations are run, without a table, and nothing is kept.
         """
+        return self._guarded(
+            lambda: self._measured(spec_of(fields, defaults(self._request.config)))
+        )
+
+    def duel(self, across: str | None = None, /, **fields: Any) -> Duel:
+        """Let variants take turns and return what that has shown (`harness.duel`, which takes the
+        same): assert on its ``ratio``, ``interval`` or ``verdict``.
+
+        pytest-benchmark's table has a row a variant. Options, skips, failures and
+        ``--benchmark-disable`` are as for a single measurement.
+        """
+        return self._guarded(lambda: self._duelled(across, fields))
+
+    def _guarded(self, measure: Callable[[], T]) -> T:
         failure: HarnessError
         try:
-            return self._measured(spec_of(fields, defaults(self._request.config)))
+            return measure()
         except HarnessError as error:
             failure = error
         if isinstance(failure, BackendUnavailable):
@@ -91,10 +110,65 @@ class HwBench:
             self._benchmark.pedantic(_raise, args=(failure,))  # or it warns that it was not used
         pytest.fail(str(failure), pytrace=False)
 
-    def _measured(self, spec: RunSpec) -> Result:
+    def _once(self) -> None:
         if self._used:
             raise UsageError("hwbench was called twice in one test", "parametrize the test")
         self._used = True
+
+    def _duelled(self, across: str | None, fields: Mapping[str, Any]) -> Duel:
+        self._once()
+        from harness import api
+
+        told = defaults(self._request.config)
+        told.pop((across or "").partition("=")[0].strip(), None)
+        given = {**told, **{field: value for field, value in fields.items() if value is not None}}
+        if not self._benchmark.enabled:
+            self._refuse_company()
+            given |= {**_TRIAL_DUEL, "out": self._scratch()}
+        found = api.duel(across, **given)
+        if self._benchmark.enabled:
+            self._tell_duel(found)
+        else:
+            self._benchmark.pedantic(lambda: None)
+        return found
+
+    def _tell_duel(self, found: Duel) -> None:
+        """A row a variant in pytest-benchmark's table and file, and the ratio in words."""
+        import msgspec
+
+        from harness.exports.pytest_benchmark import document as sink
+        from harness.views.duel import sentence
+        from harness.views.text import plain
+
+        config, name = self._request.config, self._request.node.name
+        paired = found.comparison.paired
+        assert paired is not None
+        verdicts = {one.b: msgspec.to_builtins(one) for one in found.verdicts}
+        cells = [sink.full_name(result.spec, sink.LATENCY) for result in found.results]
+        for cell in cells:
+            refuse_other_device(config, cell, found.results[0].machine)
+        for number, (variant, result) in enumerate(
+            zip(paired.variants, found.results, strict=True)
+        ):
+            told, cell = plain(variant.name), cells[number]
+            last = number == len(cells) - 1
+            row = self._benchmark if last else copy.copy(self._benchmark)
+            row.name = f"{name}[{told}]"
+            row.fullname = cell if cells.count(cell) == 1 else f"{cell}[{told}]"
+            row.group = row.group or f"{sink.LATENCY_GROUP}, in turns"
+            taken = sink.rounds_of_runs([result], {result.id: found.folder / result.id})
+            row.extra_info = {
+                **row.extra_info, **sink.extra_info([result]), **sink.about(taken),
+                "duel": verdicts.get(variant.name, "reference"),
+            }  # fmt: skip
+            self._request.node.stash[CLOCK].load(taken.seconds)
+            row.pedantic(lambda: None, rounds=len(taken.seconds))
+        for verdict in found.verdicts:
+            line = f"{name}: {sentence(verdict)}: {verdict.verdict}; {found.folder}"
+            note(config, found.results[0].machine, line)
+
+    def _measured(self, spec: RunSpec) -> Result:
+        self._once()
         from harness.api import require_complete
 
         outcome = self._run(spec)
@@ -108,22 +182,28 @@ class HwBench:
     def _run(self, spec: RunSpec) -> Outcome:
         from harness.engine import driver
 
-        config = self._request.config
         if not self._benchmark.enabled:
-            if _in_xdist(config) and not config.getoption("benchmark_disable"):
-                raise UsageError(
-                    "hwbench does not measure while other tests run beside it",
-                    "run these tests with -n0, or only try them with --benchmark-disable",
-                )
+            self._refuse_company()
             return driver.run(self._trial(spec))
         return driver.run(spec)
+
+    def _refuse_company(self) -> None:
+        config = self._request.config
+        if _in_xdist(config) and not config.getoption("benchmark_disable"):
+            raise UsageError(
+                "hwbench does not measure while other tests run beside it",
+                "run these tests with -n0, or only try them with --benchmark-disable",
+            )
+
+    def _scratch(self) -> str:
+        factory: pytest.TempPathFactory = self._request.getfixturevalue("tmp_path_factory")
+        return str(factory.mktemp("hwbench"))
 
     def _trial(self, spec: RunSpec) -> RunSpec:
         import msgspec
 
-        factory: pytest.TempPathFactory = self._request.getfixturevalue("tmp_path_factory")
         changes: dict[str, Any] = {**_TRIAL, **dict.fromkeys(_WINDOW)}
-        out = str(factory.mktemp("hwbench"))
+        out = self._scratch()
         return msgspec.structs.replace(spec, **changes, out=out, require=(), overhead_check=False)
 
     def _tell(self, outcome: Outcome) -> None:

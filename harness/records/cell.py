@@ -8,6 +8,9 @@ A model file counts by the folder that it lies in and its stem: `build/model.onn
 however often it is built anew and wherever the checkout lies, and `small/model.onnx` and
 `large/model.onnx` are two. A folder called `onnx`, where hubs put a model's exports, says nothing,
 and counts with the one around it. Data files count by their stem.
+
+What took turns with others in a duel is a cell of its own, ``latency@turns``: after a rest caches
+are cold, and the figure is another one than that of a run by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import msgspec
 
 from harness.maybe import Unavailable
 from harness.records.result import Result
-from harness.spec import DEFINING, MODEL_SUFFIXES, RunSpec
+from harness.spec import DEFINING, MODEL_SUFFIXES, TURNS, RunSpec
 
 CELL_VERSION = 1  # raise it when what a figure means changes: every series then starts anew
 
@@ -49,9 +52,9 @@ def cell_name(spec: RunSpec) -> str:
 
 
 def _pace(spec: RunSpec) -> str:
-    """``latency``, ``throughput``, ``server@200`` or ``server@trace``."""
+    """``latency``, ``throughput``, ``latency@turns``, ``server@200`` or ``server@trace``."""
     if not spec.scheduled:
-        return spec.scenario
+        return f"{spec.scenario}@turns" if spec.in_turns else spec.scenario
     return f"{spec.scenario}@{_stem(spec.trace) if spec.trace else f'{spec.rate:g}'}"
 
 
@@ -103,6 +106,8 @@ def _key(spec: RunSpec, model: str) -> str:
         for field, value in values.items()
         if value is not None or not field.later
     } | {"model": model}
+    if spec.in_turns:
+        defining["design"] = TURNS
     data = msgspec.json.encode(defining | {"cell": CELL_VERSION}, order="deterministic")
     return hashlib.sha256(data).hexdigest()[:16]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from harness.compare.paired import DESIGN
 from harness.compare.verdicts import MetricVerdict
 from harness.compression.model import METRICS, Entry
 from harness.maybe import Unavailable
@@ -113,7 +114,15 @@ def _ratio(row: MetricVerdict) -> tuple[str, str, str]:
     ratio = "" if isinstance(row.ratio, Unavailable) else number(row.ratio)
     bounds = row.interval
     interval = "" if isinstance(bounds, Unavailable) else " to ".join(map(number, bounds))
-    return ratio, interval, row.verdict or ""
+    return ratio, interval, _verdict(row)
+
+
+def _verdict(row: MetricVerdict) -> str:
+    """With what a reader of a table has to know of it."""
+    if row.reason.startswith(DESIGN):
+        return f"{row.verdict}, {DESIGN}"
+    changed = row.verdict == "inconclusive" and "harness duel" in row.reason
+    return f"{row.verdict}: the machine changed; harness duel" if changed else row.verdict or ""
 
 
 def _score(entry: Entry) -> str:

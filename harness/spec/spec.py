@@ -24,6 +24,7 @@ from harness.spec.fields import (
 )
 
 DEFAULT_GOAL = 0.01
+TURNS = "paired rounds"  # the tag ``design`` of a run that took turns with others in a duel
 DEFAULT_FLOOR_S = 3.0
 DEFAULT_CAP_S = 30.0
 DEFAULT_SCHEDULE_S = 10.0  # of requests as they come
@@ -84,6 +85,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     options: dict[str, str] = {}
     tags: dict[str, str] = {}
     out: str = "results"
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether a duel measures it: another figure than that of a run by itself, after a rest."""
+        return self.tags.get("design") == TURNS
 
     @property
     def conversion(self) -> Precision:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from harness.errors import UsageError
 from harness.spec.fields import BY_NAME, DEFINING, FIELDS, Field
 from harness.spec.spec import RunSpec, parse
@@ -12,6 +14,7 @@ from harness.spec.spec import RunSpec, parse
 # Both sides of a round are as warm as each other, and there are many launches.
 WARMUP = "0.1"
 PYTHON = "python"  # no field of a run: the interpreters of other environments
+OF_A_LOAD = ("scenario", "rate", "arrivals", "latency_bound", "batching", "concurrency")
 _SINGULAR = {"option": "options", "input_shape": "input_shapes"}
 
 
@@ -32,6 +35,10 @@ def variants(values: Mapping[str, Any], across: str) -> Variants:
         texts = _values(across, "python=/old/bin/python,/new/bin/python")
         return Variants(PYTHON, tuple(texts), (parse(_brief(values)),) * len(texts))
     field, texts = _parsed(across)
+    if values.get(field.name) and not field.many:
+        raise UsageError(
+            f"{field.flag} {values[field.name]} beside --across {across}", f"leave out {field.flag}"
+        )
     specs = [parse(_with(_brief(values), field, text)) for text in texts]
     named = [getattr(spec, field.name) for spec in specs]
     for index, value in enumerate(named):
@@ -49,6 +56,19 @@ def twins(values: Mapping[str, Any]) -> Variants:
     return Variants("", ("itself", "its twin"), (spec, spec))
 
 
+def named(told: str, common: Mapping[str, Any]) -> Variants:
+    """Variants as a sweep names them: JSON, ``[[name, {field: text}], ...]``, over ``common``.
+
+    Raises `UsageError`.
+    """
+    try:
+        given = msgspec.json.decode(told, type=list[tuple[str, dict[str, Any]]])
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"--variants is {told!r:.80}: {error}", "use --across") from error
+    specs = tuple(parse({**_brief(fields), **common}) for _, fields in given)
+    return Variants("", tuple(name for name, _ in given), specs)
+
+
 def _brief(values: Mapping[str, Any]) -> dict[str, Any]:
     """With the warm-up of a duel, where none was asked for."""
     warmup = values.get("warmup_s")
@@ -59,8 +79,13 @@ def _parsed(across: str) -> tuple[Field, list[str]]:
     name = across.partition("=")[0]
     name = name.strip().lstrip("-").replace("-", "_")
     field = BY_NAME.get(_SINGULAR.get(name, name))
+    if field is not None and field.name in OF_A_LOAD:
+        raise UsageError(
+            f"--across is {across!r}, and in a duel one inference at a time runs",
+            "harness compare two runs",
+        )
     if field is None or field not in DEFINING:
-        choices = ", ".join([*(one.name for one in DEFINING), PYTHON])
+        choices = ", ".join([*(n.name for n in DEFINING if n.name not in OF_A_LOAD), PYTHON])
         raise UsageError(f"--across is {across!r}", f"name one of {choices}")
     return field, _values(across, "precision=fp32,int8")
 

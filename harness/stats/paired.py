@@ -139,6 +139,11 @@ def after_looks(found: PairedRatio) -> PairedRatio:
     return msgspec.structs.replace(found, error=_LOOKS * found.error)
 
 
+def batches_of(rounds: int) -> int:
+    """How many batches tell the spread of a launch of so many rounds."""
+    return min(_MOST_BATCHES, rounds // _SHORTEST_BATCH)
+
+
 def estimate_of(
     found: PairedRatio,
     minimum_effect: float,
@@ -175,7 +180,7 @@ def _influences(values: Floats) -> Floats:
 
 def _batches(values: Floats) -> Floats:
     """Means of consecutive stretches of equal length, as many as tell the spread well."""
-    number = min(_MOST_BATCHES, len(values) // _SHORTEST_BATCH)
+    number = batches_of(len(values))
     length = len(values) // number
     means: Floats = values[len(values) - number * length :].reshape(number, length).mean(axis=1)
     return means

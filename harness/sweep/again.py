@@ -13,7 +13,7 @@ from harness.maybe import Unavailable
 from harness.records.figures import figures
 from harness.records.result import Result
 from harness.spec import RunSpec
-from harness.sweep.runner import HARNESS, process, reason, result_in
+from harness.sweep.process import HARNESS, process, reason, result_in
 
 LIMIT_S = 3600.0
 
@@ -32,12 +32,7 @@ def run_again(
     ``code`` is a checkout to run it in, whose modules come before those that are installed.
     Raises `MeasurementFailed` where it leaves no finished result.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultError(
-            f"{str(out)!r} cannot be made: {error.strerror}", "name a writable folder"
-        ) from error
+    make_folder(out)
     log = out / "runs.log"
     again = specs.again(spec, launches, str(out.absolute()))
     command = [*harness, "run", *again, "--json"]
@@ -48,6 +43,16 @@ def run_again(
             f"measuring again failed: {reason(exit_code, log, limit_s)}", f"see {str(log)!r}"
         )
     return result
+
+
+def make_folder(out: Path) -> None:
+    """With all above it. Raises `ResultError`."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"{str(out)!r} cannot be made: {error.strerror}", "name a writable folder"
+        ) from error
 
 
 def refuse_untrusted(spec: RunSpec, trusted: Collection[str], how: str) -> None:
@@ -66,8 +71,14 @@ def refuse_untrusted(spec: RunSpec, trusted: Collection[str], how: str) -> None:
 def measure_again(known: Known, metric: str, launches: int, out: Path) -> tuple[float, ...]:
     """``metric`` of each launch of a new run of what was ``known``.
 
-    Raises `MeasurementFailed` where it has none, or this is another machine.
+    Raises `MeasurementFailed` where it has none, or this is another machine, and `UsageError` for
+    what took turns in a duel.
     """
+    if known.spec.in_turns:
+        raise UsageError(
+            f"{known.run} took turns in a duel, and a run by itself says nothing of that",
+            "let the builds take turns: harness duel --across python=A,B",
+        )
     here = fingerprint(device=known.spec.device).fingerprint
     if here != known.fingerprint:
         raise MeasurementFailed(

@@ -2,6 +2,8 @@
 
     A B | B A | A B | B A | A B        one launch each, in turn, on this machine, tonight
 
+(`harness.sweep.turns` has the same with short turns, a duel, which tells smaller changes.)
+
 What the night, the heat or a driver did falls on both alike, so what is left between A and B is
 what changed in the software. A build is one of
 
@@ -18,6 +20,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,14 +28,17 @@ from typing import Literal
 
 import msgspec
 
+from harness.compare.comparison import Comparison, compare_sets
 from harness.compare.policy import Confirm
+from harness.compare.verdicts import Settings
 from harness.errors import MeasurementFailed, UsageError
 from harness.host import git
+from harness.records.cell import spec_cell
 from harness.records.result import Result
 from harness.spec import RunSpec
 from harness.sweep.again import refuse_untrusted, run_again
 from harness.sweep.locks import held, needs
-from harness.sweep.runner import HARNESS
+from harness.sweep.process import HARNESS
 
 SideName = Literal["baseline", "candidate"]
 SIDES: tuple[SideName, SideName] = ("baseline", "candidate")
@@ -41,11 +47,14 @@ _WAIT_S = 6 * 3600.0
 
 
 class Build(msgspec.Struct, frozen=True):
-    """How to run one side. ``folder``: where, and whose code comes first."""
+    """How to run one side. ``folder``: where, and whose code comes first. ``python``: the
+    interpreter of its workers in a duel; None for a command, which cannot take turns."""
 
     command: tuple[str, ...]
     folder: Path | None = None
     artifacts: Path | None = None
+    python: str | None = None
+    commit: str | None = None
 
     def of(self, spec: RunSpec) -> RunSpec:
         """``spec`` with this build's model file. Raises `UsageError` where it has none."""
@@ -60,34 +69,45 @@ class Build(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(spec, model=str(path.absolute()))
 
 
-def measure(
-    confirm: Confirm,
-    specs: Mapping[str, RunSpec],
-    commits: tuple[str | None, str | None],
-    launches: int,
-    out: Path,
-) -> tuple[dict[SideName, list[Result]], dict[str, str]]:
-    """Every cell of ``specs`` (name -> spec) by both builds, and why cells were not measured.
+@contextlib.contextmanager
+def ready(
+    confirm: Confirm, specs: Mapping[str, RunSpec], commits: tuple[str | None, str | None]
+) -> Iterator[dict[SideName, Build]]:
+    """Both builds, with what ``specs`` (cell -> spec) need of this machine held for them.
 
     ``commits``: those that baseline and candidate were measured at, for ``commits = "recorded"``.
     Raises `UsageError` for builds that are not there, and for code that only a result names.
     """
     for spec in specs.values():
         refuse_untrusted(spec, confirm.trust, "name it in the policy, [confirm] trust = [...],")
+    with _builds(confirm, commits) as builds, held(needs(list(specs.values())), _WAIT_S):
+        yield builds
+
+
+def separately(
+    builds: Mapping[SideName, Build], specs: Mapping[str, RunSpec], settings: Settings, out: Path
+) -> tuple[Comparison, dict[str, str]]:
+    """Every cell of ``specs`` by both builds, launch by launch, compared under the names of
+    ``specs``; and why cells were not measured."""
     found: dict[SideName, list[Result]] = {"baseline": [], "candidate": []}
     failed: dict[str, str] = {}
-    with _builds(confirm, commits) as builds, held(needs(list(specs.values())), _WAIT_S):
-        for launch in range(launches):
-            order = SIDES if launch % 2 == 0 else SIDES[::-1]
-            for name, spec in specs.items():
-                if name in failed:
-                    continue
-                try:
-                    for side in order:
-                        found[side].append(_launch(builds[side], spec, out / side))
-                except MeasurementFailed as error:
-                    failed[name] = str(error)
-    return found, failed
+    for launch in range(settings.minimum_launches):
+        order = SIDES if launch % 2 == 0 else SIDES[::-1]
+        for name, spec in specs.items():
+            if name in failed:
+                continue
+            try:
+                for side in order:
+                    found[side].append(_launch(builds[side], spec, out / side))
+            except MeasurementFailed as error:
+                failed[name] = str(error)
+    again = compare_sets(found["baseline"], found["candidate"], settings)
+    # what took turns in its night is now by itself, which is another cell
+    asked = {spec_cell(msgspec.structs.replace(s, tags={})).name: name for name, s in specs.items()}
+    cells = tuple(
+        msgspec.structs.replace(cell, cell=asked.get(cell.cell, cell.cell)) for cell in again.cells
+    )
+    return msgspec.structs.replace(again, cells=cells), failed
 
 
 def _launch(build: Build, spec: RunSpec, out: Path) -> Result:
@@ -101,14 +121,18 @@ def _builds(
     if confirm.environments is not None:
         yield {side: _environment(confirm.environments[side]) for side in SIDES}
     elif confirm.artifacts is not None:
-        yield {side: Build(HARNESS, None, Path(confirm.artifacts[side])) for side in SIDES}
+        folders = {side: Path(confirm.artifacts[side]) for side in SIDES}
+        yield {side: Build(HARNESS, None, folders[side], sys.executable) for side in SIDES}
     elif confirm.commits is not None:
         recorded = dict(zip(SIDES, commits, strict=True))
         named = recorded if confirm.commits == "recorded" else confirm.commits
         with tempfile.TemporaryDirectory(prefix="harness-confirm-") as scratch:
             folders = {side: Path(scratch) / side for side in SIDES}
             with _worktrees({folders[side]: named[side] for side in SIDES}):
-                yield {side: Build(HARNESS, folders[side]) for side in SIDES}
+                yield {
+                    side: Build(HARNESS, folders[side], None, sys.executable, named[side])
+                    for side in SIDES
+                }
     else:
         texts = {"baseline": confirm.baseline_command, "candidate": confirm.candidate_command}
         yield {side: Build(_words(f"{side}_command", texts[side])) for side in SIDES}
@@ -131,7 +155,7 @@ def _environment(folder: str) -> Build:
         raise UsageError(
             f"[confirm] environments: {folder!r} holds no bin/python", "name a virtual environment"
         )
-    return Build((str(python), "-P", "-m", "harness"))
+    return Build((str(python), "-P", "-m", "harness"), python=str(python))
 
 
 @contextlib.contextmanager

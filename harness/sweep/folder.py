@@ -49,6 +49,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[Cell, ...]
     # what must be the same for launches to be repetitions of each other
     state: dict[str, str]
+    paired: str = ""  # the field in which cells that take turns differ
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -66,6 +67,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     seconds: float
     run: str = ""  # the run's id, where it left one
+    duel: str = ""  # the folder of the duel in which it took turns
     reason: str = ""
 
 
@@ -141,6 +143,7 @@ def _create(path: Path, plan: Plan, label: str, state: dict[str, str]) -> Manife
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         cells=tuple(one.cell for one in plan.cells),
         state=state,
+        paired=plan.paired,
     )
     write_atomically(path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     return manifest

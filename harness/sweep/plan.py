@@ -3,6 +3,7 @@
     name = "nightly"
     launches = 5                    # of every cell, interleaved
     time_limit_s = 900              # of one launch of one cell
+    paired = "precision"            # cells that differ in this field alone take turns: a duel
 
     [defaults]                      # any field of a run, as `spec` in a result names it
     duration_s = 5
@@ -43,6 +44,7 @@ from typing import Any
 import msgspec
 
 from harness import spec as specs
+from harness.compare.across import rest_of
 from harness.errors import UsageError
 from harness.host.names import nearest, tame
 from harness.records.cell import (
@@ -55,6 +57,7 @@ from harness.records.cell import (
     told_name,
 )
 from harness.spec import MODEL_SUFFIXES, RunSpec
+from harness.spec.variants import OF_A_LOAD
 from harness.sweep import needs
 from harness.sweep.needs import FleetRules, Needs
 
@@ -62,10 +65,21 @@ MAX_BYTES = 1 << 20
 MAX_CELLS = 10_000
 DEFAULT_LAUNCHES = 5
 DEFAULT_TIME_LIMIT_S = 1800.0
-_KEYS = ("name", "launches", "time_limit_s", "defaults", "matrix", "include", "exclude", "fleet")
+_KEYS = (
+    "name",
+    "launches",
+    "time_limit_s",
+    "paired",
+    "defaults",
+    "matrix",
+    "include",
+    "exclude",
+    "fleet",
+)
 FILES = ("model", "reference", "inputs", "dataset", "calibration")
 _SUFFIXES = (*MODEL_SUFFIXES, ".npz")  # a value that ends so is a file, there or not
 _SEVERAL = ("input_shapes", "options", "tags", "require", "cpus")
+_ABLE = [field.name for field in specs.DEFINING if field.name not in OF_A_LOAD]
 _OURS = ("launches", "out")  # fields of a run that the sweep itself decides
 
 Fields = dict[str, Any]
@@ -77,6 +91,8 @@ class SweepCell(msgspec.Struct, frozen=True):
     cell: Cell
     fields: Fields
     needs: Needs = Needs()  # of the machine, in a fleet
+    duel: str = ""  # the same in all cells that take turns with each other; empty: none does
+    variant: str = ""  # its name there
 
     @property
     def spec(self) -> RunSpec:
@@ -92,19 +108,38 @@ class Plan(msgspec.Struct, frozen=True):
     time_limit_s: float
     cells: tuple[SweepCell, ...]
     fleet: FleetRules = FleetRules()
+    paired: str = ""  # the field in which cells that take turns differ
+
+    @property
+    def units(self) -> tuple[tuple[SweepCell, ...], ...]:
+        """What is measured together: cells that take turns, the reference first, or one alone."""
+        found: dict[str, list[SweepCell]] = {}
+        for one in self.cells:
+            found.setdefault(one.duel or one.cell.key + str(one.needs), []).append(one)
+        return tuple(map(tuple, found.values()))
 
     def only(self, globs: Sequence[str]) -> Plan:
-        """The cells whose names match one of ``globs``. Raises `UsageError` for an idle glob."""
+        """The cells whose names match one of ``globs``, and those that they take turns with.
+
+        Raises `UsageError` for an idle glob.
+        """
         for glob in globs:
             if not any(fits(long_name(one.spec), glob) for one in self.cells):
                 names = ", ".join(one.cell.name for one in self.cells[:3])
                 raise UsageError(f"--only {glob!r} matches no cell", f"cells are {names}, ...")
-        chosen = [one for one in self.cells if any(fits(long_name(one.spec), g) for g in globs)]
+        chosen = [
+            one
+            for unit in self.units
+            if any(fits(long_name(one.spec), glob) for one in unit for glob in globs)
+            for one in unit
+        ]
         return msgspec.structs.replace(self, cells=tuple(chosen)) if globs else self
 
     def shard(self, index: int, count: int) -> Plan:
-        """Every ``count``-th cell from the ``index``-th (from 1) on."""
-        return msgspec.structs.replace(self, cells=self.cells[index - 1 :: count])
+        """Every ``count``-th cell from the ``index``-th (from 1) on; cells that take turns count
+        as one."""
+        mine = self.units[index - 1 :: count]
+        return msgspec.structs.replace(self, cells=tuple(one for unit in mine for one in unit))
 
 
 def read_plan(path: Path) -> Plan:
@@ -155,6 +190,8 @@ def _plan(raw: Mapping[str, Any], path: Path, sha256: str) -> Plan:
     excluded = [_fields(one, "exclude") for one in _tables(raw, "exclude")]
     wanted = _without(_product(matrix) if matrix else [], excluded, defaults)
     cells = [_cell({**defaults, **fields}, path.parent) for fields in [*wanted, *include]]
+    field = _paired(raw.get("paired"), matrix)
+    cells = _in_turns(cells, field) if field else cells
     return Plan(
         name=_name(raw.get("name", path.stem)),
         sha256=sha256,
@@ -164,7 +201,49 @@ def _plan(raw: Mapping[str, Any], path: Path, sha256: str) -> Plan:
         ),
         cells=_unique(cells),
         fleet=needs.parse_rules(raw.get("fleet", {})),
+        paired=field,
     )
+
+
+def _paired(value: Any, matrix: Fields) -> str:
+    """The field that ``paired`` names. Raises `UsageError` for none that cells could differ in."""
+    if value is None:
+        return ""
+    able = [name for name in matrix if name in _ABLE and len(matrix[name]) > 1]
+    if value not in able:
+        named = f"one of {', '.join(able)}" if able else "none here: give [matrix] such a field"
+        raise UsageError(
+            f"paired is {str(value)!r:.80}, and cells take turns that differ in one field of the "
+            "matrix, of a run's definition",
+            f"name {named}",
+        )
+    return str(value)
+
+
+def _in_turns(cells: Sequence[SweepCell], field: str) -> list[SweepCell]:
+    """Those that differ in ``field`` alone marked as of one duel; one without a partner is left as
+    it is. Raises `UsageError` for one that cannot take turns."""
+    alike: dict[str, list[SweepCell]] = {}
+    for one in cells:
+        alike.setdefault(f"{rest_of(one.spec, field)} {one.needs}", []).append(one)
+    found: dict[tuple[str, Needs], SweepCell] = {}
+    for group in alike.values():
+        names = [_text(one.fields.get(field, getattr(RunSpec(), field))) for one in group]
+        for one, name in zip(group, names, strict=True):
+            told = name if names.count(name) == 1 else f"{name} ({one.cell.key[:6]})"
+            turned = _turned(one, group[0].cell.key, told) if len(group) > 1 else one
+            found[one.cell.key, one.needs] = turned
+    return [found[one.cell.key, one.needs] for one in cells]
+
+
+def _turned(one: SweepCell, duel: str, variant: str) -> SweepCell:
+    if one.spec.iterations is not None or one.spec.concurrency > 1 or one.spec.scheduled:
+        raise UsageError(
+            f"{one.cell.name} cannot take turns: a duel counts rounds, of one inference at a time",
+            "leave out iterations, concurrency and scenario, or paired",
+        )
+    fields = {**one.fields, "tags": [*one.fields.get("tags", ()), f"design={specs.TURNS}"]}
+    return SweepCell(spec_cell(specs.parse(fields)), fields, one.needs, duel, variant)
 
 
 def _name(value: Any) -> str:

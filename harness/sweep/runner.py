@@ -4,6 +4,9 @@
     round 2   d c b a        goes backwards, so that a slow drift of the machine falls on all cells
     round 3   a b c d        alike
 
+Cells that take turns (``paired`` in the file) are one duel, in their place of the first round, with
+all their launches. One that fails there is recorded, and the others take turns without it.
+
 A cell that fails is recorded, left out of later rounds, and the sweep goes on. A launch that
 outlasts the plan's limit is interrupted, so that its run can still leave a marked result, and then
 killed with all that it started.
@@ -11,36 +14,23 @@ killed with all that it started.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
 from harness import spec as specs
-from harness.errors import one_line
-from harness.host.files import opened_to_append
-from harness.host.lifetime import PARENT_VARIABLE
-from harness.maybe import Unavailable, convert
+from harness.maybe import Unavailable
 from harness.records.cell import Cell
 from harness.records.lookup import lookup
 from harness.records.result import Result
+from harness.sweep import duels
 from harness.sweep.folder import DONE, LOGS, Attempt, SweepFolder
 from harness.sweep.plan import Plan, SweepCell
-
-# -P: a file in the user's folder must not shadow a module, nor a folder be taken for Harness
-HARNESS = (sys.executable, "-P", "-m", "harness")
-_LONGEST_REASON = 1000  # characters; the run's own result has it whole
-_GRACE_S = 15.0  # for a run that was interrupted to write its result
+from harness.sweep.process import HARNESS, heard, process, reason, result_in
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -48,20 +38,34 @@ class Step(msgspec.Struct, frozen=True):
 
     number: int  # from 1
     total: int
-    cell: Cell
-    launch: int  # from 1
+    cell: Cell  # of a duel the reference
+    launch: int  # from 1; of a duel 1
     launches: int
     remaining_s: float | None
     attempt: Attempt | None = None
     median_ms: float | None = None
+    variants: tuple[str, ...] = ()  # of a duel
+    told: str = ""  # what became of it, in words
 
 
-def remaining(plan: Plan, done: set[tuple[str, int]]) -> list[tuple[SweepCell, int]]:
-    """(cell, launch) still to be run, in the order in which they run. Launches count from 1."""
+class Left(NamedTuple):
+    """What is still to be run: a launch of one cell, or a duel of several with all its launches."""
+
+    cells: tuple[SweepCell, ...]
+    launch: int  # from 1
+
+
+def remaining(plan: Plan, done: set[tuple[str, int]]) -> list[Left]:
+    """All that is still to be run, in the order in which it runs."""
     left = []
     for launch in range(1, plan.launches + 1):
-        cells = plan.cells if launch % 2 else plan.cells[::-1]
-        left += [(one, launch) for one in cells if (one.cell.key, launch) not in done]
+        units = plan.units if launch % 2 else plan.units[::-1]
+        left += [
+            Left(unit, launch)
+            for unit in units
+            if (launch == 1 or len(unit) == 1)
+            and any((one.cell.key, launch) not in done for one in unit)
+        ]
     return left
 
 
@@ -82,15 +86,24 @@ def run(
     steps = remaining(plan, folder.done())
     failed: set[str] = set()
     seconds: dict[str, float] = {}
-    for index, (one, launch) in enumerate(steps):
+    for index, (cells, launch) in enumerate(steps):
+        one = cells[0]
         if one.cell.key in failed:
             continue
-        later = [other.cell.key for other, _ in steps[index:] if other.cell.key not in failed]
-        step = Step(
-            index + 1, len(steps), one.cell, launch, plan.launches, _estimate(later, seconds)
-        )
+        later = [left.cells[0].cell.key for left in steps[index:]]
+        left_s = _estimate([key for key in later if key not in failed], seconds)
+        step = Step(index + 1, len(steps), one.cell, launch, plan.launches, left_s)
+        if len(cells) > 1:
+            step = msgspec.structs.replace(step, variants=tuple(each.variant for each in cells))
         tell(step)
         listen = None if glimpsed is None else partial(glimpsed, step)
+        if len(cells) > 1:
+            duelled = duels.run(cells, plan, folder, descriptors, listen)
+            seconds[one.cell.key] = max(each.seconds for each in duelled.attempts)
+            told = msgspec.structs.replace(step, attempt=duelled.attempts[0], told=duelled.told)
+            tell(told)
+            yield from duelled.attempts
+            continue
         attempt, median_ms = _launch(one, launch, plan.time_limit_s, folder, descriptors, listen)
         folder.record(attempt)
         seconds[one.cell.key] = attempt.seconds
@@ -124,7 +137,7 @@ def _launch(
     command = [*HARNESS, "run", "--json", "--launches=1", f"--results={folder.path}"]
     command += specs.arguments(fields)
     try:
-        with _heard(listen) as (options, ends):
+        with heard(listen) as (options, ends):
             code, out = process([*command, *options], log, limit_s, [*descriptors, *ends])
     except KeyboardInterrupt:
         seconds = round(time.monotonic() - began, 3)
@@ -147,120 +160,9 @@ def _launch(
     return attempt, None if isinstance(median_ms, Unavailable) else median_ms
 
 
-@contextlib.contextmanager
-def _heard(
-    listen: Callable[[bytes], None] | None,
-) -> Iterator[tuple[list[str], list[int]]]:
-    """(options, descriptors) for a run whose progress is heard line by line, if anyone listens."""
-    if listen is None:
-        yield [], []
-        return
-    reader, writer = os.pipe()
-    thread = threading.Thread(target=_read_lines, args=(reader, listen), daemon=True)
-    thread.start()
-    try:
-        yield [f"--progress-fd={writer}"], [writer]
-    finally:
-        os.close(writer)
-        thread.join()  # the run is gone, and with it the pipe's last other end
-
-
-def _read_lines(reader: int, listen: Callable[[bytes], None]) -> None:
-    with open(reader, "rb") as lines:
-        for line in lines:
-            listen(line)
-
-
-def process(
-    command: Sequence[str],
-    log: Path,
-    limit_s: float,
-    descriptors: Sequence[int] = (),
-    code: Path | None = None,
-) -> tuple[int | None, bytes]:
-    """Exit code and stdout of one run; None for a run that had to be stopped for its time.
-    ``code``: a checkout to run in, whose modules come first.
-
-    Whoever ends us ends the run, too, and is told by `KeyboardInterrupt`. Where we are killed, a
-    run of ours is stopped by the kernel, and leaves a result marked as interrupted.
-    """
-    with opened_to_append(log) as stderr, _ended_like_ctrl_c():
-        child = subprocess.Popen(
-            command,
-            cwd=code,
-            env=_environment(code),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            pass_fds=descriptors,
-            start_new_session=True,  # Ctrl-C comes to the sweep, which passes it on
-        )
-        try:
-            out, _ = child.communicate(timeout=limit_s)
-            return child.returncode, out
-        except subprocess.TimeoutExpired:
-            return None, _stop(child)
-        except BaseException:
-            _stop(child)
-            raise
-
-
-def _environment(code: Path | None) -> dict[str, str]:
-    own = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
-    if code is not None:
-        path = os.environ.get("PYTHONPATH")
-        own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(code), path)))
-    return own
-
-
-@contextlib.contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """For ``kill`` and a terminal that is closed; what is ignored (``nohup``) stays so."""
-    here = threading.current_thread() is threading.main_thread()
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    for number in numbers if here else ():
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number in numbers if here else ():
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _stop(child: subprocess.Popen[bytes]) -> bytes:
-    """Interrupt a run, wait for the result that it then writes, and kill what is left."""
-    child.send_signal(signal.SIGINT)
-    try:
-        return child.communicate(timeout=_GRACE_S)[0]
-    except subprocess.TimeoutExpired:
-        return b""
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-
-
-def result_in(out: bytes) -> Result | None:
-    """What ``--json`` printed; None where the run ended before it had a result."""
-    try:
-        found: Any = msgspec.json.decode(out)
-        return convert(found, Result)
-    except msgspec.MsgspecError:
-        return None
-
-
 def _status(code: int | None, result: Result | None) -> str:
     if code is None:
         return "timeout"
     if result is not None:
         return result.status
     return "refused" if code in (2, 3) else "crashed"
-
-
-def reason(code: int | None, log: Path, limit_s: float) -> str:
-    """Why a run failed: the last that it said on stderr."""
-    if code is None:
-        return f"longer than time_limit_s = {limit_s:g}"
-    lines = log.read_text(errors="replace").splitlines()
-    told = [line.removeprefix("harness: ") for line in lines if line.startswith("harness: ")]
-    return one_line((told or lines or [f"exit code {code}"])[-1], _LONGEST_REASON)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.compare.comparison import CellComparison, Comparison, Runs, counts, worst
+from harness.compare.paired import DESIGN
 from harness.compare.verdicts import MetricVerdict
 from harness.maybe import Maybe, Unavailable, present
 from harness.records.metric import FIGURES
@@ -24,6 +25,7 @@ READ_AS = (
     "A, B: as the run states it; of several runs, the median of their launches. "
     "ratio: Hodges-Lehmann, the median of all quotients of a launch of B and one of A."
 )
+PAIRED_AS = " That of paired rounds is of the rounds, in which both had a turn."
 _MOST_DIFFERENCES = 12
 
 
@@ -169,7 +171,8 @@ def _notes(rows: Sequence[MetricVerdict]) -> list[str]:
     for doubt, names in by_doubt.items():
         which = f" ({', '.join(names)})" if len(by_doubt) > 1 else ""
         notes.append(f"doubt{which}: {doubt}")
-    return [READ_AS, *notes] if any(max(row.launches) > 1 for row in rows) else notes
+    paired = PAIRED_AS if any(row.reason.startswith(DESIGN) for row in rows) else ""
+    return [READ_AS + paired, *notes] if any(max(row.launches) > 1 for row in rows) else notes
 
 
 def _listed(differences: Mapping[str, tuple[str, str]]) -> str:

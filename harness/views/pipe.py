@@ -19,19 +19,32 @@ class Glimpse(msgspec.Struct, frozen=True):
     remaining_s: float | None
 
 
-class PipeSink:
-    """A `engine.driver.sinks.Sink`. It never waits: whoever does not read misses lines."""
+class Pipe:
+    """One end of it. Writing never waits: whoever does not read misses lines."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         os.set_inheritable(descriptor, False)  # the worker and the sampler have no use for it
         os.set_blocking(descriptor, False)
 
-    def update(self, progress: Progress) -> None:
-        line = msgspec.json.encode(Glimpse(glimpse(progress), progress.remaining_s)) + b"\n"
+    def write(self, text: str, remaining_s: float | None) -> None:
+        line = msgspec.json.encode(Glimpse(text, remaining_s)) + b"\n"
         with contextlib.suppress(OSError):
             os.write(self._descriptor, line)  # shorter than PIPE_BUF, so whole or not at all
 
-    def close(self, result: Result | None) -> None:
+    def close(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self._descriptor)
+
+
+class PipeSink:
+    """A `engine.driver.sinks.Sink`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._pipe = Pipe(descriptor)
+
+    def update(self, progress: Progress) -> None:
+        self._pipe.write(glimpse(progress), progress.remaining_s)
+
+    def close(self, result: Result | None) -> None:
+        self._pipe.close()

@@ -74,12 +74,16 @@ def test_what_the_commit_did_is_confirmed_and_what_the_night_did_is_not(
 
     red = harness("check", candidate, "--baseline", baseline, "--confirm", "--json")
     assert red.code == 1, red.err
-    assert "measuring 1 cell again" in red.err
+    assert red.err == "measuring 1 cell again, both builds in turn\n"
     (case,) = (case for case in json.loads(red.out)["cases"] if case["kind"] == "regressed")
-    assert "; confirmed side by side, worse by " in case["message"]
-    again = list((repository.folder / "results" / ".confirm").glob("*/*/*/result.json"))
-    commits = [json.loads(path.read_bytes())["software"]["commit"] for path in again]
-    assert sorted(commits) == sorted([good] * 3 + [bad] * 3)
+    assert "; confirmed side by side, paired rounds: worse by " in case["message"]
+    (again,) = json.loads(red.out)["confirmations"]
+    assert again["schema"] == "harness.comparison/1" and again["design"] == "paired rounds"
+    assert again["cells"][0]["rows"][0]["verdict"] == "regressed"
+    runs = list((repository.folder / "results" / ".confirm").glob("*/*-duel-*/*/result.json"))
+    measured = [json.loads(path.read_bytes()) for path in runs]
+    told = {run["tags"]["duel_variant"]: run["software"]["commit"] for run in measured}
+    assert told == {"baseline": good, "candidate": bad}
     assert builds.git(repository.folder, "worktree", "list").count("\n") == 0  # none is left
 
     # the same two commits, told apart by nothing but a slow night
@@ -117,6 +121,7 @@ def test_two_environments_are_two_builds(repository: Repository, harness: Harnes
     red = harness("check", candidate, "--baseline", baseline, "--confirm", "--json")
     assert red.code == 1, red.err
     assert "; confirmed side by side, worse by " in red.out
+    assert "no duel, so separate launches: baseline: backend 'ours:Ours' cannot be used" in red.err
 
     repository.policy('environments = {baseline = "gone", candidate = "env-bad"}')
     gone = harness("check", candidate, "--baseline", baseline, "--confirm")

@@ -116,6 +116,37 @@ def test_pytest_benchmark_gets_what_was_measured(run_pytest: Pytest, tmp_path: P
     assert folder_machines(document)[extra["fingerprint"]] == result["machine"]["factors"]
 
 
+DUEL = """
+def test_slower(hwbench):
+    duel = hwbench.duel("option=latency_us=1000,latency_us=10000", backend="fakes:Fake",
+                        launches=1, duration_s=0.1, max_warmup_s=0.2)
+    assert 1 < duel.ratio and duel.interval[0] <= duel.ratio <= duel.interval[1]
+    assert duel.verdict == "inconclusive" and duel.comparison.design == "paired rounds"
+    assert [run.spec.options["latency_us"] for run in duel.results] == ["1000", "10000"]
+
+def test_no_sense(hwbench):
+    hwbench.duel("nonsense=1,2")
+"""
+
+
+def test_a_duel_is_asserted_on_and_has_a_row_a_variant(run_pytest: Pytest, tmp_path: Path) -> None:
+    ran = run_pytest(DUEL, "--benchmark-json=now.json")
+    assert outcomes(ran) == {"failed": 1, "passed": 1}, ran.out
+    assert "--across is 'nonsense=1,2'" in ran.out
+    assert re.search(
+        r"latency_us=10000 takes \S+ of latency_us=1000's time, ± .*: inconclusive", ran.out
+    )
+    rows = json.loads((tmp_path / "now.json").read_bytes())["benchmarks"]
+    assert [row["name"].partition("[")[2] for row in rows] == [
+        "latency_us=1000]",
+        "latency_us=10000]",
+    ]
+    assert len({row["fullname"] for row in rows}) == 2
+    assert rows[0]["stats"]["median"] < rows[1]["stats"]["median"]
+    assert rows[0]["extra_info"]["duel"] == "reference"
+    assert rows[1]["extra_info"]["duel"]["ratio"] > 1
+
+
 def folder_machines(document: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = document["machine_info"]["harness"]["machines"]
     return found

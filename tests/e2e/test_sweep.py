@@ -203,6 +203,56 @@ def test_a_run_ends_with_the_sweep_that_was_killed(
     assert result["status"] == "interrupted"
 
 
+def write_paired(folder: Path, duration_s: float) -> None:
+    """Two options, ten times apart, in turns."""
+    text = FILE.format(defaults=f"duration_s = {duration_s}\nmax_warmup_s = 0.2", more="")
+    text = text.replace("launches = 2", 'launches = 2\npaired = "options"')
+    text = text.replace("latency_us = 100}", "latency_us = 1000}").replace("200}", "10000}")
+    (folder / "night.toml").write_text(text.replace("iterations = 20\n", ""))
+
+
+def test_cells_that_take_turns_are_compared_by_their_paired_ratio(
+    tmp_path: Path, harness: Harness
+) -> None:
+    write_paired(tmp_path, 0.2)
+    ran = harness("sweep", "night.toml", "--label", "d", "--json")
+    assert ran.code == 0, ran.err
+    attempts = json.loads(ran.out)["attempts"]
+    assert len(attempts) == 2 and len({attempt["duel"] for attempt in attempts}) == 1
+    assert all(attempt["cell"].endswith("/latency@turns") for attempt in attempts)
+    compared = json.loads(harness("compare", "night-d", "--across", "options", "--json").out)
+    assert compared["design"] == "paired rounds"
+    (cell,) = (cell for cell in compared["cells"] if cell["rows"])
+    assert cell["rows"][0]["reason"].startswith("paired rounds: ")
+    again = harness("check", "night-d", "--baseline", "night-d")
+    assert again.code == 4 and "is on both sides" in again.out  # and no cell is missing
+    done = harness("sweep", "night.toml", "--label", "d")
+    assert done.code == 0 and "0 of 1 launches and duels of 2 cells to run" in done.err
+
+
+def test_what_took_turns_is_kept_when_the_sweep_is_interrupted(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    from running import assert_no_orphans
+
+    write_paired(tmp_path, 60)
+    folder = tmp_path / "results" / "night-d"
+    with start("sweep", "night.toml", "--label", "d") as sweep:
+        while not list(folder.glob("*/comparison.json")):  # some rounds are measured
+            assert sweep.poll() is None
+            time.sleep(0.02)
+        sweep.terminate()
+        assert sweep.wait(120) == 130
+    assert_no_orphans(tmp_path)
+    (broken,) = folder.glob("*/comparison.json")
+    assert json.loads(broken.read_bytes())["paired"]["ended"] == "interrupted"
+    kept = [json.loads(path.read_bytes()) for path in folder.glob("*/*/result.json")]
+    assert [run["status"] for run in kept] == ["interrupted"] * 2
+    assert all(run["timing"]["launches"] for run in kept)
+    attempts = [json.loads(line) for line in (folder / "attempts.jsonl").read_text().splitlines()]
+    assert [attempt["status"] for attempt in attempts] == ["interrupted"] * 2
+
+
 def test_what_was_begun_from_another_file_is_not_continued(
     tmp_path: Path, harness: Harness
 ) -> None:

@@ -68,7 +68,9 @@ def made(
         status=status,
         started_at=started_at,
         duration_s=10.0,
-        spec=msgspec.structs.replace(base.spec, **{"precision": "fp32", **spec}),
+        spec=msgspec.structs.replace(
+            base.spec, **{"precision": "fp32", "tags": tags or {}, **spec}
+        ),
         timing=msgspec.structs.replace(base.timing, launches=launches, latency_ms=whole),
         precision=msgspec.structs.replace(base.precision, file_size_bytes=size_bytes),
         throughput=msgspec.structs.replace(base.throughput, inferences_per_s=1000 / middle),

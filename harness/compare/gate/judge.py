@@ -78,7 +78,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     """All that was judged. ``proposals``: cells that are too noisy to gate, to be quarantined.
 
-    ``undecided``: of how many figures nobody knows whether they are worse.
+    ``undecided``: of how many figures nobody knows whether they are worse. ``confirmations``: what
+    got worse, measured again with both builds side by side, those that took turns first.
     """
 
     outcome: Outcome
@@ -90,6 +91,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     proposals: tuple[str, ...]
     undecided: Undecided
     comparison: Comparison
+    confirmations: tuple[Comparison, ...] = ()  # both builds again, duels first
 
 
 def judge(

@@ -125,7 +125,8 @@ class Conductor:
             self.spec, self.folder, self._sinks(self.folder.path), self.journal, self.placement.rest
         )
         self.observer.preparing()
-        self.observer.versions = self.home.versions if self.home else {}
+        if self.home is not None:
+            self.observer.versions, self.observer.commit = self.home.versions, self.home.commit
         evidence = self.evidence
         prepared = evidence.prepared = models.prepare(self.spec, self.wanted)
         self._larger = self._prepare_larger()

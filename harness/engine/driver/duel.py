@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +22,7 @@ import msgspec
 
 from harness.compare.comparison import Comparison
 from harness.compare.duel import COMPARISON_NAME, of_duel
-from harness.compare.paired import Design, Ended, Paired, Rounds, paired, ratio_of
+from harness.compare.paired import DESIGN, Design, Ended, Paired, Rounds, paired, ratio_of
 from harness.compare.paired_energy import with_energy
 from harness.engine.driver.ahead import Ahead
 from harness.engine.driver.conductor import INTERRUPTED_EXIT, Conductor, Outcome, short
@@ -148,6 +148,7 @@ class _Duel:
     ) -> None:
         self._names, self._rules, self._interrupt = tuple(names), rules, interrupt
         self._tell = follow
+        self._alike = len(set(map(str, specs))) == 1  # twins fail as one
         self._seed = specs[0].seed
         self._asked_for_cpus, self._cpus = specs[0].cpus is not None, _processors(specs)
         self._ahead = Ahead(self._boot)
@@ -163,13 +164,14 @@ class _Duel:
             for spec, name, home in zip(specs, names, homes or [None] * len(specs), strict=True):
                 mine = self._of_this_duel(spec, name)
                 own = partial(sinks, spec=mine)
-                self._conductors.append(Conductor(mine, own, place(mine), interrupt, home))
+                with self._named(name):
+                    self._conductors.append(Conductor(mine, own, place(mine), interrupt, home))
         except HarnessError:
             self.discard()
             raise
 
     def _of_this_duel(self, spec: RunSpec, name: str) -> RunSpec:
-        tags = {"duel": self.folder.id, "duel_variant": name, "design": "paired rounds"}
+        tags = {"duel": self.folder.id, "duel_variant": name, "design": DESIGN}
         return msgspec.structs.replace(
             spec,
             out=str(self.folder.path),
@@ -177,6 +179,16 @@ class _Duel:
             launches=self._rules.least_launches,
             tags={**spec.tags, **tags},
         )
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Says which variant it is that something is wrong with."""
+        try:
+            yield
+        except HarnessError as error:
+            if not self._alike:
+                error.message = f"{name}: {error.message}"
+            raise
 
     def _boot(self) -> list[WorkerProcess]:
         """Workers that import side by side; a job tells each where it runs from then on."""
@@ -188,8 +200,9 @@ class _Duel:
 
     def execute(self) -> DuelOutcome:
         self._follow(0, "preparing")
-        for conductor in self._conductors:
-            self._prepared.append(conductor.prepare())
+        for name, conductor in zip(self._names, self._conductors, strict=True):
+            with self._named(name):
+                self._prepared.append(conductor.prepare())
         self._room.before_any(available_bytes())
         self._interrupt.measuring = True
         try:
@@ -358,11 +371,12 @@ class _Duel:
         """No runtime or no such device: an error of the command line's, and not a failed run."""
         if self._launches:
             return
-        for conductor in self._conductors:
+        for name, conductor in zip(self._names, self._conductors, strict=True):
             first = conductor.evidence.launches[0]
             if isinstance(first.raised, BackendUnavailable) and not first.memory:
                 self._leave_nothing()
-                raise first.raised
+                with self._named(name):
+                    raise first.raised
 
     def _leave_nothing(self) -> None:
         for one in self._conductors:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from harness.engine.driver.spawn import Interpreter
 from harness.engine.wire.messages import PROTOCOL
 from harness.errors import UsageError
+from harness.spec.variants import PYTHON, Variants
 
 _TIMEOUT_S = 120.0
 _LOOK = """
@@ -26,15 +27,18 @@ print(json.dumps([getattr(messages, "PROTOCOL", 0), versions]))
 
 
 class Home(NamedTuple):
-    """``path``: folders that come before all others. ``versions``: of distributions, as it says."""
+    """``path``: folders that come before all others. ``versions``: of distributions, as it says.
+    ``checkout``: a working tree to run in, whose modules come first; ``commit`` is there."""
 
     python: str
     path: tuple[str, ...]
     versions: dict[str, str]
+    checkout: str | None = None
+    commit: str | None = None
 
     def interpreter(self) -> Interpreter:
         """A fresh process of it, for a worker."""
-        return Interpreter(self.python, environment(self.path))
+        return Interpreter(self.python, environment(self.path), self.checkout)
 
 
 def environment(path: Sequence[str]) -> dict[str, str]:
@@ -44,8 +48,25 @@ def environment(path: Sequence[str]) -> dict[str, str]:
     return {**os.environ, **({"PYTHONPATH": joined} if joined else {})}
 
 
-def home(python: str, backend: str, path: Sequence[str] = ()) -> Home:
+def homes_of(asked: Variants) -> list[Home]:
+    """Those of variants that are environments; none where they differ in something else.
+
+    Raises `UsageError` as `home` does.
+    """
+    if asked.field != PYTHON:
+        return []
+    return [home(name, asked.specs[0].backend) for name in asked.names]
+
+
+def home(
+    python: str,
+    backend: str,
+    path: Sequence[str] = (),
+    checkout: str | None = None,
+    commit: str | None = None,
+) -> Home:
     """The environment of an interpreter. Raises `UsageError` where no worker can run in it."""
+    path = [*([checkout] if checkout else []), *path]
     try:
         done = subprocess.run(
             [python, "-P", "-c", _LOOK, backend],
@@ -56,6 +77,7 @@ def home(python: str, backend: str, path: Sequence[str] = ()) -> Home:
             timeout=_TIMEOUT_S,
             stdin=subprocess.DEVNULL,
             env=environment(path),
+            cwd=checkout,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         why = error.strerror if isinstance(error, OSError) else "it does not answer"
@@ -66,7 +88,12 @@ def home(python: str, backend: str, path: Sequence[str] = ()) -> Home:
     if done.returncode:
         told = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise UsageError(f"python={python} has no Harness of this kind ({told})", remedy)
-    protocol, versions = json.loads(done.stdout.splitlines()[-1])
+    try:
+        protocol, versions = json.loads((done.stdout.splitlines() or [""])[-1])
+    except ValueError as error:
+        raise UsageError(
+            f"python={python} is no Python interpreter", "name one: ENV/bin/python"
+        ) from error
     if protocol != PROTOCOL:
         raise UsageError(f"python={python} has a Harness whose workers speak otherwise", remedy)
-    return Home(python, tuple(path), versions)
+    return Home(python, tuple(path), versions, checkout, commit)

@@ -72,6 +72,7 @@ class RunObserver:
         self._cpus = cpus
         self.installed: Installed | None = None  # from the first warm-up on
         self.versions: dict[str, str] = {}  # of a worker that has an environment of its own
+        self.commit: str | None = None  # of its code, where it runs in a checkout of its own
         self._run_journal = run_journal
         self._journal: SamplesJournal | None = None  # from the first iterations on
         self._pending: list[Stretch] = []
@@ -224,8 +225,9 @@ class RunObserver:
 
             software = machine.software(backends=[self.spec.backend])
             versions = {**software.versions, **self.versions}
+            commit = self.commit or software.commit
             self.installed = Installed(
-                software=msgspec.structs.replace(software, versions=versions),
+                software=msgspec.structs.replace(software, versions=versions, commit=commit),
                 clock_cost_ms=clock_cost_ms(),
             )
             self._run_journal.append(self.installed)

@@ -18,7 +18,10 @@ class Interpreter:
     """A fresh process that runs `harness.engine.worker.main`, and our end of the socket to it."""
 
     def __init__(
-        self, python: str = sys.executable, environment: dict[str, str] | None = None
+        self,
+        python: str = sys.executable,
+        environment: dict[str, str] | None = None,
+        folder: str | None = None,
     ) -> None:
         self.sock, theirs = socket.socketpair()
         with theirs:
@@ -31,6 +34,7 @@ class Interpreter:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 env=environment,
+                cwd=folder,
             )
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from made_runs import made
 
 from harness.compare.comparison import compare_sets
 from harness.compare.gate.confirm import confirmed, regressed_cells
 from harness.compare.gate.judge import judge
 from harness.compare.policy import Policy, parse_policy
+from harness.compare.verdicts import Settings
 from harness.errors import UsageError
 from harness.records.result import Result, Timing
 from harness.spec import RunSpec, code_named_by
-from harness.sweep.confirm import Build, measure
+from harness.sweep.confirm import SIDES, Build, ready, separately
+from harness.sweep.turns import Nights, _asked, take_turns
 from harness.testing.results import fake_result
 
 POLICY = Policy(metrics=("latency_median",))
@@ -40,7 +44,7 @@ def settled(again_ms: list[float], failed: dict[str, str] | None = None) -> tupl
     assert report.exit_code == 1
     again = compare_sets([run("c", around(1.0))], [run("d", again_ms)]) if again_ms else None
     empty = compare_sets([], [])
-    found = confirmed(report, again or empty, failed or {})
+    found = confirmed(report, [again or empty], failed or {})
     case = next(case for case in found.cases if case.metric == "latency_median")
     return case.kind, found.exit_code, case.message
 
@@ -133,8 +137,8 @@ def test_a_command_that_cannot_be_run_is_bad_usage(
 ) -> None:
     policy = parse_policy({"confirm": {"baseline_command": command, "candidate_command": "true"}})
     assert policy.confirm is not None
-    with pytest.raises(UsageError) as refused:
-        measure(policy.confirm, {}, (None, None), 5, tmp_path)
+    with pytest.raises(UsageError) as refused, ready(policy.confirm, {}, (None, None)):
+        pass
     assert told in str(refused.value)
 
 
@@ -153,16 +157,58 @@ def test_code_that_only_a_result_names_is_not_run(
     asked = {"cell": RunSpec(**fields)}
     policy = parse_policy({"confirm": ways})
     assert policy.confirm is not None
-    with pytest.raises(UsageError, match=r"trust = \[") as refused:
-        measure(policy.confirm, asked, (None, None), 1, tmp_path)
+    refusal = pytest.raises(UsageError, match=r"trust = \[")
+    with refusal as refused, ready(policy.confirm, asked, (None, None)):
+        pass
     assert repr(name) in str(refused.value)
     assert list(tmp_path.iterdir()) == []
     trusting = parse_policy({"confirm": {**ways, "trust": [name]}})
     assert trusting.confirm is not None
-    _, failed = measure(trusting.confirm, asked, (None, None), 1, tmp_path)
+    with ready(trusting.confirm, asked, (None, None)) as builds:
+        _, failed = separately(builds, asked, Settings(minimum_launches=1), tmp_path)
     assert "measuring again failed" in failed["cell"]  # it was run: `true` leaves no result
 
 
 def test_a_model_file_is_no_code() -> None:
     for model in ("digits", "net.onnx", "C:\\net.onnx", "a:b.PT2"):
         assert code_named_by(RunSpec(model=model)) == []
+
+
+# -- which builds can take turns -------------------------------------------------------------------
+
+
+def refused(build: Build | None = None, old: dict[str, Any] | None = None, **new: Any) -> str:
+    """Why two such builds, of such nights, took no turns."""
+    sides = dict.fromkeys(SIDES, build or Build(("harness",), python=sys.executable))
+    nights = [made(1.0, **(new if old is None else {**new, **old})), made(1.0, **new)]
+    with pytest.raises(UsageError) as told:
+        take_turns(sides, Nights(*nights), 5, Path("/nowhere"))
+    return str(told.value)
+
+
+def test_builds_that_cannot_take_turns_say_why() -> None:
+    assert "a command cannot take turns" in refused(Build(("harness",)))
+    assert "one inference at a time" in refused(scenario="throughput", concurrency=2)
+    assert "'mine:net' is code, which each build runs for itself" in refused(model="mine:net")
+    assert "different files of the model (of 98304 and 5 bytes)" in _of_sizes(98_304, 5)
+
+
+def _of_sizes(*sizes: int) -> str:
+    sides = dict.fromkeys(SIDES, Build(("harness",), python=sys.executable))
+    with pytest.raises(UsageError) as told:
+        take_turns(sides, Nights(*(made(1.0, size_bytes=one) for one in sizes)), 5, Path("/none"))
+    return str(told.value)
+
+
+def test_a_side_of_a_duel_is_the_night_with_its_own_files_and_a_duels_window(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "net.onnx").touch()
+    build = Build(("harness",), tmp_path, None, sys.executable, "abc")
+    spec = RunSpec(model="net.onnx", dataset="elsewhere.npz", iterations=500, launches=9,
+                   tags={"sweep": "s"}, require=("energy",))  # fmt: skip
+    asked = _asked(build, spec, tmp_path / "out", "baseline")
+    assert asked.model == str(tmp_path / "net.onnx")
+    assert asked.dataset == "elsewhere.npz"
+    assert (asked.iterations, asked.launches, asked.require) == (None, 1, ())
+    assert asked.tags == {"build": "baseline"}

@@ -128,10 +128,10 @@ def test_shards_share_the_cells_and_lose_none(tmp_path: Path) -> None:
 def test_launches_are_interleaved_and_every_other_round_goes_backwards(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, MATRIX).only(["digits/*/fp32/*"])
     a, b = (one.cell.key for one in plan.cells)
-    assert [(one.cell.key, launch) for one, launch in remaining(plan, set())] == [
+    assert [(one.cell.key, launch) for (one,), launch in remaining(plan, set())] == [
         (a, 1), (b, 1), (b, 2), (a, 2),
     ]  # fmt: skip
-    assert [(one.cell.key, launch) for one, launch in remaining(plan, {(a, 1), (b, 2)})] == [
+    assert [(one.cell.key, launch) for (one,), launch in remaining(plan, {(a, 1), (b, 2)})] == [
         (b, 1), (a, 2),
     ]  # fmt: skip
 
@@ -213,3 +213,91 @@ def test_files_that_count_as_one_model_are_named(tmp_path: Path) -> None:
         plan_of(tmp_path, "[matrix]\nmodel = ['p/x/a.onnx', 'q/x/a.onnx']")
     assert "p/x/a.onnx' and '" in str(caught.value)
     assert "count as one model: name their folders differently" in str(caught.value)
+
+
+# -- cells that take turns -----------------------------------------------------------------------
+
+PAIRED = MATRIX.replace("launches = 2", 'launches = 2\npaired = "precision"')
+ALONE = """
+[[include]]
+model = "bert_base"
+[[exclude]]
+model = "resnet18"
+precision = "int8"
+batch_size = 8
+"""
+
+
+def test_cells_that_differ_in_one_field_take_turns(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, PAIRED + ALONE)
+    assert [[one.cell.name for one in unit] for unit in plan.units] == [
+        ["digits/onnxruntime/cpu/fp32/b1/latency@turns",
+         "digits/onnxruntime/cpu/int8/b1/latency@turns"],
+        ["digits/onnxruntime/cpu/fp32/b8/latency@turns",
+         "digits/onnxruntime/cpu/int8/b8/latency@turns"],
+        ["resnet18/onnxruntime/cpu/fp32/b1/latency@turns",
+         "resnet18/onnxruntime/cpu/int8/b1/latency@turns"],
+        ["resnet18/onnxruntime/cpu/fp32/b8/latency"],  # its partner is excluded
+        ["bert_base/onnxruntime/cpu/fp32/b1/latency"],
+    ]  # fmt: skip
+    assert [one.variant for one in plan.units[0]] == ["fp32", "int8"]
+    assert all(one.spec.in_turns for unit in plan.units[:3] for one in unit)
+    assert plan.cells[0].cell.key != plan_of(tmp_path, MATRIX).cells[0].cell.key
+
+
+def test_a_duel_is_one_step_of_the_first_round_and_done_with_all_its_cells(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, PAIRED + ALONE).only(["digits/*/int8/b1/*", "bert*"])
+    assert [len(unit) for unit in plan.units] == [2, 1]  # the partner comes along
+    (fp32, int8), (bert,) = plan.units
+    assert [(left.cells, left.launch) for left in remaining(plan, set())] == [
+        ((fp32, int8), 1), ((bert,), 1), ((bert,), 2),
+    ]  # fmt: skip
+    half = {(fp32.cell.key, 1), (bert.cell.key, 1), (bert.cell.key, 2)}
+    assert [left.cells for left in remaining(plan, half)] == [(fp32, int8)]
+    assert remaining(plan, half | {(int8.cell.key, 1)}) == []
+
+
+def test_shards_keep_those_that_take_turns_together(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, PAIRED)
+    shards = [plan.shard(index, 3) for index in (1, 2, 3)]
+    assert [len(shard.cells) for shard in shards] == [4, 2, 2]
+    shared = [unit for shard in shards for unit in shard.units]
+    assert len(shared) == 4 and all(unit in shared for unit in plan.units)
+
+
+def test_each_takes_what_belongs_to_the_field_along(tmp_path: Path) -> None:
+    text = """
+paired = "backend"
+[matrix]
+backend = ["onnxruntime", "pytorch"]
+precision = ["fp32", "int8"]
+"""
+    plan = plan_of(tmp_path, text)
+    assert [[(o.variant, o.spec.precision) for o in unit] for unit in plan.units] == [
+        [("onnxruntime", "fp32"), ("pytorch", "fp32")],
+        [("onnxruntime", "int8"), ("pytorch", "int8")],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            'paired = "backend"',
+            "paired is 'backend', and cells take turns that differ in one field",
+        ),
+        ('paired = "duration_s"', "name one of model, precision, batch_size"),
+        ("paired = 1", "paired is '1'"),
+        ("paired = []", "paired is '[]'"),
+        ('paired = "precision"\n[defaults]\niterations = 5', "cannot take turns: a duel counts"),
+        (
+            'paired = "precision"\n[defaults]\nscenario = "throughput"\nconcurrency = 2',
+            "cannot take turns: a duel counts rounds, of one inference at a time",
+        ),
+    ],
+)
+def test_a_pairing_that_makes_no_sense_is_one_line(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        plan_of(tmp_path, MATRIX.replace("launches = 2", text))
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 
 from harness.analysis.turns import SHORTEST_NS, block_ns, cold_iterations
+from harness.cli.main import main
 from harness.compare.paired import Design, Paired, Rounds, paired
 from harness.engine.driver.duel import rules_of
+from harness.engine.driver.homes import home
 from harness.engine.driver.rounds import Rules, SideFailed, Taking, Turned, orders
 from harness.engine.driver.signals import Interrupt
 from harness.engine.driver.turns import Taken, TurnLaunch
@@ -231,11 +234,68 @@ def test_what_belongs_to_int8_is_left_out_of_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "across", ["precision", "precision=fp32", "duration_s=1,2", "nonsense=1,2", "threads=1,1", "="]
-)
+    "across",
+    [
+        "precision", "precision=fp32", "duration_s=1,2", "nonsense=1,2", "threads=1,1", "=",
+        "scenario=latency,throughput", "concurrency=1,2", "python=a", "python=a,a",
+    ],
+)  # fmt: skip
 def test_an_across_that_makes_no_sense_is_refused(across: str) -> None:
     with pytest.raises(UsageError, match="--across is"):
         variants({}, across)
+
+
+def test_a_field_is_given_once() -> None:
+    with pytest.raises(UsageError, match="--precision int8 beside --across precision=fp32,int8"):
+        variants({"precision": "int8"}, "precision=fp32,int8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "a duel of what with what?"),
+        (
+            ("--across", "threads=1,2", "--across", "precision=fp32,int8"),
+            "and here are 2: --across",
+        ),
+        (("--across", "threads=1,2", "--against-itself"), "threads=1,2 and --against-itself"),
+        (("--against-itself", "--operators"), "what is profiled is no turn"),
+        (("--across", "python=/bin/true,/bin/echo"), "python=/bin/true is no Python interpreter"),
+        (("--across", "python=/no/such,/bin/echo"), "python=/no/such: No such file or directory"),
+    ],
+)
+def test_what_makes_no_duel_is_one_line(
+    arguments: Sequence[str], told: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["duel", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interpreter_whose_harness_is_older_is_told_what_to_install(tmp_path: Path) -> None:
+    package = tmp_path / "harness"
+    for folder in (package, package / "engine", package / "engine" / "wire"):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    (package / "engine" / "wire" / "messages.py").touch()  # one without a PROTOCOL
+    software = "class S:\n    versions = {}\ndef software(backends): return S\n"
+    (package / "machine.py").write_text(software)
+    with pytest.raises(UsageError, match="workers speak otherwise") as refused:
+        home(sys.executable, "onnxruntime", [str(tmp_path)])
+    assert f"{sys.executable} -m pip install" in str(refused.value)
+    (package / "engine" / "wire" / "messages.py").unlink()
+    with pytest.raises(UsageError, match="has no Harness of this kind"):
+        home(sys.executable, "onnxruntime", [str(tmp_path)])
+
+
+def test_help_says_what_the_flags_of_a_window_mean_in_a_duel(capsys: Any) -> None:
+    assert main(["duel", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--launches K Exactly K launches, each of fresh processes of all variants." in text
+    assert "--duration SECONDS How long the variants of a launch take turns, all together" in text
+    assert "--rate" not in text
 
 
 def test_a_twin_is_the_same_run() -> None:
