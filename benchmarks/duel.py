@@ -232,7 +232,8 @@ def measured(trial: Trial) -> list[dict[str, Any]]:
             }
         )
         if trial.separate:
-            told.append(_separate(same, out, trial.planted, took_s))
+            with contextlib.suppress(Failed):  # the duel stands all the same
+                told.append(_separate(same, out, trial.planted, took_s))
     planted = {"model": trial.model, "planted": trial.planted, "noisy": trial.noisy}
     return [{"key": trial.key, **planted, **one} for one in told]
 
@@ -341,6 +342,8 @@ def _aims(trials: list[dict[str, Any]]) -> Iterator[str]:
         ]  # fmt: skip
 
     quiet, noisy = some(0.0, "digits", False), some(0.0, "digits", True)
+    if not duels:
+        return
     yield f"digits, quiet: ± {_median(quiet, 'half_width'):.2%} (median of {len(quiet)}) in " \
           f"{_median(quiet, 'took_s'):.1f} s; aimed at 0.5% in 20 s"  # fmt: skip
     yield f"digits, neighbour: ± {_median(noisy, 'half_width'):.2%} (median of {len(noisy)}); " \

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,42 @@ def test_environments_take_turns(harness: Harness, tmp_path: Path) -> None:
     assert missing.code == 2
     assert missing.err.count("\n") == 1
     assert "name an interpreter" in missing.err
+
+
+def _wheel(folder: Path, version: str, wait_us: int) -> None:
+    info = f"planted-{version}.dist-info"
+    files = {
+        "planted.py": f"WAIT_US = {wait_us}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: planted\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    with zipfile.ZipFile(folder / f"planted-{version}-py3-none-any.whl", "w") as file:
+        for name, text in files.items():
+            file.writestr(name, text)
+
+
+def test_the_version_that_made_a_change_is_named_with_its_operators(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode:
+        pytest.skip("this environment has no pip")
+    for version, wait_us in (("1.0", 500), ("1.1", 2000)):
+        _wheel(tmp_path, version, wait_us)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+
+    ran = harness("bisect", "--package", "planted", "1.0..1.1", "--model", "digits", "--backend",
+                  "fakes:Versioned", "--precision-goal", "50%", "--json")  # fmt: skip
+
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert (found["before"], found["version"]) == ("1.0", "1.1")
+    assert found["ratio"][0] > 2
+    assert found["error"] < 0.01
+    told = {one["name"]: (one["before_ms"], one["after_ms"]) for one in found["operators"]}
+    assert told["half"] == (pytest.approx(0.25), pytest.approx(1.0))  # of 0.5 and of 2 ms
+    assert told["quarter"] == (pytest.approx(0.125), pytest.approx(0.5))
 
 
 @pytest.mark.parametrize("arguments", [(), ("--across", "precision=fp32,int8", "--against-itself"),
