@@ -78,9 +78,10 @@ class Slower:
         self._session.enqueue()
         self._session.synchronize()
         end = clock()
-        took, last = end - began, self._last
+        took = end - began
+        wait = self._share * min(took, self._last)
         self._last = took
-        until = end + self._share * min(took, last)
+        until = clock() + wait  # from here on: both sides have done the above
         while clock() < until:
             pass
 
