@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from harness.compare.across import parse_across
 from harness.compare.comparison import Comparison, compare_runs, compare_sets
 from harness.compare.duel import of_runs, of_sets
+from harness.compare.match import parse_across
 from harness.compare.series import NightSpreads
 from harness.compare.verdicts import Settings
 from harness.errors import ResultError

@@ -15,25 +15,14 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from harness.compare.across import Across, match_across
-from harness.compare.match import (
-    Apart,
-    Match,
-    Side,
-    doubts,
-    group,
-    hardware_differences,
-    hardware_name,
-    match,
-    same_night,
-)
+from harness.compare.match import Across, Apart, Match, match, match_across, matched_runs
 from harness.compare.operators import OperatorChanges, compare_operators
 from harness.compare.paired import Paired
 from harness.compare.second_opinion import with_second_opinion
-from harness.compare.verdicts import MetricVerdict, Pairing, Settings, drafts, judge_all
+from harness.compare.sides import Side, doubts, group, hardware_name, same_night
+from harness.compare.verdicts import MetricVerdict, Settings, drafts, judge_all
 from harness.maybe import Maybe, Unavailable
 from harness.records import notebook
-from harness.records.cell import cell_of
 from harness.records.figures import single
 from harness.records.metric import FIGURES, METRICS
 from harness.records.operators import NOT_PROFILED
@@ -42,8 +31,6 @@ from harness.records.result import Result
 _TOGETHER = 0.5  # share of a machine's cells that move alike before the machine is suspected
 _ENOUGH_CELLS = 4
 _SPEEDS = ("latency_median", "throughput")
-# what a latency means depends on these; nothing of two runs compares where they differ
-_MUST_MATCH = ("scenario", "boundary", "device")
 # of two runs these have a row even where both lack them: the reason is worth reading
 _ALWAYS = tuple(name for name, one in METRICS.items() if one.expected)
 # Schema history: harness.comparison/1, the first that pairs and sets share
@@ -101,7 +88,7 @@ def compare_runs(
 ) -> Comparison:
     """Compare ``b`` with the reference ``a``: one cell, be the two of one model and precision or
     not; that is what they are put side by side for, and ``differences`` names it."""
-    pair = _pair(a, b)
+    pair = matched_runs(a, b)
     found = _compared([pair], settings or Settings(), other_hardware, (a.id, b.id), always=_ALWAYS)
     (report,) = found.cells
     if report.apart and not report.rows:
@@ -160,34 +147,6 @@ def _compared(
     )
 
 
-def _pair(a: Result, b: Result) -> Match:
-    """Two runs as they are, whatever became of them: what was measured stands."""
-    apart, reason = _obstacle(a, b)
-    cells = cell_of(a), cell_of(b)
-    return Match(
-        cell=cells[1].name,
-        key=cells[1].key,
-        fingerprint=b.machine.fingerprint,
-        a=Side((a,)),
-        b=Side((b,)),
-        reference="" if cells[0] == cells[1] else cells[0].name,
-        apart=apart,
-        reason=reason,
-    )
-
-
-def _obstacle(a: Result, b: Result) -> tuple[Apart, str]:
-    if a.machine.fingerprint != b.machine.fingerprint:
-        told = f"the machines differ: {hardware_differences(a, b)}; measure both on one machine"
-        return "other hardware", told
-    for name in _MUST_MATCH:
-        ours, theirs = getattr(a.spec, name), getattr(b.spec, name)
-        if ours != theirs:
-            told = f"the runs differ in {name}: {ours} and {theirs}; measure both alike"
-            return "another benchmark", told
-    return "", ""
-
-
 def _incomplete(row: MetricVerdict) -> bool:
     return isinstance(row.a, Unavailable) or isinstance(row.b, Unavailable)
 
@@ -216,13 +175,13 @@ def _verdicts(
     matches: Sequence[Match], settings: Settings, other_hardware: bool, always: Collection[str]
 ) -> tuple[list[list[MetricVerdict]], int]:
     """The rows of each match, and how many p values they share. Other hardware is no company."""
-    found = [drafts(_pairing(m), settings, always) if not m.apart else [] for m in matches]
+    found = [drafts(m, settings, always) if not m.apart else [] for m in matches]
     family = judge_all([one for drafted in found for one in drafted], settings.alpha)
     rest = iter(family)
     rows = [with_second_opinion([next(rest) for _ in drafted]) for drafted in found]
     for index, m in enumerate(matches):
         if other_hardware and m.apart == "other hardware":
-            alone = judge_all(drafts(_pairing(m), settings, always), settings.alpha)
+            alone = judge_all(drafts(m, settings, always), settings.alpha)
             rows[index] = [_without_verdict(row, m.reason) for row in alone]
     return rows, sum(not isinstance(row.p, Unavailable) for row in family)
 
@@ -237,11 +196,6 @@ def worst(report: CellComparison) -> str:
     verdicts = {row.verdict for row in report.rows}
     order = ("regressed", "inconclusive", "improved", "unchanged")
     return next((verdict for verdict in order if verdict in verdicts), "not comparable")
-
-
-def _pairing(m: Match) -> Pairing:
-    assert m.a is not None and m.b is not None
-    return Pairing(cell=m.cell, a=m.a, b=m.b)
 
 
 def _report(

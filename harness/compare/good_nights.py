@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from harness.compare.history import MIN_NIGHTS_OF_HISTORY, history
-from harness.compare.match import Side, group
 from harness.compare.nights import Night, nights
 from harness.compare.series import accepted_nights
+from harness.compare.sides import Side, group
 from harness.errors import ResultError
 from harness.maybe import Unavailable
 from harness.records import acknowledged

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from harness.compare.match import Match, Side
+from harness.compare.match import Match
+from harness.compare.sides import Side
 from harness.compare.yardsticks import doubt, speed_shift
 from harness.errors import NothingComparable
 from harness.maybe import Maybe, Unavailable, explain

@@ -24,7 +24,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from harness.compare.match import Side, doubts, same_night
+from harness.compare.match import Match
+from harness.compare.sides import Side, doubts, same_night
 from harness.compare.yardsticks import doubt, speed_shift
 from harness.errors import NothingComparable
 from harness.maybe import Maybe, Unavailable, explain
@@ -106,33 +107,25 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
         return self.estimate.p_values if self.estimate else None
 
 
-class Pairing(msgspec.Struct, frozen=True, kw_only=True):
-    """Two sides that compare. ``cell``: the name that policies know them by."""
-
-    cell: str
-    a: Side
-    b: Side
-
-
-def drafts(pairing: Pairing, settings: Settings, always: Collection[str] = ()) -> list[Draft]:
+def drafts(match: Match, settings: Settings, always: Collection[str] = ()) -> list[Draft]:
     """One per metric that either side has a figure of, in the order of the settings.
 
     Those in ``always`` are there even without a figure: the reason is worth reading.
     """
-    found = [draft(pairing, METRICS[name], settings) for name in settings.metrics]
+    found = [draft(match, METRICS[name], settings) for name in settings.metrics]
     return [one for one in found if _measured(one.row) or one.row.metric in always]
 
 
-def draft(pairing: Pairing, kind: Metric, settings: Settings) -> Draft:
+def draft(match: Match, kind: Metric, settings: Settings) -> Draft:
     """The question that one metric poses."""
-    minimum, note = _minimum(pairing, kind, settings)
+    minimum, note = _minimum(match, kind, settings)
     if kind.rule == "paired":
-        found = _paired(pairing, kind, minimum)
+        found = _paired(match, kind, minimum)
     elif kind.rule == "exact":
-        found = _exact(pairing, kind, minimum)
+        found = _exact(match, kind, minimum)
     else:
-        found = _launches(pairing, kind, minimum, settings.minimum_launches)
-    sides = (("A", pairing.a), ("B", pairing.b))
+        found = _launches(match, kind, minimum, settings.minimum_launches)
+    sides = zip("AB", match.sides, strict=True)
     told = [f"{name} {text}" for name, side in sides for text in _shaky(side, kind)]
     turns = _turns(pairing) if kind.rule == "launches" else ""
     notes = "; ".join(filter(None, (note, turns, ", ".join(told))))
@@ -176,13 +169,13 @@ def _measured(row: MetricVerdict) -> bool:
     return not (isinstance(row.a, Unavailable) and isinstance(row.b, Unavailable))
 
 
-def _minimum(pairing: Pairing, kind: Metric, settings: Settings) -> tuple[float, str]:
+def _minimum(match: Match, kind: Metric, settings: Settings) -> tuple[float, str]:
     """The smallest change that counts here, and what is to be said of it."""
-    asked = settings.minimum_effects(pairing.cell, kind.name)
+    asked = settings.minimum_effects(match.cell, kind.name)
     minimum = kind.minimum_effect if asked is None else asked
-    if kind.rule in ("exact", "paired") or same_night(pairing.a, pairing.b):
+    if kind.rule in ("exact", "paired") or same_night(*match.sides):
         return minimum, ""
-    found = [_night_sd(side, kind, settings) for side in (pairing.a, pairing.b)]
+    found = [_night_sd(side, kind, settings) for side in match.sides]
     known = [sd for sd in found if sd is not None]
     if not known:
         return minimum, "measured in different nights, whose own spread is not known"
@@ -226,16 +219,16 @@ def _absent(row: MetricVerdict) -> Draft | None:
     return _refused(row, "; ".join(told)) if told else None
 
 
-def _launches(pairing: Pairing, kind: Metric, minimum: float, needed: int) -> Draft:
-    values = [figures(side.finished, kind.name) for side in (pairing.a, pairing.b)]
+def _launches(match: Match, kind: Metric, minimum: float, needed: int) -> Draft:
+    values = [figures(side.finished, kind.name) for side in match.sides]
     known = [() if isinstance(found, Unavailable) else found for found in values]
     if not all(known):  # files of before there was a figure per launch have one per run
-        return _whole_runs(pairing, kind, minimum)
-    row = _row(kind, *_values(pairing, kind), minimum)
+        return _whole_runs(match, kind, minimum)
+    row = _row(kind, *_values(match, kind), minimum)
     row = msgspec.structs.replace(
         row, launches=(len(known[0]), len(known[1])), cv=(_cv(known[0]), _cv(known[1]))
     )
-    if why := _other_batches(pairing, kind):
+    if why := _other_batches(match, kind):
         return _refused(row, why)
     question = Question(
         a=known[0],
@@ -246,29 +239,30 @@ def _launches(pairing: Pairing, kind: Metric, minimum: float, needed: int) -> Dr
         minimum_launches=needed,
     )
     try:
-        shift = speed_shift(pairing.a, pairing.b)
+        shift = speed_shift(*match.sides)
         return Draft(row=row, estimate=estimate(question), speed_shift=shift)
     except NothingComparable as error:
         return _refused(row, f"{error}")
 
 
-def _values(pairing: Pairing, kind: Metric) -> tuple[Maybe[float], Maybe[float]]:
-    return value(pairing.a.finished, kind.name), value(pairing.b.finished, kind.name)
+def _values(match: Match, kind: Metric) -> tuple[Maybe[float], Maybe[float]]:
+    a, b = match.sides
+    return value(a.finished, kind.name), value(b.finished, kind.name)
 
 
-def _whole_runs(pairing: Pairing, kind: Metric, minimum: float) -> Draft:
-    a, b = _values(pairing, kind)
+def _whole_runs(match: Match, kind: Metric, minimum: float) -> Draft:
+    a, b = _values(match, kind)
     row = _row(kind, a, b, minimum)
     if (absent := _absent(row)) is not None:
         return absent
-    if why := _other_batches(pairing, kind):
+    if why := _other_batches(match, kind):
         return _refused(row, why)
     return _doubtful(row, ONE_FIGURE)
 
 
-def _exact(pairing: Pairing, kind: Metric, minimum: float) -> Draft:
+def _exact(match: Match, kind: Metric, minimum: float) -> Draft:
     """Of the newest run of each side: a file's size does not vary."""
-    a, b = _values(pairing, kind)
+    a, b = _values(match, kind)
     row = _row(kind, a, b, minimum)
     if isinstance(a, Unavailable) or isinstance(b, Unavailable):
         return _absent(row) or _refused(row, "")
@@ -294,9 +288,9 @@ def _by_size(shift: float, better: Better, minimum: float) -> Verdict:
     return "regressed" if (shift > 0) == (better == "lower") else "improved"
 
 
-def _paired(pairing: Pairing, kind: Metric, minimum: float) -> Draft:
+def _paired(match: Match, kind: Metric, minimum: float) -> Draft:
     """Accuracy, by the answers of the newest run of each side that has them."""
-    found = [_newest_accuracy(side) for side in (pairing.a, pairing.b)]
+    found = [_newest_accuracy(side) for side in match.sides]
     values = [one if isinstance(one, Unavailable) else one.top1 for one in found]
     row = _row(kind, values[0], values[1], minimum)
     a, b = found
@@ -319,8 +313,8 @@ def _newest_accuracy(side: Side) -> Maybe[Accuracy]:
     return known[-1] if known else found[-1]
 
 
-def _other_batches(pairing: Pairing, kind: Metric) -> str:
-    a, b = (side.first.spec.batch_size for side in (pairing.a, pairing.b))
+def _other_batches(match: Match, kind: Metric) -> str:
+    a, b = (side.first.spec.batch_size for side in match.sides)
     if a == b or not kind.per_batch:
         return ""
     return f"batches of {a} and {b} take different times; compare the throughput"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 
-from harness.compare.match import Side
+from harness.compare.sides import Side
 from harness.maybe import Unavailable
 
 # what the processor's speed moves; a device of its own keeps its own time

@@ -9,7 +9,7 @@ import msgspec
 
 from harness.analysis.capacity import bound_of
 from harness.analysis.roofline import roofline
-from harness.compare.match import Side
+from harness.compare.sides import Side
 from harness.compression.model import CapacityCurve, CurvePoint, Entry, LatencyBound
 from harness.errors import ResultError
 from harness.maybe import Unavailable, explain, present

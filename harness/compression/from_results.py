@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from harness.compare.match import Side
+from harness.compare.sides import Side
 from harness.compare.verdicts import Settings
 from harness.compression import engine_file as compression_engine
 from harness.compression.apart import told_apart

@@ -19,9 +19,9 @@ import msgspec
 from harness.analysis.latency import interval_methods, launch_estimate
 from harness.compare.comparison import CellComparison, compare_matches
 from harness.compare.duel import between, with_paired
-from harness.compare.match import Side, doubts, matched
+from harness.compare.match import matched
 from harness.compare.paired import DESIGN, Paired
-from harness.compare.sides import measured, sides_of
+from harness.compare.sides import Side, doubts, measured, sides_of
 from harness.compare.verdicts import MetricVerdict, Settings
 from harness.compression.apart import told_apart
 from harness.compression.curves import with_curves

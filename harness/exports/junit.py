@@ -14,8 +14,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.compare.match import Side, doubts, hardware_name
-from harness.compare.sides import Measured, measured, metrics_of, sides_of
+from harness.compare.sides import (
+    Measured,
+    Side,
+    doubts,
+    hardware_name,
+    measured,
+    metrics_of,
+    sides_of,
+)
 from harness.exports.formats import Exported, absent_note
 from harness.exports.pytest_benchmark.document import full_name
 from harness.maybe import Unavailable, explain

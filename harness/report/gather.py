@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.compare.match import Side
 from harness.compare.operators import OperatorChanges
 from harness.compare.paired import Paired
+from harness.compare.sides import Side
 from harness.compare.undecided import Undecided, undecided
 from harness.compare.verdicts import MetricVerdict, NightSd, Settings
 from harness.compression.entries import model_of

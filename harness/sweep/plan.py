@@ -44,7 +44,7 @@ from typing import Any
 import msgspec
 
 from harness import spec as specs
-from harness.compare.across import rest_of
+from harness.compare.match import rest_of
 from harness.errors import UsageError
 from harness.host.names import nearest, tame
 from harness.records.cell import (

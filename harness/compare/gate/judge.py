@@ -21,8 +21,8 @@ import msgspec
 from harness.compare.comparison import CellComparison, Comparison, compare_sets
 from harness.compare.gate.limits import Breach, absolute_limits, accuracy_floors, missing_cells
 from harness.compare.gate.waivers import WaiverState, beyond, covering, state_of
-from harness.compare.match import Group, group
 from harness.compare.policy import Policy, Waiver, check_globs
+from harness.compare.sides import Group, group
 from harness.compare.undecided import Undecided, undecided
 from harness.compare.verdicts import MetricVerdict, NightSd, Settings
 from harness.errors import NothingComparable

@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from harness.compare.match import Group, Side, hardware_name
 from harness.compare.policy import DEFAULT_FLOOR, Policy, near
+from harness.compare.sides import Group, Side, hardware_name
 from harness.maybe import Unavailable, explain
 from harness.records.cell import (
     cell_name,

@@ -22,8 +22,15 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from harness.analysis.rounds import Rounds, rounds_of, statistics_of
-from harness.compare.match import Side, doubts, hardware_name
-from harness.compare.sides import Measured, measured, metrics_of, sides_of
+from harness.compare.sides import (
+    Measured,
+    Side,
+    doubts,
+    hardware_name,
+    measured,
+    metrics_of,
+    sides_of,
+)
 from harness.errors import NothingComparable, ResultError, UsageError
 from harness.exports.formats import Exported, summed_up
 from harness.maybe import Unavailable, explain, present

@@ -17,8 +17,8 @@ from harness.board.gather import Run
 from harness.board.gather import board as gathered
 from harness.board.logged import logged_in
 from harness.cli.main import main
-from harness.compare.across import parse_across
 from harness.compare.comparison import compare_sets
+from harness.compare.match import parse_across
 from harness.compression.from_results import board_from
 from harness.compression.model import Entry, Figure, Histogram
 from harness.compression.pooled import pooled_histogram

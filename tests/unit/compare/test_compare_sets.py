@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from made_runs import SPREAD, failed, made
 from scipy import stats
 
-from harness.compare.across import Across, match_across, parse_across
 from harness.compare.comparison import (
     CellComparison,
     Comparison,
@@ -22,8 +21,9 @@ from harness.compare.comparison import (
     counts,
 )
 from harness.compare.gate.judge import judge, regressions
-from harness.compare.match import group, match
+from harness.compare.match import Across, match, match_across, parse_across
 from harness.compare.series import NightSpreads
+from harness.compare.sides import group
 from harness.compare.verdicts import MetricVerdict, Settings
 from harness.errors import NothingComparable, UsageError
 from harness.maybe import Unavailable
@@ -95,6 +95,7 @@ def test_other_hardware_is_named_and_never_judged() -> None:
     other = made(2.0, fingerprint="else", factors=theirs)
     found = only(compare_sets([made(1.0)], [other]))
     assert (found.apart, found.rows) == ("other hardware", ())
+    assert (found.fingerprint, found.hardware) == ("else", "Another CPU")  # of one machine
     assert found.reason == (
         "the machines differ: cpu (Imaginary CPU 9000 and Another CPU), isa (absent and avx9)"
     )

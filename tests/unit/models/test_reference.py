@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 from onnx_models import floats, measured, prepared, save, value
 
-from harness.compare.across import Across, match_across
+from harness.compare.match import Across, match_across
 from harness.compression.entries import model_of
 from harness.errors import UsageError
 from harness.host.digest import sha256_of

@@ -25,10 +25,10 @@ from test_energy import SECOND, counter
 
 from harness.analysis.throughput import launch_rate
 from harness.compare.gate.limits import absolute_limits
-from harness.compare.match import Side
+from harness.compare.match import matched
 from harness.compare.policy import parse_policy
-from harness.compare.sides import measured
-from harness.compare.verdicts import MetricVerdict, Pairing, Settings, drafts, judge_all
+from harness.compare.sides import Side, measured
+from harness.compare.verdicts import MetricVerdict, Settings, drafts, judge_all
 from harness.compression.entries import entry_of
 from harness.engine.driver.recorder import Recorder
 from harness.engine.outcome.assemble import assemble
@@ -165,9 +165,9 @@ def _same(found: float | None, whole: Maybe[float]) -> bool:
 
 
 def _compared(a: Result, b: Result) -> dict[str, MetricVerdict]:
-    pairing = Pairing(cell="c", a=Side((a,)), b=Side((b,)))
+    match = matched(Side((a,)), Side((b,)))
     every = Settings(metrics=tuple(METRICS))
-    return {row.metric: row for row in judge_all(drafts(pairing, every), every.alpha)}
+    return {row.metric: row for row in judge_all(drafts(match, every), every.alpha)}
 
 
 @given(results())
@@ -276,9 +276,9 @@ def test_a_p99_that_the_result_lacks_is_nowhere(tmp_path: Path) -> None:
 
 def test_of_several_runs_one_without_the_figure_is_left_out_and_said() -> None:
     side = Side((made(1.0), _without_p99()))
-    pairing = Pairing(cell="c", a=Side((made(1.0),)), b=side)
+    match = matched(Side((made(1.0),)), side)
     settings = Settings(metrics=("latency_p99",))
-    (row,) = judge_all(drafts(pairing, settings), settings.alpha)
+    (row,) = judge_all(drafts(match, settings), settings.alpha)
     assert row.launches == (5, 5)
     assert "B 1 of 2 runs have no figure" in row.doubt
 
