@@ -3,10 +3,10 @@
     compute    run(binding)                                       outputs stay on the device
     transfer   pinned host -> device | run(binding) | device -> pinned host       one stream
 
-The stream, the events and the pinned memory come from NVIDIA's bindings (`cuda_runtime`): with them
-a run is only queued, and ``synchronize`` waits for the stream. Without them a run waits for itself,
-there is no device time, and no ``transfer``. A stream belongs to an `InferenceSession`, so each of
-our sessions loads the model anew.
+The stream, the events and the pinned memory come from NVIDIA's bindings (`harness.backends.cuda`):
+with them a run is only queued, and ``synchronize`` waits for the stream. Without them a run waits
+for itself, there is no device time, and no ``transfer``. A stream belongs to an `InferenceSession`,
+so each of our sessions loads the model anew.
 
     first inference    outputs are allocated by the runtime, then bound where they lie; those whose
                        size changes are allocated anew each time, which no graph and no copy allows
@@ -22,11 +22,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.common import cuda_index, nothing, refuse_closed
-from harness.backends.cuda_runtime import PIP, CudaError, CudaRuntime, Pinned, cuda_runtime
+from harness.backends.cuda import PIP, Cuda, bindings
 from harness.backends.device_events import EventTimer
 from harness.backends.onnxruntime.buffers import Buffers
 from harness.backends.onnxruntime.module import (
@@ -42,9 +43,8 @@ from harness.backends.onnxruntime.options import TENSORRT, settings, wanted
 from harness.backends.onnxruntime_values import RAW
 from harness.backends.session import SessionBase, check_same, types_of
 from harness.errors import BackendUnavailable, HarnessError, MeasurementFailed, ModelError
-from harness.host.cuda_errors import cuda_failure
 from harness.maybe import Maybe, Unavailable
-from harness.protocols import Artifact, Description, SessionOptions, TensorSpec
+from harness.protocols import Artifact, Description, SessionOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,8 +78,9 @@ class CudaSession(SessionBase[Loaded]):
         if provider == TENSORRT and settings(options)["tf32"] == "off":
             os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # the provider has no option for it
         load_libraries(ort, provider)
-        cuda, self._stream = _runtime(options)
-        self._cuda: CudaRuntime | None = None if isinstance(cuda, Unavailable) else cuda
+        self._owner = ExitStack()
+        cuda, self._stream = _runtime(options, self._owner)
+        self._cuda: Cuda | None = None if isinstance(cuda, Unavailable) else cuda
         self._untimed = cuda if isinstance(cuda, Unavailable) else None
         # Whatever they are told, TensorRT's provider waits for each replay of its graph, CUDA's for
         # each run that is no replay, where it is built as a plug-in.
@@ -88,18 +89,19 @@ class CudaSession(SessionBase[Loaded]):
         self.asynchronous = self._cuda is not None and not waits
         handle = None if self._stream is None else int(self._stream)
         self._loaded: Loaded | None = None
-        self._pinned: list[Pinned] = []
+        self._landings = self._owner.enter_context(ExitStack())
         try:
             loaded = Loaded(artifact, options, gpu, handle)
             check_declared(loaded.session.get_inputs(), inputs)
             self._shapes = types_of(inputs)
             self._buffers = Buffers(loaded.session, inputs, cuda_index(options))
-            self._up, self._down = self._pin(inputs, options), list[tuple[Pinned, int]]()
+            self._up = self._pin(inputs, options)
+            self._down: list[tuple[NDArray[Any], int]] = []
         except HarnessError:
-            self._free()
+            self._owner.close()
             raise
         except Exception as error:
-            self._free()
+            self._owner.close()
             raise_mapped(error, "onnxruntime cannot use the device", ModelError)
         self._loaded = loaded
         self._timer = self._events()
@@ -112,27 +114,21 @@ class CudaSession(SessionBase[Loaded]):
             self.close()
             raise
 
-    def _pin(self, inputs: Arrays, options: SessionOptions) -> list[tuple[Pinned, str]]:
+    def _pin(self, inputs: Arrays, options: SessionOptions) -> dict[str, NDArray[Any]]:
         """Pinned memory with ``inputs`` in it, where each inference uploads them."""
         if options.boundary != "transfer" or self._cuda is None:
-            return []
-        made = []
+            return {}
+        made = {}
         for name, array in inputs.items():
-            pinned = self._new_pinned(self._cuda, array)
-            pinned.array[...] = array
-            made.append((pinned, name))
+            made[name] = self._cuda.pinned(array.shape, array.dtype, self._owner)
+            made[name][...] = array
         return made
 
     def _events(self) -> EventTimer[Any] | None:
         cuda, stream = self._cuda, self._stream
         if cuda is None:
             return None
-        return EventTimer(
-            cuda.event,
-            lambda event: cuda.record(event, stream),
-            cuda.elapsed_ms,
-            cuda.destroy_event,
-        )
+        return cuda.timer(lambda event: cuda.record(event, stream))
 
     def _refuse_fallback(self, loaded: Loaded) -> None:
         """Raises `MeasurementFailed` naming what the CPU would compute."""
@@ -191,29 +187,26 @@ class CudaSession(SessionBase[Loaded]):
         cuda, stream = self._cuda, self._stream
         if self._open().options.boundary != "transfer" or cuda is None:
             return queue
-        up = [(self._buffers.inputs[name].data_ptr(), pinned) for pinned, name in self._up]
-        for pinned, _ in self._down:  # of the outputs before, which may have had other shapes
-            self._pinned.remove(pinned)
-            cuda.free(pinned)
-        down = self._down = [self._landing(cuda, v) for v in self._buffers.outputs.values()]
+        ups = [
+            (self._buffers.inputs[name].data_ptr(), int(host.ctypes.data), host.nbytes)
+            for name, host in self._up.items()
+        ]
+        self._landings.close()  # of the outputs before, which may have had other shapes
+        self._down = [self._landing(cuda, v) for v in self._buffers.outputs.values()]
+        downs = [(int(host.ctypes.data), address, host.nbytes) for host, address in self._down]
 
         def transfer() -> None:
-            for address, pinned in up:
-                cuda.upload(address, pinned, stream)
+            for address, host, size in ups:
+                cuda.copy(address, host, size, cuda.to_device, stream)
             queue()
-            for pinned, address in down:
-                cuda.download(pinned, address, stream)
+            for host, address, size in downs:
+                cuda.copy(host, address, size, cuda.to_host, stream)
 
         return transfer
 
-    def _landing(self, cuda: CudaRuntime, value: Any) -> tuple[Pinned, int]:
+    def _landing(self, cuda: Cuda, value: Any) -> tuple[NDArray[Any], int]:
         array = value.numpy()  # its type and shape
-        return self._new_pinned(cuda, array), int(value.data_ptr())
-
-    def _new_pinned(self, cuda: CudaRuntime, array: Any) -> Pinned:
-        pinned = cuda.pinned(TensorSpec("", array.dtype.name, array.shape))
-        self._pinned.append(pinned)
-        return pinned
+        return cuda.pinned(array.shape, array.dtype, self._landings), int(value.data_ptr())
 
     def bind(self, inputs: Arrays) -> None:
         """Copy ``inputs`` over the bound ones. Raises `DataError`."""
@@ -221,10 +214,11 @@ class CudaSession(SessionBase[Loaded]):
         check_same(self._shapes, inputs)
         self.synchronize()
         self._buffers.replace(inputs)
-        for pinned, name in self._up:
-            pinned.array[...] = inputs[name]
+        for name, host in self._up.items():
+            host[...] = inputs[name]
         if self._cuda is not None:
-            self._cuda.wait_for_all()
+            self._cuda.use()
+            self._cuda.finish()
         if loaded.settings["cuda_graph"] == "off":  # other data may have outputs of other shapes
             self._buffers.release_outputs()
             self.enqueue = self._first
@@ -236,7 +230,7 @@ class CudaSession(SessionBase[Loaded]):
         self.synchronize()
         if self._down:
             pairs = zip(self._buffers.outputs, self._down, strict=True)
-            return {name: np.array(pinned.array) for name, (pinned, _) in pairs}
+            return {name: np.array(host) for name, (host, _) in pairs}
         values = self._buffers.values()
         return {n: np.array(v.numpy()) for n, v in values.items() if self._readable(n, v)}
 
@@ -294,7 +288,7 @@ class CudaSession(SessionBase[Loaded]):
     def close(self) -> None:
         if self._loaded is None:
             return
-        with contextlib.suppress(CudaError):  # after a failed kernel CUDA answers nothing more
+        with contextlib.suppress(HarnessError):  # after a failed kernel CUDA answers nothing more
             self.synchronize()
             if self._timer is not None:
                 self._timer.arm(0)
@@ -303,39 +297,30 @@ class CudaSession(SessionBase[Loaded]):
         self._down.clear()
         self._up.clear()
         del self._buffers  # and with it the last hold on the model, before its stream goes
-        self._free()
-
-    def _free(self) -> None:
-        """Pinned memory and the stream, which nothing may use any more."""
-        cuda, stream, pinned = self._cuda, self._stream, self._pinned
-        self._stream, self._pinned = None, []
-        if cuda is None:
-            return
-        with contextlib.suppress(CudaError):
-            for block in pinned:
-                cuda.free(block)
-            if stream is not None:
-                cuda.destroy_stream(stream)
+        self._stream = None
+        self._owner.close()
 
 
-def _runtime(options: SessionOptions) -> tuple[CudaRuntime | Unavailable, Any]:
+def _runtime(options: SessionOptions, owner: ExitStack) -> tuple[Cuda | Unavailable, Any]:
     """CUDA's functions and a stream, or why there are none. Raises `BackendUnavailable` where they
     are needed, or where the device cannot be had."""
-    try:
-        found = cuda_runtime(cuda_index(options))
-        stream = None if isinstance(found, Unavailable) else found.stream()
-    except CudaError as error:
-        what = "cuda-bindings cannot use the device"  # of a CUDA of their own
-        raise (
-            cuda_failure(str(error), what) or BackendUnavailable(f"{what}: {error}", "see dmesg")
-        ) from error
-    if isinstance(found, Unavailable) and options.boundary == "transfer":
+    module = bindings()
+    if not isinstance(module, Unavailable):
+        cuda = Cuda(module, cuda_index(options))
+        try:
+            cuda.use("using cuda-bindings")  # of a CUDA of their own
+            return cuda, cuda.stream(owner)
+        except MeasurementFailed as error:
+            if error.remedy:
+                raise
+            raise BackendUnavailable(error.message, "see dmesg") from error
+    if options.boundary == "transfer":
         raise BackendUnavailable(
             "--boundary transfer copies from pinned memory, which onnxruntime has none of: "
-            f"{found.reason}",
+            f"{module.reason}",
             PIP,
         )
-    return found, stream
+    return module, None
 
 
 def _runtime_facts(loaded: Loaded, own_stream: bool) -> dict[str, str]:

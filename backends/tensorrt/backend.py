@@ -28,9 +28,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from harness.backends.common import import_framework, unavailable
-from harness.backends.device_events import EventTimer
-from harness.backends.tensorrt.cuda import Cuda
+from harness.backends.common import unavailable
+from harness.backends.cuda import Cuda, bindings
 from harness.backends.tensorrt.engine import Loaded, Making, anywhere, platform
 from harness.backends.tensorrt.inspect import inspect, operators, profile, shown
 from harness.backends.tensorrt.library import TENSORRT, Library
@@ -194,7 +193,7 @@ def _find(library: Library, device: str) -> tuple[Any, Any, CudaDevice] | Unavai
     trt = library.load()
     if isinstance(trt, Unavailable):
         return trt
-    runtime: Any = import_framework("cuda.bindings.runtime", "cuda-bindings", library.pip)
+    runtime = bindings(library.pip)
     if isinstance(runtime, Unavailable):
         return runtime
     _, version = runtime.cudaRuntimeGetVersion()  # 13050 is 13.5
@@ -224,8 +223,7 @@ class TensorRtSession:
         self._graph: Any = None
         self._context: Any = None
         self._cuda, self._thread = loaded.cuda, get_ident()
-        release = self._cuda.runtime.cudaEventDestroy
-        self._timer = EventTimer(self._cuda.event, self._record, self._cuda.elapsed_ms, release)
+        self._timer = self._cuda.timer(self._record)
         try:
             self._open(loaded, inputs, options)
         except BaseException:

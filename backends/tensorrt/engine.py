@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness.backends.cuda import Cuda
 from harness.backends.tensorrt.build import Request, build, deserialize, open_runtime
 from harness.backends.tensorrt.cache import (
     EngineCache,
@@ -21,7 +22,6 @@ from harness.backends.tensorrt.cache import (
     Rejected,
     external_files,
 )
-from harness.backends.tensorrt.cuda import Cuda
 from harness.backends.tensorrt.kernels import Kernels
 from harness.backends.tensorrt.library import Library
 from harness.backends.tensorrt.log import log_of

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.backends.cuda import Cuda
 from harness.backends.session import check_same
-from harness.backends.tensorrt.cuda import Cuda
 from harness.errors import DataError, HarnessError, MeasurementFailed, ModelError
 
 if TYPE_CHECKING:

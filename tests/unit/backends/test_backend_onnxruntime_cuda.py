@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,7 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from harness.backends import cuda_runtime
+from harness.backends import cuda as cuda_module
 from harness.backends.onnxruntime import backend as onnxruntime
 from harness.backends.onnxruntime import buffers
 from harness.backends.onnxruntime import cuda as onnxruntime_cuda
@@ -32,7 +33,6 @@ from harness.protocols import (
     DeviceMemory,
     DeviceTimed,
     SessionOptions,
-    TensorSpec,
 )
 
 onnx = pytest.importorskip("onnx")
@@ -122,7 +122,7 @@ class Bindings:
     def _cudaEventElapsedTime(self, start: int, end: int) -> tuple[float]:  # noqa: N802
         return (float(self.events[end] - self.events[start]),)
 
-    def _cudaHostAlloc(self, size: int, flags: int) -> tuple[int]:  # noqa: N802
+    def _cudaMallocHost(self, size: int) -> tuple[int]:  # noqa: N802
         block = ctypes.create_string_buffer(size)
         self.blocks[ctypes.addressof(block)] = block
         return (ctypes.addressof(block),)
@@ -153,7 +153,7 @@ def on_the_host(monkeypatch: pytest.MonkeyPatch, bindings: Any) -> None:
     monkeypatch.setattr(buffers, "DEVICE", "cpu")
     monkeypatch.setattr(onnxruntime_module, "providers", lambda *args: [(CPU, {})])
     monkeypatch.setattr(onnxruntime_module, "wanted", lambda options: CPU)
-    monkeypatch.setattr(cuda_runtime, "import_framework", lambda *args: bindings)
+    monkeypatch.setattr(cuda_module, "import_framework", lambda *args: bindings)
 
 
 def prepared(artifact: Artifact, chosen: SessionOptions, seed: int = 1) -> Any:
@@ -347,7 +347,7 @@ def test_without_the_bindings_a_run_waits_and_has_no_device_time(
         ("cudaSetDevice", "cudaErrorInsufficientDriver", BackendUnavailable, "cuda-bi.*too old"),
         ("cudaSetDevice", "cudaErrorSystemNotReady", BackendUnavailable, "cudaErrorSystemNotReady"),
         ("cudaStreamCreateWithFlags", "cudaErrorDevicesUnavailable", BackendUnavailable, "exclus"),
-        ("cudaHostAlloc", "cudaErrorMemoryAllocation", MeasurementFailed, "out of device memory"),
+        ("cudaMallocHost", "cudaErrorMemoryAllocation", MeasurementFailed, "out of device memory"),
     ],
 )
 def test_what_cuda_refuses_is_one_line(
@@ -501,11 +501,8 @@ def test_availability_needs_a_build_with_cuda(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_pinned_memory_of_an_empty_tensor_is_no_error(cuda: Bindings) -> None:
-    runtime = cuda_runtime.cuda_runtime(0)
-    assert not isinstance(runtime, Unavailable)
-    block = runtime.pinned(TensorSpec("x", "float32", (0, 4)))
-    assert block.array.shape == (0, 4)
-    runtime.free(block)
+    with ExitStack() as owner:
+        assert cuda_module.Cuda(cuda, 0).pinned((0, 4), "float32", owner).shape == (0, 4)
 
 
 def test_the_table_of_options_says_what_is_the_default() -> None:

@@ -802,7 +802,7 @@ def test_an_inference_that_fails_is_never_a_measurement(machine: Machine, tmp_pa
 )
 def test_errors_of_the_real_cuda_are_ours(name: str, kind: type[HarnessError], told: str) -> None:
     """The texts are those of the real runtime, which knows them without a driver."""
-    from harness.backends.tensorrt.cuda import Cuda
+    from harness.backends.cuda import Cuda
 
     made = Cuda(cuda_runtime, 1).error(getattr(cuda_runtime.cudaError_t, name), "doing it")
     assert type(made) is kind

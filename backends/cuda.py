@@ -1,5 +1,6 @@
-"""CUDA as the TensorRT adapter needs it: memory, streams, events and graphs.
+"""CUDA as the adapters need it: memory, streams, events and graphs.
 
+For runtimes that bring no such functions themselves, so that none has to import PyTorch for them:
 NVIDIA's own ``cuda.bindings.runtime`` does the calls. Each returns a tuple of status and values;
 here a status other than success becomes one of our errors, and whatever is acquired is given to an
 `ExitStack`, so that it is released when the session closes or when preparing it fails half-way.
@@ -11,11 +12,21 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from harness.backends.common import import_framework
+from harness.backends.device_events import EventTimer
 from harness.errors import HarnessError, MeasurementFailed
 from harness.host.cuda_errors import cuda_failure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+PIP = "pip install cuda-bindings"
+
+
+def bindings(remedy: str = PIP) -> Any:
+    """The module ``cuda.bindings.runtime``, or why it cannot be imported."""
+    return import_framework("cuda.bindings.runtime", "cuda-bindings", remedy)
 
 
 class Cuda:
@@ -44,9 +55,9 @@ class Cuda:
         _, text = self.runtime.cudaGetErrorString(status)
         return text.decode(errors="replace") if isinstance(text, bytes) else "an error of CUDA"
 
-    def use(self) -> None:
+    def use(self, what: str = "using the device") -> None:
         """Make the device this thread's: CUDA keeps that per thread, and starts with the first."""
-        self.check(self.runtime.cudaSetDevice(self.index), "using the device")
+        self.check(self.runtime.cudaSetDevice(self.index), what)
 
     def allocate(self, size: int, owner: ExitStack) -> int:
         """Device memory of ``size`` bytes, at least one; its address."""
@@ -83,6 +94,11 @@ class Cuda:
         """An event that keeps its time, about half a microsecond fine."""
         flags = self.runtime.cudaEventDefault
         return self.check(self.runtime.cudaEventCreateWithFlags(flags), "creating an event")
+
+    def timer(self, record: Callable[[Any], object]) -> EventTimer[Any]:
+        """Of events that ``record`` puts on a stream."""
+        release = self.runtime.cudaEventDestroy
+        return EventTimer(self.event, record, self.elapsed_ms, release)
 
     def record(self, event: Any, stream: Any) -> None:
         """Put ``event`` on ``stream``."""
