@@ -289,6 +289,9 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
 class EnergySource(msgspec.Struct, frozen=True, kw_only=True):
     """One meter over exactly the timed window. ``parts`` lists what a sum was made of.
 
+    ``counted_by``: the channel of ``series.npz`` that ``counter_j`` is of; empty for a sum, without
+    a counter, and in older results.
+
     With status ``disagreement`` the two raw figures are kept and nothing is derived from them.
     """
 
@@ -310,6 +313,7 @@ class EnergySource(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     self_test: Maybe[SelfTest] = NOT_REACHED
+    counted_by: str = ""
 
 
 class Energy(msgspec.Struct, frozen=True, kw_only=True):

@@ -165,6 +165,7 @@ def _source(
         "scope": meter.channel.scope,
         "parts": meter.parts,
         "self_test": test,
+        "counted_by": meter.counted_by,
     }
     if refusal is not None:
         return _refused(refusal, common, counter, integral)

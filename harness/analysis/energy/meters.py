@@ -35,6 +35,7 @@ class Meter:
     sensor: Sensor = field(default_factory=Sensor)
     power_sensor: Sensor = field(default_factory=Sensor)
     parts: tuple[str, ...] = ()
+    counted_by: str = ""  # the channel of ``counter``
 
     @property
     def period_s(self) -> float | None:
@@ -44,9 +45,13 @@ class Meter:
         return None if self.power is None else power_period_s(self.power, self.power_sensor)
 
 
-def _meter(channel: Channel) -> str:
+def meter_of(channel: str) -> str:
     """Of a channel that does not say it: ``energy/package-0_j`` -> ``package-0``."""
-    return channel.meter or channel.name.partition("/")[2].rpartition("_")[0] or channel.name
+    return channel.partition("/")[2].rpartition("_")[0] or channel
+
+
+def _meter(channel: Channel) -> str:
+    return channel.meter or meter_of(channel.name)
 
 
 def group(sources: Sequence[SourceReadings], origin_ns: int) -> list[Meter]:
@@ -85,7 +90,7 @@ def _joined(meter: Meter, item: SourceReadings, series: Series) -> Meter:
     if meter.channel.unavailable is not None:
         meter = replace(meter, channel=item.channel)
     if item.channel.kind == "counter":
-        return replace(meter, counter=series, sensor=sensor)
+        return replace(meter, counter=series, sensor=sensor, counted_by=item.channel.name)
     return replace(meter, power=series, power_sensor=sensor)
 
 
@@ -129,6 +134,7 @@ def _total(source: str, parts: Sequence[Meter], sockets: int) -> Meter:
         parts=tuple(meter.name for meter in parts),
         counter=None,
         power=None,
+        counted_by="",
     )
     if len(parts) < sockets:
         detail = f"{source} counts {len(parts)} of {sockets} sockets: {', '.join(total.parts)}"

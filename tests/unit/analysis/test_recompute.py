@@ -15,7 +15,8 @@ import pytest
 from test_assemble import result_of
 from test_energy import READS, counter
 
-from harness.analysis.recompute import Figure, recompute
+from harness.analysis.held import Figure
+from harness.analysis.recompute import recompute
 from harness.cli.main import main
 from harness.maybe import Unavailable
 from harness.records.samples import Samples
@@ -201,10 +202,23 @@ def test_a_file_of_readings_that_unpacks_to_too_much_is_refused(
 # --- energy -----------------------------------------------------------------------------------
 
 
-def _energy_figures(scale: float, *, lose: str = "") -> dict[str, Figure]:
-    """Two sockets at 100 and 50 W; ``scale`` is of what the second's readings say later."""
-    readings = [counter(), counter("energy/package-1_j", scale=0.5)]
+def _energy_figures(
+    scale: float, *, lose: str = "", before: bool = False, **changes: Any
+) -> dict[str, Figure]:
+    """Two sockets at 100 and 50 W; ``scale`` is of what the second's readings say later.
+
+    ``before``: as results were that do not name the counter of a meter.
+    """
+    readings = [counter(**changes), counter("energy/package-1_j", scale=0.5)]
     run = result_of(readings)
+    if before:
+        sources = {
+            name: msgspec.structs.replace(source, counted_by="")
+            for name, source in run.energy.sources.items()
+        }
+        run = msgspec.structs.replace(
+            run, energy=msgspec.structs.replace(run.energy, sources=sources)
+        )
     times = np.array([round(at_s * 1e9) for at_s in READS])
     kept = {one.channel.name: (times, np.array(one.values, float)) for one in readings}
     second = kept["energy/package-1_j"]
@@ -230,3 +244,15 @@ def test_the_joules_of_counters_are_recomputed_part_by_part() -> None:
     lost = _energy_figures(1.0, lose="energy/package-1_j")
     assert lost["energy.sources.test-total.energy_j.value"].state == "not recomputed"
     assert msgspec.json.encode(list(lost.values()))
+
+
+def test_a_counter_is_found_by_what_it_is_and_not_by_its_name() -> None:
+    """Another's profiler calls its channels as it likes, and says which meter they are of."""
+    for changes in ({"name": "rack.7/total_j", "meter": "north"}, {"name": "j", "meter": "rack/7"}):
+        found = _energy_figures(1.0, **changes)
+        own = found[f"energy.sources.{changes['meter']}.energy_j.value"]
+        assert (own.state, own.recomputed) == ("agrees", pytest.approx(800.0))
+        assert found["energy.sources.test-total.energy_j.value"].state == "agrees"
+    assert {one.figure: one.state for one in _energy_figures(1.0, before=True).values()} == {
+        one.figure: one.state for one in _energy_figures(1.0).values()
+    }
