@@ -72,6 +72,25 @@ def latency_stats(launches: Launches) -> LatencyStats:
     )
 
 
+def in_order(
+    streams: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+) -> NDArray[np.int64]:
+    """Latencies in ns over all ``streams`` (starts, ends), in the order in which they ended."""
+    if len(streams) == 1:
+        ((starts, ends),) = streams
+        return ends - starts
+    order = np.argsort(np.concatenate([ends for _, ends in streams]), kind="stable")
+    return np.concatenate([ends - starts for starts, ends in streams])[order]
+
+
+def half_width(stats: LatencyStats) -> Maybe[float]:
+    """Of the median's interval, relative to the median."""
+    interval = stats.ci95["median"]
+    if isinstance(interval, Unavailable):
+        return interval
+    return (interval[1] - interval[0]) / 2 / stats.median if stats.median else 0.0
+
+
 def interval_methods(launches: int) -> dict[str, str]:
     """For each entry of ``ci95``, one sentence: how so many launches made its interval."""
     if launches >= MIN_LAUNCHES:

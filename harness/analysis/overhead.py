@@ -19,11 +19,27 @@ METHOD = (
 )
 
 
+Block = tuple[int, int, bool]  # start and end in ns, and whether all were watching
+
+
 class Round(NamedTuple):
     """Iteration times in ns of one watched block and of the one beside it."""
 
     watched: NDArray[np.int64]
     alone: NDArray[np.int64]
+
+
+def rounds_of(
+    blocks: Sequence[Block], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> list[Round]:
+    """Each two blocks, with the iterations (``starts`` and ``ends``) that lie wholly in them."""
+    latencies = ends - starts
+    inside = [
+        (watched, latencies[(starts >= start_ns) & (ends <= end_ns)])
+        for start_ns, end_ns, watched in blocks
+    ]
+    pairs = (dict(pair) for pair in zip(inside[::2], inside[1::2], strict=False))
+    return [Round(watched=pair[True], alone=pair[False]) for pair in pairs]
 
 
 def overhead(rounds: Sequence[Round], block_s: float) -> Maybe[Overhead]:

@@ -12,6 +12,7 @@ from harness.maybe import Maybe, Unavailable
 from harness.records.result import ChannelSummary, Profiles, Sampler
 
 Combine: TypeAlias = Callable[[list[float]], float]
+_THROTTLE_CHANNELS = ("core_throttles", "package_throttles", "cgroup_throttles")
 
 
 def merge(launches: Sequence[Profiles]) -> Profiles:
@@ -78,3 +79,28 @@ def _sampler(found: Sequence[Maybe[Sampler]]) -> Maybe[Sampler]:
         gap_max_s=_over([s.gap_max_s for s in samplers], max),
         cpu_share=_over([s.cpu_share for s in samplers], max),
     )
+
+
+def disturbed_blocks(profiles: Profiles) -> Maybe[tuple[int, int]]:
+    """How many blocks were disturbed, of how many."""
+    if not profiles.blocks:
+        return Unavailable("the window was not cut into blocks", "lengthen --duration")
+    for block in profiles.blocks:
+        if isinstance(block.disturbed, Unavailable):
+            return block.disturbed
+    return sum(block.disturbed is True for block in profiles.blocks), len(profiles.blocks)
+
+
+def throttle_events(profiles: Profiles) -> Maybe[float]:
+    """Of every counter that could be read, absent where none could."""
+    absent: Unavailable | None = None
+    counted: list[float] = []
+    for name in _THROTTLE_CHANNELS:
+        channel = profiles.channels.get(name)
+        if isinstance(channel, Unavailable):
+            absent = absent or channel
+        elif channel is not None:
+            counted.append(channel.last - channel.first)  # type: ignore[operator]
+    if counted:
+        return float(sum(counted))
+    return absent or Unavailable("this machine shows no throttle counters", "see harness doctor")

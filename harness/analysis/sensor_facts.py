@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ _REASONS = ("power_cap", "sw_thermal", "hw_thermal", "power_brake", "sync_boost"
 _IDLE_CLOCKS = ("cpu_mean_mhz", "cpu_min_mhz")
 _MIN_SAMPLES = 6  # two in each third
 _UNSAMPLED = Unavailable("nothing was sampled", "give --sample-rate above 0")
+
+
+def worst_share(sampled: Sequence[Window], share: Callable[..., Maybe[float]]) -> Maybe[float]:
+    """The largest that ``share`` has of the launches; the first absence where none is known."""
+    if not sampled:
+        return _UNSAMPLED
+    return _worst([share(one.series, start_ns, end_ns) for one, start_ns, end_ns in sampled])
 
 
 def cpu_clock_drift(sampled: Sequence[Window]) -> Maybe[float]:

@@ -221,7 +221,7 @@ class RunObserver:
         if tick.seen is None:
             return
         if tick.phase == "warm-up" and self.installed is None:
-            from harness.engine.outcome.facts import clock_cost_ms
+            from harness.host.clock import clock_cost_ms
 
             software = machine.software(backends=[self.spec.backend])
             versions = {**software.versions, **self.versions}

@@ -3,55 +3,49 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from harness import machine
-from harness.analysis import processor
 from harness.analysis.blocks import blocks
-from harness.analysis.drift import Diagnosis, diagnose
+from harness.analysis.drift import diagnose
+from harness.analysis.energy.launch import NOT_SAMPLED
 from harness.analysis.energy.pool import pool
-from harness.analysis.latency import interval_methods, latency_stats
+from harness.analysis.memory import memory
 from harness.analysis.operators import over_launches
-from harness.analysis.overhead import Round, overhead
+from harness.analysis.overhead import overhead, rounds_of
 from harness.analysis.profiles import merge
 from harness.analysis.roofline import roof_check
 from harness.analysis.sampled import Sampled
 from harness.analysis.sampled import profiles as summaries
-from harness.analysis.throughput import throughput
 from harness.analysis.validity import checks, lacking, worst
-from harness.engine.outcome.device_figures import (
-    device_median_ms,
-    device_memory,
-    device_method,
-    device_ms,
-    device_peak_bytes,
+from harness.engine.outcome import timing as times
+from harness.engine.outcome.evidence import (
+    Evidence,
+    LaunchRecord,
+    Pair,
+    load_of,
+    taken,
+    watched,
 )
-from harness.engine.outcome.evidence import Evidence, LaunchRecord, load_of, taken
-from harness.engine.outcome.facts import Pair, validity_facts
-from harness.engine.outcome.joules import latencies, launch_energies, metered, timed_launches
+from harness.engine.outcome.facts import validity_facts
+from harness.engine.outcome.joules import latencies, launch_energies, metered
 from harness.maybe import Maybe, Unavailable
 from harness.records import result as records
 from harness.records.operators import NOT_PROFILED, Operators
-from harness.records.primary import average_power_w, settled
-from harness.records.result import IN_TURNS, NOT_ASKED, NOT_REACHED, UNWATCHED, Result
-from harness.spec import RunSpec
-
-CLOCK = "time.perf_counter_ns (CLOCK_MONOTONIC on Linux), read in the worker around each inference"
-T = TypeVar("T")
+from harness.records.primary import settled
+from harness.records.result import NOT_ASKED, NOT_REACHED, UNWATCHED, Result
 
 
 def assemble(evidence: Evidence) -> Result:
     """The Result of one run, complete or not."""
-    timed = _timed(evidence)
+    timed = watched(evidence)
     windows = [latencies(record) for record, _ in timed]
     energies = settled(launch_energies(evidence), evidence.spec.device)
     diagnosis = diagnose(windows) if windows else None
-    timing = _timing(evidence, windows, diagnosis, energies) if diagnosis else NOT_REACHED
+    timing = times.timing(evidence, windows, diagnosis, energies) if diagnosis else NOT_REACHED
     profiles = _merged_profiles(timed)
     verified = next((r.verified for r in evidence.launches if r.verified), None)
     spec, of_launches = evidence.spec, [record for record, _ in timed]
@@ -79,7 +73,7 @@ def assemble(evidence: Evidence) -> Result:
             runtime=verified.description.runtime if verified else _facts_of(evidence),
         ),
         timing=timing,
-        throughput=_throughput(evidence, timed),
+        throughput=times.rate(evidence, timed),
         energy=pool(metered(evidence, energies)) if timed else NOT_REACHED,
         memory=_memory(evidence),
         profiles=profiles,
@@ -93,17 +87,6 @@ def assemble(evidence: Evidence) -> Result:
     return with_files(msgspec.structs.replace(result, **own), evidence)
 
 
-def _throughput(evidence: Evidence, timed: Sequence[Pair]) -> Maybe[records.Throughput]:
-    """Of loads whose streams go their own ways; others state it themselves."""
-    spec, launches = evidence.spec, [record for record, _ in timed]
-    if not timed or load_of(spec, launches).shared:
-        return NOT_REACHED
-    if _in_turns(evidence):
-        return IN_TURNS
-    pipelined = any(record.pipelined for record in launches)
-    return throughput(_bounds(timed), spec.batch_size, spec.concurrency, pipelined=pipelined)
-
-
 def with_files(result: Result, evidence: Evidence) -> Result:
     """``result`` with the files that there are now, and a word on iterations that none holds."""
     kept = tuple(check for check in result.validity if check.name != "samples")
@@ -114,130 +97,6 @@ def with_files(result: Result, evidence: Evidence) -> Result:
         status=_status(evidence, worst(validity)),
         artifacts=evidence.files,
     )
-
-
-def _timed(evidence: Evidence) -> list[Pair]:
-    """The launches that timed anything, each with its sampler; of turns none watched the window."""
-    return [
-        (record, None if record.turns else sampler) for record, sampler in timed_launches(evidence)
-    ]
-
-
-def _bounds(timed: Sequence[Pair]) -> list[list[tuple[NDArray[np.int64], NDArray[np.int64]]]]:
-    return [_streams(record) for record, _ in timed]
-
-
-def _streams(record: LaunchRecord) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    return [recorder.window() for recorder in record.recorders]
-
-
-def _timing(
-    evidence: Evidence,
-    windows: Sequence[NDArray[np.int64]],
-    diagnosis: Diagnosis,
-    energies: Sequence[Maybe[records.Energy]],
-) -> records.Timing:
-    spec = evidence.spec
-    timed = _timed(evidence)
-    launches = tuple(
-        _launch(pair, window, energy, spec)
-        for pair, window, energy in zip(timed, windows, energies, strict=True)
-    )
-    of_launches = [record for record, _ in timed]
-    return records.Timing(
-        scenario=spec.scenario,
-        boundary=spec.boundary,
-        clock=CLOCK,
-        mode=_mode(evidence),
-        warmup_end=_common([launch.warmup_end for launch in launches]),
-        stop_reason=_common([launch.stop_reason for launch in launches]),
-        iterations=sum(launch.iterations for launch in launches),
-        window_s=sum(launch.window_s for launch in launches),
-        latency_ms=latency_stats(windows),
-        device_ms=device_ms(of_launches, spec.device),
-        cpu_ms=_cpu_ms(of_launches),
-        autocorrelation=diagnosis.autocorrelation,
-        effective_samples=diagnosis.effective_samples,
-        outliers=diagnosis.outliers,
-        outlier_rule=diagnosis.outlier_rule,
-        drift=diagnosis.drift,
-        launches=launches,
-        between_launch_cv=diagnosis.between_launch_cv,
-        method={**interval_methods(len(windows)), **device_method(of_launches)},
-    )
-
-
-def _mode(evidence: Evidence) -> str:
-    pause_s = max(record.pause_s for record in evidence.launches)
-    paused = (
-        f", random pauses of up to {pause_s * 1e3:.1f} ms between iterations for the power meter"
-    )
-    turns = next((record.turns for record in evidence.launches if record.turns), None)
-    taken = (
-        f", in turns of {turns.block_ns / 1e6:g} ms, of each the first {turns.left_out} left out"
-        if turns
-        else ""
-    )
-    mode = load_of(evidence.spec, evidence.launches).mode(evidence.spec)
-    return mode + (paused if pause_s else "") + taken
-
-
-def _in_turns(evidence: Evidence) -> bool:
-    return any(record.turns for record in evidence.launches)
-
-
-_COMPILES_NOTHING = Unavailable("this runtime does not say what it compiles when it loads")
-
-
-def _launch(
-    pair: Pair, window: NDArray[np.int64], energy: Maybe[records.Energy], spec: RunSpec
-) -> records.Launch:
-    record, sampler = pair
-    assert record.window_ns is not None
-    stats = latency_stats([window])
-    return records.Launch(
-        iterations=len(window),
-        warmup_iterations=sum(len(recorder.warm_up()[0]) for recorder in record.recorders),
-        warmup_end=record.warmup_end,
-        stop_reason=record.stop_reason,
-        window_s=(record.window_ns[1] - record.window_ns[0]) / 1e9,
-        median_ms=stats.median,
-        first_inference_ms=record.first_inference_ms,
-        load_s=record.load_s,
-        compile_s=_COMPILES_NOTHING if record.compile_s is None else record.compile_s,
-        mean_ms=stats.mean,
-        p90_ms=stats.p90,
-        p95_ms=stats.p95,
-        p99_ms=stats.p99,
-        device_median_ms=device_median_ms(record, spec.device),
-        joules_per_inference=_of(energy, _joules_per_inference),
-        average_power_w=_of(energy, average_power_w),
-        memory_peak_bytes=_peak(record, sampler, "window")[1],
-        device_memory_peak_bytes=device_peak_bytes(record, spec.device),
-        inferences_per_s=IN_TURNS
-        if record.turns
-        else load_of(spec, [record]).rate(spec, taken([record])[0]),
-        cpu_ms=_cpu_ms([record]),
-        yardstick_ms=processor.yardstick_ms(record.yardstick_ns),
-    )
-
-
-def _cpu_ms(of_launches: Sequence[LaunchRecord]) -> Maybe[float]:
-    spent = [record.spent for record in of_launches]
-    return processor.cpu_ms([(one.cpu_ns, one.iterations) if one else None for one in spent])
-
-
-def _of(energy: Maybe[records.Energy], read: Callable[[records.Energy], Maybe[T]]) -> Maybe[T]:
-    return energy if isinstance(energy, Unavailable) else read(energy)
-
-
-def _joules_per_inference(energy: records.Energy) -> Maybe[float]:
-    found = energy.joules_per_inference
-    return found if isinstance(found, Unavailable) else found.value
-
-
-def _common(values: Sequence[str]) -> str:
-    return values[0] if len(set(values)) == 1 else "mixed: " + ", ".join(dict.fromkeys(values))
 
 
 def _precision(evidence: Evidence) -> Maybe[records.PrecisionInfo]:
@@ -271,7 +130,7 @@ def _merged_profiles(timed: Sequence[Pair]) -> Maybe[records.Profiles]:
     if any(record.turns for record, _ in timed):
         return UNWATCHED
     if not found:
-        return Unavailable("sampling was switched off", "give --sample-rate above 0")
+        return NOT_SAMPLED
     return merge(found)
 
 
@@ -294,14 +153,9 @@ def _overhead(evidence: Evidence) -> Maybe[records.Overhead]:
     starts, ends = (
         np.concatenate(parts) for parts in zip(*(r.all() for r in record.recorders), strict=True)
     )
-    rounds = []
-    for pair in zip(record.overhead[::2], record.overhead[1::2], strict=False):
-        inside = {
-            block.watched: (starts >= block.start_ns) & (ends <= block.end_ns) for block in pair
-        }
-        rounds.append(Round(*((ends - starts)[inside[watched]] for watched in (True, False))))
     first = record.overhead[0]
-    return overhead(rounds, (first.end_ns - first.start_ns) / 1e9)
+    blocks = [(block.start_ns, block.end_ns, block.watched) for block in record.overhead]
+    return overhead(rounds_of(blocks, starts, ends), (first.end_ns - first.start_ns) / 1e9)
 
 
 def _operators(evidence: Evidence, timing: Maybe[records.Timing]) -> Maybe[Operators]:
@@ -318,48 +172,10 @@ def _operators(evidence: Evidence, timing: Maybe[records.Timing]) -> Maybe[Opera
 
 def _memory(evidence: Evidence) -> Maybe[records.Memory]:
     """Of the first launch: the others repeat it."""
-    if not evidence.launches or not evidence.launches[0].memory:
+    if not evidence.launches:
         return NOT_REACHED
-    record, sampler = evidence.launches[0], evidence.samplers[0]
-    (_, warmup_peak), (kind, window_peak) = (
-        _peak(record, sampler, phase) for phase in ("warm-up", "window")
-    )
-    return records.Memory(
-        kind=kind,
-        baseline_bytes=_figure(record, "imported", "rss_bytes"),
-        loaded_bytes=_figure(record, "loaded", "rss_bytes"),
-        warmup_peak_bytes=warmup_peak,
-        window_peak_bytes=window_peak,
-        window_uss_bytes=_figure(record, "window", "uss_bytes"),
-        window_pss_bytes=_figure(record, "window", "pss_bytes"),
-        device=device_memory(record, evidence.spec.device),
-    )
-
-
-def _peak(record: LaunchRecord, sampler: Sampled | None, phase: str) -> tuple[str, Maybe[int]]:
-    """What kind of peak a phase has, and the peak in bytes."""
-    peak = _figure(record, phase, "peak_bytes")
-    if isinstance(peak, Unavailable) and phase in record.memory:
-        return "host_rss_sampled", _sampled_peak(record, sampler, phase) or peak
-    return "host_rss_hwm", peak
-
-
-def _figure(record: LaunchRecord, phase: str, name: str) -> Maybe[int]:
-    value = record.memory.get(phase, {}).get(name, NOT_REACHED)
-    return value if isinstance(value, Unavailable) else round(value)
-
-
-def _sampled_peak(record: LaunchRecord, sampler: Sampled | None, phase: str) -> int | None:
-    """The largest RSS that the sampler saw in a phase: a lower bound of the peak."""
-    if sampler is None or record.window_ns is None:
-        return None
-    times_ns, values = sampler.series.get("rss_bytes", (np.empty(0), np.empty(0)))
-    start_ns, end_ns = record.window_ns
-    inside = (times_ns >= start_ns) & (times_ns <= end_ns)
-    if phase == "warm-up":
-        inside = times_ns < start_ns
-    seen = values[inside & np.isfinite(values)]
-    return round(float(seen.max())) if len(seen) else None
+    seen = times.memory_seen(evidence.launches[0], evidence.samplers[0])
+    return memory(seen, evidence.spec.device)
 
 
 def _facts_of(evidence: Evidence) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -133,6 +133,22 @@ class Evidence:
     samplers: list[Sampled | None] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     unsaved: int = 0  # iterations that no file holds
+
+
+Pair: TypeAlias = "tuple[LaunchRecord, Sampled | None]"
+
+
+def timed_launches(evidence: Evidence) -> list[Pair]:
+    """The launches that timed anything, each with what its sensors said."""
+    pairs = zip(evidence.launches, evidence.samplers, strict=True)
+    return [(record, sampled) for record, sampled in pairs if record.window_ns is not None]
+
+
+def watched(evidence: Evidence) -> list[Pair]:
+    """`timed_launches`; of turns none watched the window."""
+    return [
+        (record, None if record.turns else sampled) for record, sampled in timed_launches(evidence)
+    ]
 
 
 def load_of(spec: RunSpec, records: Sequence[LaunchRecord]) -> Load:

@@ -7,33 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis import channels as shares
-from harness.analysis.energy import attribute as joules
+from harness.analysis.energy.attribute import Window
+from harness.analysis.energy.launch import NOT_SAMPLED, launch_energy, no_meter
 from harness.analysis.energy.pool import pool
+from harness.analysis.latency import in_order
 from harness.analysis.sampled import Sampled
-from harness.engine.outcome.evidence import Evidence, LaunchRecord, Metered
-from harness.maybe import Maybe, Unavailable, present
+from harness.engine.outcome.evidence import Evidence, LaunchRecord, Metered, timed_launches
+from harness.maybe import Maybe, Unavailable
 from harness.records import result as records
 from harness.records.primary import settled
 
 _UNMETERED = Unavailable("no stretch of this launch was metered")
-Pair = tuple[LaunchRecord, Sampled | None]
-
-
-def timed_launches(evidence: Evidence) -> list[Pair]:
-    """Those that timed anything, each with its sampler."""
-    pairs = zip(evidence.launches, evidence.samplers, strict=True)
-    return [(record, sampler) for record, sampler in pairs if record.window_ns is not None]
 
 
 def latencies(record: LaunchRecord) -> NDArray[np.int64]:
     """Latencies in ns over all streams, in the order in which they ended."""
-    windows = [recorder.counted() for recorder in record.recorders]
-    if len(windows) == 1:
-        ((starts, ends),) = windows
-        return ends - starts
-    order = np.argsort(np.concatenate([ends for _, ends in windows]), kind="stable")
-    return np.concatenate([ends - starts for starts, ends in windows])[order]
+    return in_order([recorder.counted() for recorder in record.recorders])
 
 
 def launch_energies(evidence: Evidence) -> list[Maybe[records.Energy]]:
@@ -69,30 +58,30 @@ def _of_launch(
         return pool(settled(found, evidence.spec.device))
     if record.unmetered is not None:
         return record.unmetered
-    return _UNMETERED if sampler is None else _why_not(sampler) or _UNMETERED
+    return _UNMETERED if sampler is None else no_meter(sampler) or _UNMETERED
 
 
 def _of_window(
     evidence: Evidence, record: LaunchRecord, sampler: Sampled | None
 ) -> Maybe[records.Energy]:
     if sampler is None:
-        return Unavailable("sampling was switched off", "give --sample-rate above 0")
+        return NOT_SAMPLED
     assert record.window_ns is not None
     start_ns, end_ns = record.window_ns
-    starts, _ = record.recorders[0].all()
     spec = evidence.spec
-    last_ns = max(int(one.all()[1][-1]) for one in record.recorders if one.count)
-    window = joules.Window(
+    loads = [recorder.all() for recorder in record.recorders if recorder.count]
+    began_ns, last_ns = int(loads[0][0][0]), max(int(ends[-1]) for _, ends in loads)
+    window = Window(
         start_ns,
         end_ns,
         iterations=sum(len(recorder.window()[0]) for recorder in record.recorders),
         batch_size=spec.batch_size,
         concurrency=spec.concurrency,
-        guard_before_s=(start_ns - int(starts[0])) / 1e9,
+        guard_before_s=(start_ns - began_ns) / 1e9,
         guard_after_s=(last_ns - end_ns) / 1e9,
         idle_before=record.idle.get("before"),
         idle_after=record.idle.get("after"),
-        load=(int(starts[0]), start_ns),
+        load=(began_ns, start_ns),
         random_phase=record.pause_s > 0,
         latency_s=float(latencies(record).mean()) / 1e9,
     )
@@ -104,7 +93,7 @@ def _of_stretch(
 ) -> Maybe[records.Energy]:
     if sampler is None:
         return _UNMETERED
-    window = joules.Window(
+    window = Window(
         stretch.start_ns,
         stretch.end_ns,
         iterations=stretch.iterations,
@@ -120,37 +109,12 @@ def _of_stretch(
     return _attributed(evidence, sampler, window)
 
 
-def _attributed(
-    evidence: Evidence, sampler: Sampled, window: joules.Window
-) -> Maybe[records.Energy]:
-    if why := _why_not(sampler):
-        return why
-    series = sampler.series
-    foreign = shares.foreign_share(
-        series, window.start_ns, window.end_ns, evidence.placement.usable
-    )
-    return joules.attribute(
-        [joules.SourceReadings(c, *series[c.name]) for c in sampler.channels],  # type: ignore[arg-type]
+def _attributed(evidence: Evidence, sampler: Sampled, window: Window) -> Maybe[records.Energy]:
+    found = evidence.machine
+    return launch_energy(
+        sampler,
         window,
-        device=evidence.spec.device.partition(":")[0],
-        foreign_cpu_share=present(foreign),
-        sockets=_sockets(evidence.machine),
+        evidence.spec.device,
+        evidence.placement.usable,
+        found.factors if found else {},
     )
-
-
-def _why_not(sampler: Sampled) -> Unavailable | None:
-    """Why no meter was read; None where one was."""
-    meters = [channel for channel in sampler.channels if channel.unit in ("J", "W")]
-    silent = sampler.reasons
-    if any(channel.name not in silent for channel in meters):
-        return None
-    reasons = [silent[c.name] for c in meters if c.name in silent] or [
-        silent[name] for name in ("power",) if name in silent
-    ]
-    return reasons[0] if reasons else Unavailable("no power meter was found", "harness doctor")
-
-
-def _sockets(found: records.Machine | None) -> int:
-    """How many the kernel names; 1 where it names none."""
-    told = found.factors.get("sockets", "") if found else ""
-    return int(told) if told.isdecimal() else 1

@@ -1,4 +1,4 @@
-"""What a result says of the device's time and memory, from what a launch left behind."""
+"""The stretch in which device events are recorded, and what a warm-up waits for on a device."""
 
 from __future__ import annotations
 
@@ -9,36 +9,12 @@ import numpy as np
 import pytest
 
 from harness.engine.driver.launch import Launch
-from harness.engine.outcome.device_figures import (
-    device_median_ms,
-    device_memory,
-    device_method,
-    device_ms,
-    device_peak_bytes,
-)
-from harness.engine.outcome.evidence import LaunchRecord
 from harness.engine.worker.device_times import FEWEST, MOST, measure
 from harness.maybe import Unavailable
 from harness.protocols import Channel
 
 NO_NVML = Unavailable("not_supported: a vGPU", "none")
 NO_BINDINGS = Unavailable("cuda-bindings is not installed", "pip install cuda-bindings")
-
-
-def timed(*streams: list[float]) -> LaunchRecord:
-    return LaunchRecord(device_ms=[np.array(stream) for stream in streams])
-
-
-def test_device_times_of_all_launches_and_streams() -> None:
-    records = [timed([1.0, 2.0, 3.0]), timed([4.0, 5.0], [6.0])]
-    found = device_ms(records, "cuda:0")
-    assert not isinstance(found, Unavailable)
-    assert (found.min, found.median, found.max, found.mean) == (1.0, 3.5, 6.0, 3.5)
-    assert [device_median_ms(record, "cuda:0") for record in records] == [2.0, 5.0]
-    said = device_method(records)["device_ms"]
-    assert "each of 6 inferences on its own stream, in a stretch between warm-up and window" in said
-    assert "of several streams, each with the device to itself" in said
-    assert "several streams" not in device_method([timed([1.0])])["device_ms"]
 
 
 class Timed:
@@ -82,49 +58,6 @@ def test_sessions_that_record_no_events_have_no_stretch() -> None:
     assert session.calls == []
     session.arm = lambda iterations: NO_BINDINGS
     assert measure([session], [stream], 10) == NO_BINDINGS
-
-
-def test_no_device_time_has_its_reason() -> None:
-    assert device_method([timed()]) == {}
-    absent = LaunchRecord(device_untimed=NO_BINDINGS)
-    assert device_ms([absent], "cuda:0") is NO_BINDINGS
-    assert device_median_ms(absent, "cuda:0") is NO_BINDINGS
-    host = device_ms([LaunchRecord()], "cpu")
-    assert isinstance(host, Unavailable)
-    assert host.reason == "the device is the host"
-
-
-def test_memory_has_the_drivers_figures_and_the_allocators() -> None:
-    record = LaunchRecord(
-        memory={
-            "imported": {"device_process_bytes": NO_NVML, "device_used_bytes": 100.0},
-            "window": {"device_process_bytes": 700.0, "device_used_bytes": 800.0, "rss_bytes": 1.0},
-        },
-        device_memory={
-            "loaded": {"allocator_peak_bytes": 300},
-            "window": {"allocator_peak_bytes": 600},
-        },
-    )
-    assert device_memory(record, "cuda:0") == {
-        "baseline_process_bytes": NO_NVML,
-        "baseline_device_used_bytes": 100,
-        "loaded_allocator_peak_bytes": 300,
-        "process_bytes": 700,
-        "device_used_bytes": 800,
-        "allocator_peak_bytes": 600,
-    }
-    assert device_peak_bytes(record, "cuda:0") == 600
-
-
-def test_without_an_allocator_the_process_is_the_peak() -> None:
-    window = {"device_process_bytes": 700.0, "device_used_bytes": 800.0}
-    own: dict[str, Any] = {"allocator_peak_bytes": Unavailable("an arena", "")}
-    record = LaunchRecord(memory={"window": dict(window)}, device_memory={"window": own})
-    assert device_peak_bytes(record, "cuda:0") == 700
-    record.memory["window"]["device_process_bytes"] = NO_NVML
-    assert device_peak_bytes(record, "cuda:0") == NO_NVML
-    assert isinstance(device_peak_bytes(LaunchRecord(), "cuda:0"), Unavailable)
-    assert isinstance(device_memory(LaunchRecord(), "cpu"), Unavailable)
 
 
 @pytest.mark.parametrize(
