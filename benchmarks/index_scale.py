@@ -35,8 +35,9 @@ import msgspec
 
 from harness.records.cell import Cell
 from harness.records.index import sql as index_sql
-from harness.records.index.database import FILE_NAME, Index
+from harness.records.index.database import Index
 from harness.records.index.figures import NAMES, IndexedFigures
+from harness.records.index.file import FILE_NAME
 
 CELLS, MACHINES, BATCH = 200, 10, 20_000
 ASKED = 200  # series

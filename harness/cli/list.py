@@ -19,7 +19,8 @@ from harness.protocols import Available, Option
 from harness.views.text import plain, why
 
 if TYPE_CHECKING:
-    from harness.records.index.database import Index, IndexedRun
+    from harness.records.index.answers import IndexedRun
+    from harness.records.index.database import Index
 
 _KINDS = ("models", "backends", "profilers")
 _RUNS = ("runs", "results")

@@ -14,7 +14,8 @@ from harness.maybe import Unavailable
 from harness.records import acknowledged
 from harness.records.cell import cell_of
 from harness.records.figures import figures
-from harness.records.index.database import Index, Point
+from harness.records.index.answers import Point
+from harness.records.index.database import Index
 from harness.records.metric import METRICS
 from harness.records.refs import Selection, resolve
 from harness.records.result import Result

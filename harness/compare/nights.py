@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from harness.records.index.database import Point
+from harness.records.index.answers import Point
 from harness.records.index.figures import FINISHED
 
 

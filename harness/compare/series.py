@@ -16,7 +16,8 @@ from harness.maybe import Unavailable
 from harness.records import acknowledged
 from harness.records.acknowledged import Acknowledged
 from harness.records.cell import Cell, cell_of, fits, long_form, shared_names, told_name
-from harness.records.index.database import CellSummary, Index
+from harness.records.index.answers import CellSummary
+from harness.records.index.database import Index
 from harness.records.metric import METRICS, Metric, Quantity
 from harness.records.refs import resolve
 from harness.records.result import Result

@@ -27,7 +27,8 @@ from harness.errors import ResultError
 from harness.host import git
 from harness.records import baselines
 from harness.records.cell import cell_of
-from harness.records.index.database import Index, IndexedRun
+from harness.records.index.answers import IndexedRun
+from harness.records.index.database import Index
 from harness.records.index.figures import FINISHED, slot_of
 from harness.records.result import Result
 from harness.records.store import (

@@ -7,9 +7,6 @@ A run is one row, stored in the order of its series (a cell on one machine, by t
 of one series lie side by side on the disk, however many others there are. Of the attempts at one
 launch of a sweep one row counts, and of two copies of a run one: a unique index holds that.
 
-It is known by its mark: what is a link, or a database of somebody else, is left as it is, and the
-index is kept in memory.
-
 Processes may refresh one index at the same time: each writes whole batches in a transaction, and
 what two of them find is one row, since a row belongs to its path.
 """
@@ -17,9 +14,7 @@ what two of them find is one row, since a row belongs to its path.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,74 +23,15 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from harness.errors import ResultError, UsageError
-from harness.host import lock
-from harness.records.cell import CELL_VERSION, Cell
+from harness.records.cell import Cell
 from harness.records.index import sql as index_sql
-from harness.records.index.figures import FIGURES_VERSION, NAMES, IndexedFigures, read_figures
+from harness.records.index.answers import CellSummary, IndexedRun, Point, Report
+from harness.records.index.figures import NAMES, IndexedFigures, read_figures
+from harness.records.index.file import Database
 from harness.records.store import RESULT_NAME, scan, to_recover
 
-FILE_NAME = ".index.sqlite"
-_LAYOUT = 2  # raise it with every change of the tables or of what a column means
 _BATCH = 2000
-_BUSY_S = 300.0  # another process may be rebuilding a large folder
-_MARK = 0x48575249  # the application id of the file: HWRI
-# what a new database would not mend: the disk, its permissions, other processes
-_ELSEWHERE = ("BUSY", "LOCKED", "FULL", "READONLY", "IOERR", "CANTOPEN", "NOMEM", "PERM", "AUTH")
-_SUFFIXES = ("", "-wal", "-shm", "-journal")
 _T = TypeVar("_T")
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a refresh did. Paths are relative to the results folder."""
-
-    indexed: int  # runs that are new or have changed
-    removed: int
-    unchanged: int
-    skipped: tuple[tuple[str, str], ...] = ()  # (path, reason): no result that can be read
-    uncounted: tuple[tuple[str, str], ...] = ()  # (path, reason): copies and further attempts
-    notes: tuple[str, ...] = ()
-
-
-class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a series. A run that has no such figure, a failed one say, has no ``value``."""
-
-    id: str
-    started_at: str  # ISO 8601
-    commit: str | None
-    branch: str | None
-    value: float | None  # in the metric's unit
-    status: str
-    sweep: str | None
-    night: str | None = None
-    launch: str | None = None
-    model_sha: str | None = None
-
-
-class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell on one machine: a series. ``model``: `harness.records.cell.model_path`."""
-
-    cell: Cell
-    model: str
-    fingerprint: str
-    runs: int
-    first_at: str
-    last_at: str
-
-
-class IndexedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """``path`` is the run folder, relative to the results folder."""
-
-    id: str
-    path: str
-    status: str
-    started_at: str
-    cell: Cell
-    fingerprint: str
-    commit: str | None
-    branch: str | None
-    model_sha: str | None
-    tags: dict[str, str]
-    values: dict[str, float]
 
 
 class _File(NamedTuple):
@@ -109,18 +45,27 @@ class Index:
 
     def __init__(self, results: Path | str) -> None:
         self.results = Path(results)
-        self.notes: list[str] = []
-        self._path = self.results / FILE_NAME
-        self._open: sqlite3.Connection | None = None
+        self._database = Database(self.results)
 
     def __enter__(self) -> Index:
-        self._open = self._connect()
+        self._database.open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        self._database.close()
+
+    @property
+    def notes(self) -> list[str]:
+        """What was odd about the database."""
+        return self._database.notes
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._database.connection
+
+    def _guarded(self, work: Callable[[], _T], reads: bool = True) -> _T:
+        refill = partial(self._refresh, afresh=False) if reads else None
+        return self._database.guarded(work, refill)
 
     def refresh(self) -> Report:
         """Bring the index up to date with the files. Raises `ResultError`."""
@@ -197,84 +142,6 @@ class Index:
     def branches(self) -> list[str]:
         """The branches that were measured, that of the newest run first."""
         return self._guarded(lambda: [row[0] for row in self._db.execute(index_sql.BRANCHES)])
-
-    # --- the database ---
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        if self._open is None:
-            raise ValueError("use it as a context manager: with Index(results) as index")
-        return self._open
-
-    def _connect(self) -> sqlite3.Connection:
-        if any(Path(f"{self._path}{suffix}").is_symlink() for suffix in _SUFFIXES):
-            return self._in_memory(f"{FILE_NAME} is a link")
-        writable = partial(os.access, mode=os.W_OK, effective_ids=True)
-        if not writable(self.results) or (self._path.exists() and not writable(self._path)):
-            return self._in_memory("it is not writable")
-        try:
-            with lock.held(self.results):
-                try:
-                    return self._prepared(str(self._path))
-                except (sqlite3.DatabaseError, UnicodeError) as error:
-                    if not _is_damage(error):
-                        raise
-                    self._start_over()
-                    return self._prepared(str(self._path))
-        except (sqlite3.OperationalError, OSError, _NotOurs) as error:
-            return self._in_memory(str(error))
-
-    def _in_memory(self, why: str) -> sqlite3.Connection:
-        if self.results.exists():
-            self.notes.append(f"the index of {str(self.results)!r} is kept in memory: {why}")
-        return self._prepared(":memory:")
-
-    def _start_over(self) -> None:
-        self.notes.append("the index was damaged, and is built again")
-        for suffix in _SUFFIXES:
-            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-
-    def _prepared(self, path: str) -> sqlite3.Connection:
-        """A connection to a database that has our tables."""
-        db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-        try:
-            db.row_factory = sqlite3.Row
-            _must_be_ours(db)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")  # a cache may lose its last second
-            index_sql.prepare(db)
-            if (version := _version_of(db)) != _VERSION or not index_sql.is_whole(db):
-                if version:
-                    what = "damaged" if version == _VERSION else "of another version"
-                    self.notes.append(f"the index was {what}, and is built again")
-                with index_sql.transaction(db):
-                    if _version_of(db) != _VERSION or not index_sql.is_whole(db):
-                        _empty(db)  # nobody was faster
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _guarded(self, work: Callable[[], _T], reads: bool = True) -> _T:
-        """Do ``work``, in a new database where this one turns out to be damaged: filled before, if
-        the work ``reads`` it."""
-        try:
-            return work()
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise _mapped(error, self.results) from error
-        except (msgspec.MsgspecError, UnicodeError):
-            pass  # a line that we did not write so
-        self.__exit__()
-        with lock.held(self.results):
-            self._start_over()
-        self._open = self._connect()
-        try:
-            if reads:
-                self._refresh(afresh=False)
-            return work()
-        except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeError) as error:
-            raise _mapped(error, self.results) from error
 
     # --- refreshing ---
 
@@ -363,49 +230,6 @@ class Index:
         query, values = index_sql.series(found[0]["series"], metric, branch, limit)
         points = [Point(**dict(row)) for row in self._db.execute(query, values)]
         return points[::-1]
-
-
-_VERSION = zlib.crc32(repr((_LAYOUT, CELL_VERSION, FIGURES_VERSION, NAMES)).encode()) & 0x7FFFFFFF
-
-
-class _NotOurs(Exception):
-    """The file is a database of somebody else."""
-
-
-def _must_be_ours(db: sqlite3.Connection) -> None:
-    """Raises `_NotOurs`, before anything is changed. An index of old has no mark, but a version."""
-    mark = int(db.execute("PRAGMA application_id").fetchone()[0])
-    if mark == _MARK:
-        return
-    version, tables = _version_of(db), index_sql.tables(db)
-    of_old = version == _VERSION or (version and tables == index_sql.OURS)
-    if mark or (tables and not of_old):
-        raise _NotOurs(f"{FILE_NAME} is another program's database")
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether a new database would do better. An error of the module itself has no name: it could
-    not decode what it read, a message of SQLite's that quotes the file included."""
-    name = str(getattr(error, "sqlite_errorname", "")).removeprefix("SQLITE_")
-    return not name.startswith(_ELSEWHERE)
-
-
-def _version_of(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _empty(db: sqlite3.Connection) -> None:
-    index_sql.clear(db)
-    index_sql.complete(db)
-    db.execute(f"PRAGMA user_version = {_VERSION}")
-    db.execute(f"PRAGMA application_id = {_MARK}")
-
-
-def _mapped(error: Exception, results: Path) -> ResultError:
-    return ResultError(
-        f"the index of {str(results)!r} cannot be used: {error}",
-        f"free some space, wait for other processes, or delete {FILE_NAME}",
-    )
 
 
 def _shown(path: str) -> str:

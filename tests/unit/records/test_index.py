@@ -19,8 +19,10 @@ from privileges import nobody
 from harness.errors import ResultError, UsageError
 from harness.maybe import Unavailable
 from harness.records.cell import cell_of
-from harness.records.index.database import FILE_NAME, Index, Report
+from harness.records.index.answers import Report
+from harness.records.index.database import Index
 from harness.records.index.figures import NAMES, read_figures
+from harness.records.index.file import FILE_NAME
 from harness.records.lookup import lookup
 from harness.records.refs import resolve
 from harness.records.result import Result
