@@ -23,25 +23,21 @@ that is not finite is an alert, and no point of a curve.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from harness.errors import DataError, ResultError, UsageError
+from harness.errors import DataError
 from harness.maybe import explain
 from harness.tensorboard import layouts
-from harness.training import activations, arrays, graph, insight, pictures
-from harness.training.alerts import Alarms, Alert, Stall, rule_named
-from harness.training.projector import Projector
-from harness.training.recorder import Recorder, flat, named, table
+from harness.training import arrays
+from harness.training.log import PER_STEP, TRAINING, VALIDATION
+from harness.training.of_model import ModelLog
+from harness.training.of_pictures import PictureLog
+from harness.training.recorder import flat, named, table
 from harness.training.system import SystemMonitor
 
-DEFAULT_LOGDIR = "results"
-TRAINING, VALIDATION, PER_STEP = "training", "validation", "training/step"
 
-
-class TrainingLogger:
+class TrainingLogger(ModelLog, PictureLog):
     """Logs the training of ``model_name`` into a new run folder under ``logdir`` (``results``).
 
     ``log_gradients_every`` steps also holds for `log_weights`; 0 switches either off. ``on_alert``
@@ -52,86 +48,6 @@ class TrainingLogger:
 
     Raises `UsageError`, or `ResultError` where ``logdir`` cannot be written.
     """
-
-    def __init__(
-        self,
-        model_name: str,
-        logdir: Path | str | None = None,
-        log_gradients_every: int = 100,
-        log_histograms_every: int = 500,
-        *,
-        on_alert: Callable[[Alert], object] | None = None,
-        raise_on: Collection[str] = (),
-        thresholds: Mapping[str, float] | None = None,
-        device: str | None = None,
-        enabled: bool = True,
-    ) -> None:
-        if min(log_gradients_every, log_histograms_every) < 0:
-            raise UsageError("a logging frequency is negative", "give steps, or 0 for never")
-        self.model_name = model_name
-        self.log_gradients_every = log_gradients_every
-        self.log_histograms_every = log_histograms_every
-        rules = {rule_named(name).name for name in raise_on}
-        self._to = Recorder(
-            model_name, Path(logdir or DEFAULT_LOGDIR), Alarms(thresholds), on_alert, rules, enabled
-        )
-        self.enabled = enabled
-        self._stall = Stall()
-        self._projector = Projector(self.folder)  # which makes no folder before it is used
-        self._device = device
-        self._system: SystemMonitor | None = None
-        self._absent = 0  # sensors that were told to be
-        self._sums: dict[str, tuple[Any, int]] = {}
-        self._began_s = time.monotonic()
-        self._epochs = 0
-
-    # -- life ------------------------------------------------------------------------------------
-
-    @property
-    def folder(self) -> Path:
-        """Where the events lie."""
-        return self._to.folder
-
-    @property
-    def problem(self) -> str | None:
-        """Why nothing is written any more; None while all is well."""
-        return self._to.events.problem
-
-    @property
-    def alerts(self) -> tuple[Alert, ...]:
-        """Every onset so far."""
-        return tuple(self._to.alerts)
-
-    @property
-    def step(self) -> int:
-        return self._to.step
-
-    @step.setter
-    def step(self, step: int) -> None:
-        self._to.next_step(self._to.at(step, "step") - self._to.step)
-
-    def next_step(self) -> None:
-        """The training has made one more step."""
-        self._to.next_step()
-
-    def close(self) -> None:
-        """Write what is pending. Idempotent; what is logged later is dropped."""
-        self._to.events.close()
-        if self._system is not None:
-            self._system.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self._to.text("training/ended", table({"by": kind.__name__, "why": error}), self.step)
-        self.close()
 
     # -- metrics ---------------------------------------------------------------------------------
 
@@ -239,174 +155,7 @@ class TrainingLogger:
         }
         self._to.text("training/summary", table(rows), self.step)
 
-    # -- the model -------------------------------------------------------------------------------
-
-    def log_gradients(self, model: Any, step: int | None = None) -> None:
-        """Norms of the gradients, by parameter, by layer and in all; call it after ``backward``.
-
-        ``model`` is a torch module, or gradients by parameter name.
-        """
-        step = self._due(self.log_gradients_every, step, ("gradients", id(model)))
-        if step is not None:
-            insight.gradient_norms(self._to, arrays.gradients(model), step)
-
-    def log_weights(self, model: Any, step: int | None = None) -> None:
-        """Norms of the weights, by parameter, by layer and in all."""
-        step = self._due(self.log_gradients_every, step, ("weights", id(model)))
-        if step is not None:
-            insight.weight_norms(self._to, arrays.weights(model), step)
-
-    def log_histograms(self, model: Any, step: int | None = None) -> None:
-        """Distributions of weights and gradients, each from at most 16,384 of its elements."""
-        step = self._due(self.log_histograms_every, step, ("histograms", id(model)))
-        if step is None:
-            return
-        for kind, found in (("weights", arrays.weights), ("gradients", arrays.gradients)):
-            for name, values in found(model).items():
-                self._to.histogram(f"training/histograms/{kind}/{name}", values, step)
-
-    def log_graph(self, model: Any, inputs: Any) -> None:
-        """The model's graph, traced on ``inputs`` (a tensor or a tuple). Needs torch, TensorBoard.
-
-        A model that cannot be traced leaves a text that says so.
-        """
-        try:
-            self._to.events.graph(graph.trace(model, inputs))
-        except graph.NoGraph as error:
-            self._to.text("training/graph", f"no graph: {error}", self.step)
-
-    def log_histogram(self, tag: str, values: Any, step: int | None = None) -> None:
-        """The distribution of any ``values``, ``{model}/{tag}``, from at most 16,384 of them."""
-        self._to.histogram(tag, values, self._at(step, ("histogram", tag)))
-
-    def log_activations(
-        self, model: Any, inputs: Any, layers: Sequence[str] | None = None, step: int | None = None
-    ) -> dict[str, Any]:
-        """What ``layers`` (names of modules; by default all that have none below) put out.
-
-        ``inputs`` (a tensor, a tuple or a dict) go through the model once, without gradients and in
-        evaluation mode, as which it is left as it was. Each layer's mean, standard deviation, share
-        of zeros and distribution; returned are the outputs. Raises `DataError` for a name that is
-        no layer.
-        """
-        found = activations.of(model, inputs, layers)
-        insight.activations(self._to, found, self._at(step, "activations"))
-        return found
-
-    # -- what the model does ---------------------------------------------------------------------
-
-    def log_attention(self, weights: Any, step: int | None = None) -> None:
-        """Entropy (nats) and concentration of each head.
-
-        ``weights``: of one layer [batch, heads, queries, keys], of several as a sequence or by
-        name. Concentration is the mean weight of the strongest key.
-        """
-        insight.attention(self._to, weights, self._at(step, "attention"))
-
-    def log_uncertainty(
-        self, epistemic: Any, aleatoric: Any = None, step: int | None = None
-    ) -> None:
-        """Means and distributions; with both, the share of what more data could remove."""
-        insight.uncertainty(self._to, epistemic, aleatoric, self._at(step, "uncertainty"))
-
-    def log_calibration(
-        self,
-        probabilities: Any,
-        labels: Any,
-        prefix: str = VALIDATION,
-        step: int | None = None,
-    ) -> None:
-        """Expected calibration error in 15 bins, confidence minus accuracy, a reliability picture.
-
-        ``probabilities``: [samples, classes] after softmax, or [samples] of class 1.
-        """
-        at = self._at(step, f"{prefix}/calibration")
-        insight.calibration(self._to, prefix, probabilities, labels, at)
-
-    def log_representation(self, tag: str, embeddings: Any, step: int | None = None) -> None:
-        """What tells of a collapse: std per dimension, norm, spread, effective rank.
-
-        ``embeddings``: [..., dimensions].
-        """
-        insight.representation(self._to, tag, embeddings, self._at(step, ("representation", tag)))
-
-    # -- pictures, texts, files ------------------------------------------------------------------
-
-    def log_image(self, tag: str, image: Any, step: int | None = None) -> None:
-        """[H, W], [channels, H, W] or [H, W, channels]; floats in [0, 1], or scaled into it."""
-        self.log_images(tag, [image], 1, step)
-
-    def log_images(
-        self, tag: str, images: Any, columns: int | None = None, step: int | None = None
-    ) -> None:
-        """A grid of the first 64 of ``images``."""
-        tiles = [arrays.to_numpy(image) for image in images[: insight.MAX_IMAGES]]
-        at = self._at(step, ("image", tag))
-        self._to.image(f"training/images/{tag}", pictures.grid(tiles, columns), at)
-
-    def log_predictions(
-        self,
-        inputs: Any,
-        predictions: Any,
-        targets: Any,
-        class_names: Sequence[str] | None = None,
-        step: int | None = None,
-    ) -> None:
-        """The first 64 inputs in green or red frames, and a table of what was said of each.
-
-        ``predictions``: [samples, classes] scores or [samples] labels. Inputs that are no images
-        have the table alone.
-        """
-        at = self._at(step, "predictions")
-        insight.predictions(self._to, inputs, predictions, targets, class_names, at)
-
-    def log_confusion(
-        self,
-        predictions: Any,
-        targets: Any,
-        class_names: Sequence[str] | None = None,
-        prefix: str = VALIDATION,
-        step: int | None = None,
-    ) -> None:
-        """Which class is taken for which: a picture (up to 40 classes) and a table.
-
-        ``predictions``: [samples, classes] scores or [samples] labels.
-        """
-        at = self._at(step, f"{prefix}/confusion")
-        insight.confusion(self._to, prefix, predictions, targets, class_names, at)
-
-    def log_embedding(
-        self,
-        tag: str,
-        embeddings: Any,
-        labels: Any = None,
-        images: Any = None,
-        step: int | None = None,
-    ) -> None:
-        """[samples, dimensions] for TensorBoard's projector, with labels and square thumbnails."""
-        at = self._at(step, ("embedding", tag))
-        vectors = self._to.finite(f"training/embedding/{tag}", embeddings, at)
-        if vectors is None or self.problem is not None:
-            return
-        texts = (
-            None
-            if labels is None
-            else [*(labels.tolist() if hasattr(labels, "tolist") else labels)]
-        )
-        tiles = None if images is None else [arrays.to_numpy(image) for image in images]
-        try:
-            self._projector.add(f"{self._to.model}/{tag}", at, vectors, texts, tiles)
-        except (OSError, ResultError) as error:
-            self._to.events.fail(f"the log ends here: {error}")
-
-    def log_figure(self, tag: str, figure: Any, step: int | None = None) -> None:
-        """A matplotlib figure, or anything else with ``savefig``: a loss landscape, collapse plots.
-
-        Raises `DataError` for anything else. The figure stays open.
-        """
-        png, height, width = pictures.drawn(figure)
-        at = self._at(step, ("figure", tag))
-        self._to.png(f"training/figures/{tag}", png, height, width, at)
+    # -- tables and sensors ----------------------------------------------------------------------
 
     def log_hparams(
         self, hparams: Any, metrics: Mapping[str, Any] | None = None, step: int | None = None
@@ -468,16 +217,3 @@ class TrainingLogger:
             self._to.text("training/system/absent", table(absent, ("sensor", "why")), step)
             self._absent = len(absent)
         return found
-
-    # -- inside ----------------------------------------------------------------------------------
-
-    def _at(self, step: int | None, subject: Hashable) -> int:
-        """Validation has no steps of its own: it happens at the training's."""
-        if step is None and isinstance(subject, str) and subject.startswith(VALIDATION):
-            return self._to.step
-        return self._to.at(step, subject)
-
-    def _due(self, every: int, step: int | None, subject: Hashable) -> int | None:
-        """The step, where it is one of every ``every``."""
-        at = self._to.at(step, subject)
-        return at if self.enabled and every and at % every == 0 else None
