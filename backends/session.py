@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
 
 from harness.backends.common import refuse_closed
 from harness.errors import DataError
@@ -12,6 +15,20 @@ if TYPE_CHECKING:
     from harness.protocols import Arrays
 
 L = TypeVar("L")
+
+
+class Shared(Generic[L]):
+    """What sessions of one backend object share, by what it was made of, while one is open."""
+
+    def __init__(self) -> None:
+        self._loaded: weakref.WeakValueDictionary[bytes, L] = weakref.WeakValueDictionary()
+
+    def get(self, made_of: tuple[object, ...], load: Callable[[], L]) -> L:
+        key = msgspec.json.encode(made_of)
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            loaded = self._loaded[key] = load()
+        return loaded
 
 
 class SessionBase(Generic[L]):

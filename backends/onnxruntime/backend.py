@@ -12,12 +12,9 @@ Inputs and outputs are bound, so that a timed call neither allocates nor copies 
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from harness.backends.common import (
     cuda_version,
@@ -40,7 +37,7 @@ from harness.backends.onnxruntime.module import (
 )
 from harness.backends.onnxruntime.options import CUDA, OPTIONS
 from harness.backends.onnxruntime.options import artifact as wanted_artifact
-from harness.backends.session import SessionBase, check_same, types_of
+from harness.backends.session import SessionBase, Shared, check_same, types_of
 from harness.errors import HarnessError, ModelError
 from harness.maybe import Maybe, Unavailable
 from harness.protocols import (
@@ -72,7 +69,7 @@ class OnnxRuntimeBackend:
     distributions = ("onnxruntime", "onnxruntime-gpu")
 
     def __init__(self) -> None:
-        self._loaded: weakref.WeakValueDictionary[bytes, Loaded] = weakref.WeakValueDictionary()
+        self._shared: Shared[Loaded] = Shared()
 
     def availability(self, device: str) -> Available | Unavailable:
         if device != "cpu":
@@ -98,10 +95,8 @@ class OnnxRuntimeBackend:
             from harness.backends.onnxruntime.cuda import CudaSession
 
             return CudaSession(artifact, inputs, options, available.details["device"])
-        key = msgspec.json.encode((artifact.path, artifact.sha256, options))
-        loaded = self._loaded.get(key)
-        if loaded is None:
-            loaded = self._loaded[key] = Loaded(artifact, options)
+        made_of = (artifact.path, artifact.sha256, options)
+        loaded = self._shared.get(made_of, lambda: Loaded(artifact, options))
         return OnnxRuntimeSession(loaded, inputs)
 
     def roof_loads(self, precision: str, options: SessionOptions) -> Sequence[RoofLoad]:

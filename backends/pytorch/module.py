@@ -258,3 +258,13 @@ def mapped(what: str, kind: type[HarnessError]) -> Iterator[None]:
 def _of_cuda(text: str) -> bool:
     """A host that is out of memory says so in words of its own."""
     return re.search("cuda|cublas|cudnn|device", text, re.IGNORECASE) is not None
+
+
+def set_threads(options: SessionOptions) -> None:
+    import torch
+
+    torch.set_num_threads(options.threads)
+    if torch.get_num_interop_threads() != options.inter_threads:
+        # refused once that pool has started: `describe` tells the number in force
+        with contextlib.suppress(RuntimeError):
+            torch.set_num_interop_threads(options.inter_threads)

@@ -20,7 +20,8 @@ import pytest
 from harness import registry
 from harness.backends.tensorrt import backend as adapter
 from harness.backends.tensorrt import engine as tensorrt_engine
-from harness.backends.tensorrt.backend import TensorRtBackend, TensorRtSession
+from harness.backends.tensorrt.backend import TensorRtBackend
+from harness.backends.tensorrt.session import TensorRtSession
 from harness.errors import (
     BackendUnavailable,
     DataError,
