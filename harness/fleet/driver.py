@@ -98,7 +98,7 @@ class Driver:
                 if attempt.lease and not attempt.given_up:
                     self._ledger.release(attempt.lease, "released", attempt.node)
                     self._ledger.forget_live(attempt.lease)
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # Ray's own: it may be gone by now
                 self._ray.cancel(attempt.stream, force=True)
         self._attempts = []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -135,8 +135,3 @@ def classes_before(results: Path, name: str) -> dict[str, Offers]:
             plan = read_fleet_plan(path.parent)
             known |= plan.classes if plan and plan.name == name else {}
     return known
-
-
-def classes_of(offers: Iterable[Offers]) -> dict[str, Offers]:
-    """Class -> what its machines have, of the machines that are there."""
-    return {one.machine_class: one for one in offers}

@@ -201,7 +201,7 @@ def cluster_for(
 def _end(nodes: list[Any], known: Sequence[psutil.Process] = ()) -> None:
     """End Ray's processes: also its agents, which would take their time to notice."""
     ray = import_module("ray")
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # Ray's own; what it leaves is ended below
         ray.shutdown()
     below = {*known, *_below()}
     for node in reversed(nodes):
