@@ -22,14 +22,9 @@ no pickled Python.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import math
-import re
-import traceback
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +33,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.artifacts.torch_errors import cause
 from harness.artifacts.torch_int8 import FACTS, Facts, quiet, using
 from harness.artifacts.torch_values import Flat, is_flat
 from harness.errors import QuantizationError
 from harness.protocols import Proof, Quantization
 from harness.quantize.job import QuantizeJob
+from harness.quantize.torch_blame import REMEDY, blamed
 from harness.quantize.torch_called import unwrapped
+from harness.quantize.torch_check import check_kernels, check_program, check_trace, copies
 from harness.quantize.torch_engine import Engine, choose
 from harness.quantize.torch_places import Place, places_of
-from harness.quantize.torch_proof import FLOOR_DB, Layer, compare, remember, sqnr_db, worst
+from harness.quantize.torch_proof import FLOOR_DB, Layer, compare, remember, worst
 
 _DYNAMIC = (nn.Linear, nn.LSTM, nn.GRU)
 _TRANSPOSED = (
@@ -60,10 +56,6 @@ _TRANSPOSED = (
 )
 # at most as many times layers are left out and the rest is proven anew
 _ROUNDS = 5
-_SAME_DB = 30.0
-_FLOATS = (torch.float16, torch.float32, torch.float64)
-_TYPES = re.compile(r"expects a Float Tensor, got (\w+)")
-_REMEDY = "use --backend onnxruntime, or --precision fp32"
 
 
 def quantize(
@@ -88,8 +80,8 @@ def quantize(
         batches = _batches(example_inputs, job, input_names)
         converted, proof = _proven(module, example_inputs, batches, kernels, job)
         program = _program(converted, example_inputs)
-        _check_kernels(program, job, proof)
-        _check_program(program, converted, example_inputs)
+        check_kernels(program, job, proof)
+        check_program(program, converted, example_inputs)
         facts = Facts(kernels.name, str(torch.__version__), kernels.narrow)
         program.save(str(target), _extra_files={FACTS: msgspec.json.encode(facts).decode()})
     return _record(job, kernels, proof)
@@ -110,13 +102,13 @@ def _proven(
     wrong: dict[Place, str] = {}
     for _ in range(_ROUNDS):
         graph = _observed(_copy(module, examples), examples, kernels, job, left)
-        _check_trace(module, graph, examples)
+        check_trace(module, graph, examples)
         if job.mode == "static":
             _calibrate(graph, batches)
         places = places_of(graph)
         observed = remember(graph)
         converted = _converted(graph)
-        with _blamed(observed, "cannot run in int8"):
+        with blamed(observed, "cannot run in int8"):
             layers = {
                 places[layer.node]: layer for layer in compare(observed, converted, batches[0])
             }
@@ -130,26 +122,7 @@ def _proven(
             break  # it did not stay out
         left |= wrong
     text = "; ".join(f"{place} {why}" for place, why in wrong.items())
-    raise QuantizationError(f"layers compute something else in int8: {text}"[:600], _REMEDY)
-
-
-def _check_trace(module: nn.Module, graph: nn.Module, examples: tuple[Tensor, ...]) -> None:
-    """Raises `QuantizationError` where the traced graph is not the model."""
-    with _blamed(module, "cannot be compared with its trace"):
-        found = _sameness(graph, module, examples)
-    if found < _SAME_DB:
-        raise QuantizationError(
-            f"traced, the model computes something else than called (SQNR {found:.1f} dB): it does "
-            "something aside from its forward, or keeps a state",
-            _REMEDY,
-        )
-
-
-def _sameness(made: Any, exact: Any, inputs: tuple[Tensor, ...]) -> float:
-    """SQNR in dB; inf for a model that does not agree with itself, of which nothing can be said."""
-    once, again = exact(*_copies(inputs)), exact(*_copies(inputs))
-    random = sqnr_db(again, once) < _SAME_DB
-    return math.inf if random else sqnr_db(made(*_copies(inputs)), once)
+    raise QuantizationError(f"layers compute something else in int8: {text}"[:600], REMEDY)
 
 
 def _copy(module: nn.Module, examples: tuple[Tensor, ...]) -> nn.Module:
@@ -157,8 +130,8 @@ def _copy(module: nn.Module, examples: tuple[Tensor, ...]) -> nn.Module:
     try:
         made: nn.Module = copy.deepcopy(module)
     except Exception:  # whatever the module's own code raises
-        with _blamed(module, "cannot be copied"):
-            module(*_copies(examples))
+        with blamed(module, "cannot be copied"):
+            module(*copies(examples))
             made = copy.deepcopy(module)
     return made.eval()
 
@@ -230,7 +203,7 @@ def _observed(
         place.leave(mapping)
     if job.mode == "static":
         _open_relu6(module, kernels)
-    with _blamed(module, "cannot be traced"):
+    with blamed(module, "cannot be traced"):
         return prepare_fx(module, mapping, examples)
 
 
@@ -302,7 +275,7 @@ def _batches(
 
 
 def _calibrate(graph: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> None:
-    with _blamed(graph, "cannot be calibrated"):
+    with blamed(graph, "cannot be calibrated"):
         for batch in batches:
             graph(*(tensor.clone() for tensor in batch))
 
@@ -322,7 +295,7 @@ def _slice(column: Any, example: Tensor, start: int, job: QuantizeJob) -> Tensor
 def _converted(graph: Any) -> Any:
     from torch.ao.quantization.quantize_fx import convert_fx
 
-    with _blamed(graph, "cannot be quantized"):
+    with blamed(graph, "cannot be quantized"):
         converted = convert_fx(graph).eval()
     # integer kernels give channels last, of which not every view can be taken
     for node in converted.graph.nodes:
@@ -334,83 +307,8 @@ def _converted(graph: Any) -> Any:
 
 
 def _program(converted: Any, examples: tuple[Tensor, ...]) -> Any:
-    with _blamed(converted, "cannot be compiled"):
-        plain = is_flat(converted(*_copies(examples)))
+    with blamed(converted, "cannot be compiled"):
+        plain = is_flat(converted(*copies(examples)))
         whole = converted if plain else Flat(converted).eval()
-        traced: Any = torch.jit.trace(whole, _copies(examples), check_trace=False, strict=False)
+        traced: Any = torch.jit.trace(whole, copies(examples), check_trace=False, strict=False)
         return torch.jit.freeze(traced.eval())
-
-
-def _check_kernels(program: Any, job: QuantizeJob, proof: Proof) -> None:
-    """At least one integer kernel that computes: conversions alone are no int8 model."""
-    kinds = Counter(node.kind() for node in program.inlined_graph.nodes())
-    if any(kind.startswith("quantized::") for kind in kinds):
-        return
-    if proof.left:
-        text = "; ".join(f"{name} {why}" for name, why in proof.left.items())
-        raise QuantizationError(f"no layer of this model can run in int8: {text}"[:600], _REMEDY)
-    found = sorted(kind for kind in kinds if not kind.startswith("prim::"))
-    covered = (
-        "dynamic quantization covers Linear, LSTM and GRU"
-        if job.mode == "dynamic"
-        else "this route covers convolutions, linear layers and what stands between them"
-    )
-    raise QuantizationError(
-        f"no operator of this model can run in int8: it has {', '.join(found) or 'none at all'}",
-        f"{covered}; {_REMEDY}",
-    )
-
-
-def _check_program(program: Any, converted: Any, examples: tuple[Tensor, ...]) -> None:
-    """Freezing rewrites the graph that was proven; it has to compute the same."""
-    with _blamed(converted, "cannot run in int8"):
-        for inputs in (examples, tuple(_other(tensor) for tensor in examples)):
-            if (found := _sameness(program, converted, inputs)) < _SAME_DB:
-                raise QuantizationError(
-                    "TorchScript computes something else than the quantized layers "
-                    f"(SQNR {found:.1f} dB)",
-                    _REMEDY,
-                )
-
-
-def _other(tensor: Tensor) -> Tensor:
-    """Other values of the same kind: a program may have kept what it saw while it was traced."""
-    return tensor.flip(-1) if tensor.dim() and tensor.dtype in _FLOATS else tensor
-
-
-def _copies(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A model may work in place."""
-    return tuple(tensor.clone() for tensor in tensors)
-
-
-@contextlib.contextmanager
-def _blamed(module: nn.Module, what: str) -> Iterator[None]:
-    """Whatever torch raises at one step, as the fault of the submodule in which it happened."""
-    try:
-        yield
-    except Exception as error:  # tracing runs any code of the model
-        if found := _TYPES.search(str(error)):
-            raise QuantizationError(
-                f"{_culprit(module, error)} has weights of type {found[1].lower()}, and this route "
-                "takes float32 alone",
-                "have the factory return the module in float32 (module.float()), with such inputs",
-            ) from error
-        raise QuantizationError(
-            f"{_culprit(module, error)} {what}: {_line(error)}", _REMEDY
-        ) from error
-
-
-def _culprit(module: nn.Module, error: Exception) -> str:
-    """The innermost submodule whose own code stands in the error's traceback."""
-    paths = {id(inner): path for path, inner in module.named_modules()}
-    name = f"the model ({type(module).__name__})"
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        found = frame.f_locals.get("self")
-        path = paths.get(id(found))
-        if path and isinstance(found, nn.Module):
-            name = f"{path!r} ({type(found).__name__}, line {line})"
-    return name
-
-
-def _line(error: BaseException) -> str:
-    return cause(error) or type(error).__name__
