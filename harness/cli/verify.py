@@ -11,7 +11,7 @@ import msgspec
 from harness.cli.output import json_option, print_json, results_option
 
 if TYPE_CHECKING:
-    from harness.analysis.recompute import Figure
+    from harness.analysis.held import Figure
     from harness.records.result import Result
     from harness.records.sealed import FileCheck
 
