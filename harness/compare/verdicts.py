@@ -127,15 +127,15 @@ def draft(match: Match, kind: Metric, settings: Settings) -> Draft:
         found = _launches(match, kind, minimum, settings.minimum_launches)
     sides = zip("AB", match.sides, strict=True)
     told = [f"{name} {text}" for name, side in sides for text in _shaky(side, kind)]
-    turns = _turns(pairing) if kind.rule == "launches" else ""
+    turns = _turns(match) if kind.rule == "launches" else ""
     notes = "; ".join(filter(None, (note, turns, ", ".join(told))))
     return msgspec.structs.replace(found, note=notes)
 
 
-def _turns(pairing: Pairing) -> str:
+def _turns(match: Match) -> str:
     """What is to be said where a side took turns, and not with the other."""
     a, b = ({run.tags.get("duel") for run in side.finished if run.spec.in_turns}
-            for side in (pairing.a, pairing.b))  # fmt: skip
+            for side in match.sides)  # fmt: skip
     if a & b or not a | b:
         return ""
     if a and b:
