@@ -1,9 +1,11 @@
 """What does a fleet cost: per cell beside ``harness sweep``, and for a night of 100,000 cells?
 
-    python benchmarks/fleet.py [--cells 8] [--tasks 100000] [--night 5000]
+    python benchmarks/fleet.py [--cells 8] [--pairs 0] [--tasks 100000] [--night 5000]
 
 * ``per cell``: the same cells by ``harness sweep`` and ``harness fleet run --local 1``, each from
   start to end; of the fleet also without the start of Ray, from the plan to the last row.
+* ``agreement``: median latencies of one cell through the fleet over those of ``harness run`` just
+  before or after it, in turn, with the interval between pairs. A duel cannot go through the fleet.
 * ``plan and report``: a plan of so many tasks written and read, a lease and a row for each by as
   many simulated nodes, and the report. No Ray, no measurement: what the files cost.
 * ``night``: the real driver over so many tasks, half of them for machines that never come, on a
@@ -25,6 +27,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from interleaved import counted, ratio
+
 from harness.fleet.ledger import Ledger, Row, create
 from harness.fleet.plan import FleetPlan, Task, read_fleet_plan, task_id
 from harness.fleet.report import report_of
@@ -38,6 +42,14 @@ iterations = 50
 warmup_s = 0
 [matrix]
 batch_size = {sizes}
+"""
+_ONE = """
+name = "one"
+launches = 1
+[[include]]
+model = "digits"
+threads = 1
+duration_s = 2
 """
 
 
@@ -58,6 +70,26 @@ def measure_cells(cells: int, folder: Path) -> None:
         f"{cells} cells: sweep {sweep_s / cells:.2f} s a cell; fleet {fleet_s / cells:.2f} s with "
         f"the start of Ray ({fleet_s - after_s:.1f} s), {after_s / cells:.2f} s without"
     )
+
+
+def measure_agreement(pairs: int, folder: Path) -> None:
+    """Prints the ratio of medians, fleet over run."""
+    (folder / "one.toml").write_text(_ONE)
+    sides: dict[str, list[float]] = {"fleet": [], "run": []}
+    for number in counted(pairs, "fleet and run"):
+        for side in ("fleet", "run") if number % 2 else ("run", "fleet"):
+            label = f"{side}{number}"
+            if side == "fleet":
+                _harness(folder, "fleet", "run", "one.toml", "--local", "1", "--label", label,
+                         "--quiet")  # fmt: skip
+                (path,) = (folder / f"results/one-{label}").glob("*/*/result.json")
+            else:
+                _harness(folder, "run", "--threads", "1", "--duration", "2", "--out", label,
+                         "--quiet")  # fmt: skip
+                (path,) = (folder / label).glob("*/result.json")
+            result = json.loads(path.read_bytes())
+            sides[side].append(result["timing"]["latency_ms"]["median"])
+    print(f"median through the fleet over harness run, {pairs} pairs: {ratio(*sides.values())}")
 
 
 def _harness(folder: Path, *args: str) -> float:
@@ -146,6 +178,7 @@ def _task(number: int) -> Task:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cells", type=int, default=8, help="0 leaves this part out")
+    parser.add_argument("--pairs", type=int, default=0, help="half a minute each; 12 tell 1 %%")
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--night", type=int, default=5_000, help="0 leaves this part out")
     given = parser.parse_args()
@@ -153,6 +186,8 @@ def main() -> None:
         os.environ.setdefault("HARNESS_CACHE", f"{folder}/cache")
         if given.cells:
             measure_cells(given.cells, Path(folder))
+        if given.pairs:
+            measure_agreement(given.pairs, Path(folder))
         night = Path(folder, "night")
         night.mkdir()
         measure_plan(given.tasks, night)
