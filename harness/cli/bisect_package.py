@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from harness.cli.tell import tell
 from harness.maybe import Maybe, Unavailable
 
 if TYPE_CHECKING:
-    from harness.compare.operator_changes import OperatorChange
+    from harness.compare.operators import OperatorChanges
     from harness.compare.package_search import PackageCulprit
     from harness.stats.paired import PairedRatio
 
@@ -35,7 +36,7 @@ def bisect(
 
     low, high = parse_range(distribution, versions)
     duels = _Duels(distribution, {**values, "out": results})
-    between = versions_between(distribution, low, high)
+    between = duels.versions = versions_between(distribution, low, high)
     if not as_json:
         tell(f"{len(between)} versions: {', '.join(between)}", prefix="")
     found = search(distribution, between, duels)
@@ -63,11 +64,11 @@ class _Duels:
         self._spec = msgspec.structs.replace(twins(values).specs[0], sample_rate_hz=0.0)
         refuse_stranger(distribution, self._spec.backend)
         self.folders: list[Path] = []
-        # of the last two that were duelled alone: in the end, those of the answer
-        self.changes: Maybe[tuple[OperatorChange, ...]] = Unavailable("nothing was duelled")
+        self.versions: Sequence[str] = ()  # all of them, in order
+        # of the last two neighbours that were duelled: in the end, those of the answer
+        self.changes: Maybe[OperatorChanges] = Unavailable("no neighbours were duelled")
 
     def __call__(self, versions: Sequence[str]) -> Sequence[PairedRatio]:
-        from harness.compare.operator_changes import operator_changes
         from harness.compare.paired import ratio_of
         from harness.engine.driver.duel import duel, rules_of
         from harness.engine.driver.homes import home
@@ -79,8 +80,8 @@ class _Duels:
             home(sys.executable, self._spec.backend, [str(folder_of(self._distribution, one))])
             for one in versions
         ]
-        alone = len(versions) == 2
-        spec = msgspec.structs.replace(self._spec, operators=alone)
+        neighbours = any(pair == tuple(versions) for pair in pairwise(self.versions))
+        spec = msgspec.structs.replace(self._spec, operators=neighbours)
         outcome = duel([spec] * len(versions), versions, rules_of(spec, None), homes=homes)
         self.folders.append(outcome.folder)
         if outcome.paired.ended == "interrupted":
@@ -90,8 +91,8 @@ class _Duels:
                 outcome.paired.problem or "a version could not be measured",
                 f"see {outcome.folder}; leave that version out of the range",
             )
-        if alone:
-            self.changes = operator_changes(*(run.result.operators for run in outcome.runs))
+        if neighbours:
+            self.changes = outcome.comparison.cells[0].operators
         ratios = [ratio_of(outcome.launches, index) for index in range(1, len(versions))]
         return [one for one in ratios if not isinstance(one, Unavailable)]
 

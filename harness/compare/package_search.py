@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from harness.compare.operator_changes import OperatorChange
+from harness.compare.operators import OperatorChanges
 from harness.errors import NothingComparable
 from harness.maybe import Maybe, Unavailable
 from harness.stats.distributions import student_t_cdf
@@ -54,8 +54,8 @@ class PackageCulprit(msgspec.Struct, frozen=True, kw_only=True):
     error: float
     whole: bool  # it explains the change between the ends
     steps: tuple[Step, ...]
-    # of ``version`` against ``before``, those that changed as the whole did
-    operators: Maybe[tuple[OperatorChange, ...]] = Unavailable("no operators were compared")
+    # of ``before`` (A) and ``version`` (B), profiled after their turns
+    operators: Maybe[OperatorChanges] = Unavailable("no operators were compared")
 
 
 def search(distribution: str, versions: Sequence[str], duel: Duel) -> PackageCulprit:

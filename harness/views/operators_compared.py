@@ -30,6 +30,11 @@ def render_changes(report: CellComparison) -> Iterator[RenderableType]:
             yield Text(f"operators: {plain(why(found))}", style="dim")
         return
     yield Text("")
+    yield from changes_table(found)
+
+
+def changes_table(found: OperatorChanges) -> Iterator[RenderableType]:
+    """Those that changed, and what could not be told."""
     yield Text(headline(found), style="bold")
     rows = shown(found)
     if rows:

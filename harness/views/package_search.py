@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.compare.package_search import PackageCulprit, Step
 from harness.maybe import Unavailable, explain
 from harness.views.duel import half_width, ratio_text
+from harness.views.operators_compared import changes_table
 from harness.views.terminal import render_table
-from harness.views.text import number, plain, scale_ms
+from harness.views.text import plain
 
 Ratio = tuple[float, float, float]
 
@@ -24,24 +27,12 @@ def render_package(found: PackageCulprit) -> RenderableType:
     return Group(*parts)
 
 
-def _operators(found: PackageCulprit) -> list[RenderableType]:
+def _operators(found: PackageCulprit) -> Iterator[RenderableType]:
     if isinstance(found.operators, Unavailable):
-        return [Text(f"operators: {plain(explain(found.operators))}", style="dim")]
-    if not found.operators:
-        return [Text("operators: none of them changed as the whole did", style="dim")]
-    factor, unit = scale_ms(max(max(one.before_ms, one.after_ms) for one in found.operators))
-    rows = [
-        (
-            plain(one.type),
-            plain(one.name) or "all others of this type",
-            f"{number(one.before_ms / factor)} {unit}",
-            f"{number(one.after_ms / factor)} {unit}",
-            "yes" if one.proven else "not known",
-        )
-        for one in found.operators
-    ]
-    head = ("operator", "name", plain(found.before), plain(found.version), "beyond its scatter")
-    return [render_table(head, rows)]
+        yield Text(f"operators: {plain(explain(found.operators))}", style="dim")
+    else:
+        yield Text(f"A is {plain(found.before)}, B {plain(found.version)}")
+        yield from changes_table(found.operators)
 
 
 def _sentence(found: PackageCulprit) -> str:

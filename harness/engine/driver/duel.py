@@ -281,7 +281,7 @@ class _Duel:
                     self._room.after_the_first(sides[0].record, available_bytes())
                 if index or number:  # those of the first launch import at first
                     self._ahead.start(wanted=index + 1 < self._rules.most_launches)
-                self._step(side, partial(side.come_up, self._job(number, index)))
+                self._step(side, partial(side.come_up, self._job(number)))
             self._ahead.stop()
             if self._turned is None:
                 self._turned = taking.try_out()
@@ -306,13 +306,11 @@ class _Duel:
         if not side.attempt(step):
             raise SideFailed(side)
 
-    def _job(self, number: int, index: int) -> Job:
+    def _job(self, number: int) -> Job:
         conductor = self._conductors[number]
         turns = Turns(conductor.placement.threads, self._cpus or ())
         job = conductor.job(self._prepared[number])
-        return msgspec.structs.replace(
-            job, load="turns", turns=turns, operators=job.operators and index == 0
-        )
+        return msgspec.structs.replace(job, load="turns", turns=turns)
 
     def _broken(self, sides: Sequence[TurnLaunch], failed: TurnLaunch | None) -> Ended:
         """End a launch early: of one that failed the others keep what they have."""

@@ -180,7 +180,7 @@ class TurnLaunch(Launch):
 
     def finish(self, verify: bool) -> None:
         """What is left to find out, and the worker's end."""
-        if verify and self.spec.operators and not self._profile():
+        if not self._profile():
             return
         self._verify(verify)
 
