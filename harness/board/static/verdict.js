@@ -14,7 +14,7 @@ export function verdict(ratio, value, judged, worded = true) {
   const tip = [said, bounds, judged?.reason, judged?.doubt].filter(Boolean).join("\n");
   return el("span", { class: `change ${look}`, tabindex: 0, "data-tip": tip },
     el("span", { class: "what" }, el("span", { "aria-hidden": "true" }, `${SIGNS[look]} `), found.text),
-    worded ? el("small", { class: "said" }, ` ${said}`) : null);
+    ...(worded ? [" ", el("small", { class: "said" }, said)] : []));
 }
 
 const LOOKS = { improved: "better", regressed: "worse", unchanged: "same" };
