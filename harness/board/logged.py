@@ -14,10 +14,14 @@ from typing import Any, NamedTuple
 
 from harness.board.gather import Run, board
 from harness.board.source import wanted_of
+from harness.compare.duel import COMPARISON_NAME
 from harness.compression.model import Board
 from harness.errors import DataError
+from harness.records.capacity import CAPACITY_NAME
 from harness.records.store import RESULT_NAME, to_recover
 from harness.tensorboard.read import MARK, values
+
+_OURS = {RESULT_NAME, CAPACITY_NAME, COMPARISON_NAME}
 
 
 class Logged(NamedTuple):
@@ -48,11 +52,12 @@ def logged_in(root: Path) -> Logged:
 
 
 def _event_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Without those of runs of ours, done or not, whose results speak for them."""
+    """Without those of runs of ours, done or not, whose results speak for them, and of what is
+    around several runs: a duel's ratios, a capacity's curve."""
     for place, folders, names in os.walk(root):
         folders.sort()
         files = [Path(place, name) for name in sorted(names) if MARK in name]
-        if files and RESULT_NAME not in names and not to_recover(place):
+        if files and not _OURS & {*names} and not to_recover(place):
             yield Path(place), [file for file in files if file.is_file()]
 
 

@@ -18,7 +18,8 @@ function having(entries, what) {
 
 // -- capacity -------------------------------------------------------------------------------------
 
-const PANELS = [[92, 190], [318, 58], [412, 48]]; // top and height in pixels: latency, utilization, energy
+// top and height of the panels in pixels: latency, utilization, and energy where it was measured
+const PANELS = { 2: [[92, 236], [368, 84]], 3: [[92, 190], [318, 58], [412, 48]] };
 const SHAPES = { pass: "circle", undecided: "diamond", fail: "triangle" };
 
 /** Lines are predicted, marks are measured; the answer is upright, with its interval as a band. */
@@ -41,9 +42,9 @@ function capacityOption(entries, { theme }) {
     ...common(colors),
     title: title(`Latency over the rate${known.length > 1 ? "" : `, ${labelOf(known[0])}`}`, colors),
     legend: { ...legend(known.map((entry) => labelOf(entry)), colors), show: known.length > 1 },
-    grid: PANELS.slice(0, panels).map(([top, height]) => ({ left: 76, right: 32, top, height })),
+    grid: PANELS[panels].map(([top, height]) => ({ left: 76, right: 32, top, height })),
     tooltip: tooltip(colors, ({ data }) => data?.point && capacityTip(data)),
-    xAxis: PANELS.slice(0, panels).map((_, at) => ({
+    xAxis: PANELS[panels].map((_, at) => ({
       ...x, gridIndex: at, name: at === panels - 1 ? "requests a second" : "",
       axisLabel: { ...x.axisLabel, show: at === panels - 1 },
     })),

@@ -100,6 +100,17 @@ def test_the_tab_has_both_curves(tmp_path: Path) -> None:
     assert inside.entries[0].capacity == curve(found)
 
 
+def test_the_events_of_the_curve_are_ours(tmp_path: Path) -> None:
+    from harness.board.logged import logged_in
+    from harness.tensorboard.capacity import write_curve
+
+    found, loop = capacity()
+    folder = put_capacity(tmp_path, found, loop).parent
+    write_curve(folder, msgspec.to_builtins(found))
+    assert any("tfevents" in path.name for path in folder.iterdir())
+    assert logged_in(tmp_path).unused == ()
+
+
 def test_a_copied_run_has_no_curve_and_a_damaged_record_is_named(tmp_path: Path) -> None:
     found, loop = capacity()
     folder = put_capacity(tmp_path, found, loop)
