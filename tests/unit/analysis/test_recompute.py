@@ -248,7 +248,11 @@ def test_the_joules_of_counters_are_recomputed_part_by_part() -> None:
 
 def test_a_counter_is_found_by_what_it_is_and_not_by_its_name() -> None:
     """Another's profiler calls its channels as it likes, and says which meter they are of."""
-    for changes in ({"name": "rack.7/total_j", "meter": "north"}, {"name": "j", "meter": "rack/7"}):
+    named: list[dict[str, Any]] = [
+        {"name": "rack.7/total_j", "meter": "north"},
+        {"name": "j", "meter": "rack/7"},
+    ]
+    for changes in named:
         found = _energy_figures(1.0, **changes)
         own = found[f"energy.sources.{changes['meter']}.energy_j.value"]
         assert (own.state, own.recomputed) == ("agrees", pytest.approx(800.0))
