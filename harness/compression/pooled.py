@@ -27,7 +27,7 @@ from harness.compression.apart import told_apart
 from harness.compression.curves import with_curves
 from harness.compression.entries import COLUMNS, entry_of
 from harness.compression.model import Entry, Figure, Histogram, Judgement, PooledRun
-from harness.compression.ratios import with_ratios
+from harness.compression.ratios import aurora, with_ratios
 from harness.compression.settings import ALIKE, told
 from harness.maybe import Maybe, Unavailable, explain
 from harness.records.cell import content_of
@@ -261,7 +261,17 @@ def _with_judgements(
     latency = judged.get("latency_ms")
     still_open = latency is not None and latency.verdict == "inconclusive"
     advice = _advice(side.first.spec, entry) if still_open and entry.run not in duels else ""
-    return msgspec.structs.replace(entry, judged=judged, advice=advice)
+    entry = msgspec.structs.replace(entry, judged=judged, advice=advice)
+    return _in_turns(entry, latency) if latency and entry.run in duels else entry
+
+
+def _in_turns(entry: Entry, latency: Judgement) -> Entry:
+    """With the speedup of the rounds in which both had a turn, and the score that it makes."""
+    if latency.ratio is None or "speedup" not in entry.ratios:
+        return entry
+    ratios = {**entry.ratios, "speedup": 1 / latency.ratio}
+    score = None if entry.aurora is None else aurora(ratios)
+    return msgspec.structs.replace(entry, ratios=ratios, aurora=score)
 
 
 def judgement(row: MetricVerdict, in_duel: bool = False) -> Judgement:

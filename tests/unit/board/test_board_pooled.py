@@ -156,6 +156,8 @@ def test_a_duel_between_the_two_has_the_last_word(tmp_path: Path) -> None:
     assert found.ratio == pytest.approx(0.9, rel=1e-6)
     folders = [tmp_path / "duel" / run.id for run in (a, b)]
     assert board_from([a, b], folders).entries[1].judged["latency_ms"] == found
+    (tmp_path / "duel" / "events.out.tfevents.1").touch()  # the duel's own, of no model's figures
+    assert logged_in(tmp_path).unused == ()
     (tmp_path / "duel" / "comparison.json").write_text("{")
     board = tab(tmp_path)
     assert any("damaged" in note for note in board.notes)

@@ -254,6 +254,7 @@ def test_a_report_says_which_ratio_is_paired(tmp_path: Path) -> None:
     runs = a_duel(tmp_path, "d", 0.9)
     report = gather([(run, tmp_path / "d" / run.id / "result.json") for run in runs])
     assert report.judged[0].paired is not None
+    assert report.board.entries[1].ratios["speedup"] == pytest.approx(1 / 0.9)
     assert "improved, paired rounds" in markdown.render(report).decode()
     assert "paired rounds: better by 10.0 %" in html.render(report).decode()
 
