@@ -45,6 +45,12 @@ use_setproctitle = false
 # what mutmut's exit codes of a mutant mean
 ENDS = {0: "survived", 1: "killed", 3: "killed", 24: "timeout", 33: "not reached", 36: "timeout",
         37: "killed", -24: "timeout", 152: "timeout", 255: "timeout"}  # fmt: skip
+# mutmut notes every call of every test, of which a simulation has millions
+NO_SIMULATIONS = """
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [one for one in items if "trials" not in getattr(one, "fixturenames", ())]
+"""
 GENERATE = """
 import mutmut.__main__ as m
 m.set_mutant_under_test("mutant_generation")
@@ -104,6 +110,8 @@ def _copy(folder: Path, modules: list[str], tests: list[str] | None) -> None:
     rooms = [Path(module).parts[1] for module in modules]
     named = dict.fromkeys(test for room in rooms for test in TESTS.get(room, (room,)))
     tests = tests or [f"tests/unit/{room}" for room in named]
+    with (folder / "tests" / "conftest.py").open("a", encoding="utf-8") as file:
+        file.write(NO_SIMULATIONS)
     with (folder / "pyproject.toml").open("a", encoding="utf-8") as file:
         file.write(SETTINGS.format(modules=json.dumps(list(modules)), tests=json.dumps(tests)))
 

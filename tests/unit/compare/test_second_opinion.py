@@ -28,7 +28,14 @@ def test_both_have_to_be_certain(latency: float, cpu: float, said: str) -> None:
     found = with_second_opinion(rows)
     assert found[0] is rows[0]
     assert (said in found[1].doubt) if said else (found[1].doubt == "A is shaky")
-    assert found[1].doubt.startswith("A is shaky")
+    assert found[1].doubt.startswith("A is shaky; it takes " if said else "A is shaky")
+
+
+def test_an_interval_that_touches_1_is_not_certain() -> None:
+    assert disagreement((0.9, 1.0), 1.2, (1.1, 1.3)) == ""
+    assert disagreement((1.0, 1.1), 0.8, (0.7, 0.9)) == ""
+    assert disagreement((1.1, 1.2), 0.9, (0.8, 1.0)) == ""
+    assert disagreement((0.8, 0.9), 1.1, (1.0, 1.2)) == ""
 
 
 def test_an_opinion_that_there_is_not_is_none() -> None:

@@ -6,13 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.errors import ResultError
-from harness.records.samples import PIECE, SamplesJournal, Stretch, pack, read_samples
+from harness.records.samples import (
+    JOURNAL_NAME,
+    PIECE,
+    SamplesJournal,
+    Stretch,
+    bounded,
+    journal_stretches,
+    pack,
+    read_samples,
+)
 
 
 def fill(journal: SamplesJournal) -> None:
@@ -66,6 +76,46 @@ def test_a_run_without_samples_leaves_an_empty_file(tmp_path: Path) -> None:
     assert [len(column) for column in read_samples(tmp_path).columns().values()] == [0] * 5
 
 
+@pytest.mark.parametrize("timed", [True, False])
+def test_when_a_request_was_due_is_kept_beside_it(tmp_path: Path, timed: bool) -> None:
+    """In the journal and in the packed file, whether it counts or not."""
+    journal = SamplesJournal(tmp_path)
+    journal.append(0, [10, 20], [15, 27], timed=timed, others={"due": [9, 11], "unknown": [1, 1]})
+    journal.close()
+    assert due_of(tmp_path) == ([timed, timed], [9, 11])
+    pack(tmp_path, journal_stretches(tmp_path / JOURNAL_NAME))
+    (tmp_path / JOURNAL_NAME).unlink(missing_ok=True)
+    assert due_of(tmp_path) == ([timed, timed], [9, 11])
+
+
+def due_of(folder: Path) -> tuple[list[int], list[int]]:
+    samples = read_samples(folder)
+    assert samples.due_ns is not None
+    return samples.timed.tolist(), samples.due_ns.tolist()
+
+
+def test_an_empty_journal_has_empty_columns_of_one_type(tmp_path: Path) -> None:
+    SamplesJournal(tmp_path).close()
+    samples = read_samples(tmp_path)
+    assert {column.shape for column in samples if column is not None} == {(0,)}
+    assert {column.dtype for column in samples if column is not None} == {np.dtype(np.int64)}
+
+
+@pytest.mark.parametrize(("unpacked", "refused"), [(1 << 20, False), ((1 << 20) + 65_536, True)])
+def test_what_unpacks_to_a_mebibyte_and_many_times_its_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpacked: int, refused: bool
+) -> None:
+    monkeypatch.setattr("harness.records.samples.MAX_RATIO", 1)
+    with zipfile.ZipFile(tmp_path / "zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("member", bytes(unpacked))
+    with (tmp_path / "zip").open("rb") as file:
+        if refused:
+            with pytest.raises(ValueError, match=rf"bytes unpack to {unpacked:,}"):
+                bounded(file, 1 << 30)
+        else:
+            bounded(file, 1 << 30)
+
+
 def test_a_killed_writer_loses_nothing_that_it_appended(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, signal, sys\n"
@@ -93,7 +143,8 @@ def test_a_full_disk_keeps_the_earlier_blocks_and_the_journal_goes_on(tmp_path: 
 
     journal = SamplesJournal(tmp_path)
     journal.append(0, [10, 20], [15, 27])
-    with file_size_limit(1000), pytest.raises(ResultError, match="File too large"):
+    too_large = r"samples\.journal.*File too large"
+    with file_size_limit(1000), pytest.raises(ResultError, match=too_large):
         journal.append(0, range(10_000), range(10_000))
     journal.append(1, [2**62], [2**62 + 1], stream=3, timed=False)
     check(tmp_path)

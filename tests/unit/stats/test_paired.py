@@ -77,7 +77,7 @@ def test_launches_that_agree_by_luck_are_no_better_known_than_their_rounds() -> 
 
 def test_one_launch_has_the_interval_of_its_rounds() -> None:
     found = over_launches(launches(0.02, error=0.006))
-    assert (found.error, found.dof) == (0.006, 9.0)
+    assert (found.error, found.dof, found.between) == (0.006, 9.0, 0.0)
 
 
 # -- coverage -------------------------------------------------------------------------------------
