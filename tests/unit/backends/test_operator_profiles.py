@@ -215,7 +215,7 @@ def test_a_roof_takes_what_its_load_says_that_it_took() -> None:
 
     told = iter([9.0, 0.5, 0.25, 0.75, 0.5, 0.5, *([1.0] * 10**6)])
     assert _fastest_ms(lambda: next(told), 0.0) == 0.25
-    assert _fastest_ms(lambda: None) > 0
+    assert _fastest_ms(lambda: None, 0.0) > 0
 
 
 def test_inferences_that_differ_have_a_row_for_each_type() -> None:
