@@ -205,7 +205,9 @@ class _Following:
         """What the meters said in the end."""
         from harness.maybe import Unavailable
 
-        for name in ("gross", "net") if self._events is not None else ():
+        if self._events is None:
+            return
+        for name in ("gross", "net"):
             ratios: dict[str, tuple[float, float, float]] = {}
             for verdict in outcome.paired.verdicts:
                 energy = verdict.energy
