@@ -71,8 +71,8 @@ def output_names(result: Any, taken: Collection[str] = ()) -> list[str] | None:
 def _fields(result: Any) -> Mapping[Any, Any]:
     if isinstance(result, Mapping):
         return result
-    if isinstance(result, tuple) and hasattr(result, "_fields"):
-        return dict(zip(result._fields, result, strict=True))
+    if isinstance(result, tuple):
+        return dict(zip(getattr(result, "_fields", ()), result, strict=False))
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
         return {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     return {}
