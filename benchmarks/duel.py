@@ -221,6 +221,7 @@ def measured(trial: Trial) -> list[dict[str, Any]]:
         across = f"option={OPTION}=0,{OPTION}={trial.planted:g}"
         how = ["--across", across] if trial.planted else ["--against-itself"]
         goal = ["--precision-goal", "0.5%" if not trial.noisy else "2%"]
+        goal += ["--max-duration", "1.5" if trial.model == "digits" else "6"]  # of a launch
         found = called("duel", *same, *how, *goal, "--no-tensorboard")
         took_s = time.monotonic() - began_s
         (verdict,) = found["paired"]["verdicts"]
