@@ -88,7 +88,7 @@ function paretoOption(board, { metric, metrics, theme, facet = "" }) {
     tooltip: tooltip(colors, ({ data }) => data?.point && paretoTip(data.point, metrics, metric, board.entries)),
     xAxis: {
       ...axis(colors, `${metrics[metric].title} [${unit}]`), type: log ? "log" : "value",
-      scale: true, boundaryGap: ["6%", "6%"], min: (r) => (!log && r.min < 0.06 * (r.max - r.min) ? 0 : null),
+      scale: true, boundaryGap: ["6%", "6%"],
     },
     yAxis: {
       ...axis(colors, "Accuracy"), nameGap: 48, type: "value", scale: true, ...room(points),

@@ -200,13 +200,15 @@ function roofSeries(known, at, colors) {
       const [x2, y2] = api.coord([api.value(2), api.value(3)]);
       const level = lines[dataIndex].bound === "compute";
       const along = level ? 1 : 0.5;
+      const name = named[dataIndex];
+      const fits = Math.hypot(x2 - x1, y2 - y1) > 5.4 * name.length;
       const angle = level ? 0 : Math.atan2(y1 - y2, x2 - x1);
       return { type: "group", children: [
         { type: "line", shape: { x1, y1, x2, y2 },
           style: { stroke: color, lineWidth: 1.4, lineDash: level ? null : [6, 3], opacity: 0.8 } },
         { type: "text", rotation: angle,
           x: x1 + along * (x2 - x1) - 3 * Math.sin(angle), y: y1 + along * (y2 - y1) - 3 * Math.cos(angle),
-          style: { text: named[dataIndex], fill: color, fontSize: 10, fontFamily: FONT,
+          style: { text: fits ? name : name.split(" (")[0], fill: color, fontSize: 10, fontFamily: FONT,
             align: level ? "right" : "center", verticalAlign: "bottom" } },
       ] };
     },
