@@ -29,7 +29,7 @@ def test_the_readmes_script_measures_and_compares(tmp_path: Path, cache: Path) -
     first, *rows = done.stdout.splitlines()
     assert re.fullmatch(r"(complete|degraded) 0\.\d+ ms", first)
     assert {"latency_median", "file_size"} <= {row.partition(" ")[0] for row in rows}
-    folders = list((tmp_path / "results").glob("2*-digits-*"))
+    folders = list((tmp_path / "results").glob("2*-digits-onnxruntime-*"))
     assert len(folders) == 2
     for folder in folders:
         assert {"result.json", "samples.npz"} <= {path.name for path in folder.iterdir()}
