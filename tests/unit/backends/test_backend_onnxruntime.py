@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -156,10 +157,11 @@ def test_sessions_share_the_model_until_the_last_is_closed(doubler: Path) -> Non
         backend.prepare(artifact(doubler), ONES, SessionOptions()) for _ in range(2)
     ]
     assert sessions[0]._loaded is sessions[1]._loaded
-    assert len(backend._loaded) == 1
-    for session in sessions:
-        session.close()
-    assert len(backend._loaded) == 0
+    loaded = weakref.ref(sessions[0]._loaded)
+    sessions[0].close()
+    assert loaded() is not None
+    sessions[1].close()
+    assert loaded() is None
 
 
 def test_timed_calls_reuse_the_buffers_of_the_first(doubler: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -198,9 +199,11 @@ def test_sessions_share_the_module(digits: Artifact) -> None:
     one, two = (backend.prepare(digits, images(seed), SessionOptions()) for seed in (1, 2))
     assert one._loaded is two._loaded
     assert PyTorchBackend().prepare(digits, images(1), SessionOptions())._loaded is not one._loaded
+    loaded = weakref.ref(one._loaded)
     one.close()
+    assert loaded() is not None
     two.close()
-    assert not backend._loaded
+    assert loaded() is None
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
