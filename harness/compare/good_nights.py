@@ -46,8 +46,9 @@ def good_nights(ref: str, candidate: Sequence[Result], results: Path) -> Selecti
             if good:
                 found += [run for night in good for run in _runs(night, key, results)]
             else:
-                many = len(before)
-                problems.append(f"{cell.name}: {many} nights before this one are no baseline")
+                many = "1 night" if len(before) == 1 else f"{len(before)} nights"
+                is_none = "is" if len(before) == 1 else "are"
+                problems.append(f"{cell.name}: {many} before this one {is_none} no baseline")
     if not found:
         raise ResultError(
             f"{ref!r} is no baseline yet: {'; '.join(problems)}",

@@ -173,6 +173,7 @@ class _Search:
                 )
 
     def _probe(self, rate: float) -> Probe | None:
+        rate = _plain(rate)
         outcome = self._served(rate, "a probe")
         if outcome is None:
             return None
@@ -181,6 +182,7 @@ class _Search:
         return _as_probe(outcome, measured.held)
 
     def _point(self, rate: float) -> bool:
+        rate = _plain(rate)
         outcome = self._served(rate, "a point of the curve")
         self._points += [] if outcome is None else [self._measured(outcome, rate)]
         return outcome is not None
@@ -276,6 +278,11 @@ def _joules(energy: Maybe[Energy], *, net: bool = False) -> Maybe[float]:
     if net and not isinstance(found, Unavailable):
         found = energy.sources[energy.primary].net_j_per_inference
     return found if isinstance(found, Unavailable) else found.value
+
+
+def _plain(rate: float) -> float:
+    """Four digits: one that a person could give, and read in the names of its runs."""
+    return float(f"{rate:.4g}")
 
 
 def _as_probe(outcome: Outcome, seen: tuple[Held, ...]) -> Probe:
